@@ -1,0 +1,192 @@
+//! What can be typed: the commands and their flags. Every flag has a twin in the environment, `NXD_` and its name.
+
+#![allow(dead_code, unused_imports, reason = "some flags wait for the commands that read them")]
+
+mod engine;
+mod examine;
+mod generate;
+mod runtime;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+
+pub(crate) use engine::{EngineArgs, KvCacheDtype};
+pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs};
+pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
+pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
+pub(crate) use values::TokenIds;
+
+/// Runs large language models.
+#[derive(Debug, Parser)]
+#[command(name = "nxd", version, max_term_width = 110, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a prompt, or many of them.
+    #[command(visible_alias = "run")]
+    Generate(Box<GenerateArgs>),
+    /// Talk with a model in the terminal.
+    Chat(Box<ChatArgs>),
+    /// Compare a model's logits and tokens with golden data.
+    Check(Box<CheckArgs>),
+    /// Say what a model is, from its headers alone.
+    Inspect(InspectArgs),
+    /// Measure throughput.
+    Bench(Box<BenchArgs>),
+    /// Report what this machine offers.
+    Doctor(DoctorArgs),
+    /// Download a model and print where it lies.
+    Pull(PullArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// `nxd pull`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PullArgs {
+    /// `org/name`, `org/name:Q4_K_M`, `org/name:file.gguf`, `org/name@revision`, or `demo`.
+    #[arg(value_name = "ID")]
+    pub(crate) model: String,
+
+    /// Ask the hub for a newer revision even when a copy is in the cache.
+    #[arg(long, env = "NXD_REFRESH", value_parser = BoolishValueParser::new())]
+    pub(crate) refresh: bool,
+
+    /// One JSON object on stdout.
+    #[arg(long, env = "NXD_JSON", value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+}
+
+/// `nxd doctor`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object on stdout.
+    #[arg(long, env = "NXD_JSON", value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+}
+
+/// `nxd completions`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// What is logged to stderr, and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct LogArgs {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `nxd_engine=debug` [default: RUST_LOG or warn].
+    #[arg(long, env = "NXD_LOG_LEVEL", value_name = "LEVEL", global = true)]
+    pub(crate) log_level: Option<String>,
+
+    /// Shape of log lines.
+    #[arg(long, env = "NXD_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Spells llama.cpp's `-np` as `--max-num-seqs`: a short flag of two letters is none to the parser.
+pub(crate) fn spelled_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out: Vec<OsString> = Vec::new();
+    let mut operands_only = false;
+    for arg in args {
+        let is_text = out.last().is_some_and(|flag| ["-p", "--prompt", "--stop", "--system"].iter().any(|f| flag == f));
+        operands_only |= arg == "--";
+        let replace = arg == "-np" && !is_text && !operands_only;
+        out.push(if replace { "--max-num-seqs".into() } else { arg });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Command, clap::Error> {
+        let args = ["nxd"].iter().chain(line).map(OsString::from);
+        Cli::try_parse_from(spelled_out(args)).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_twin() {
+        fn twins(command: &clap::Command, seen: &mut usize) {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+                let twin = format!("NXD_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(twin.as_str()), "--{long}");
+                *seen += 1;
+            }
+            for sub in command.get_subcommands() {
+                twins(sub, seen);
+            }
+        }
+        let mut seen = 0;
+        twins(&Cli::command(), &mut seen);
+        assert!(seen > 60, "{seen}");
+    }
+
+    #[test]
+    fn llama_cpp_short_flags_mean_the_long_ones() {
+        let Ok(Command::Generate(args)) =
+            parse(&["run", "m", "-p", "-np", "-c", "64", "-t", "2", "-np", "3", "--stop", "-np"])
+        else {
+            panic!("does not parse")
+        };
+        assert_eq!(args.prompt.as_deref(), Some("-np"));
+        assert_eq!((args.engine.max_model_len, args.runtime.threads, args.engine.max_num_seqs), (Some(64), Some(2), 3));
+        assert_eq!(args.sampling.stop, ["-np"]);
+    }
+
+    #[test]
+    fn bench_defaults_are_those_of_the_contract() {
+        let Ok(Command::Bench(args)) = parse(&["bench", "m"]) else { panic!("does not parse") };
+        assert_eq!((args.prompt_tokens, args.gen_tokens, args.depth, args.repeat), (512, 128, 0, 5));
+        assert_eq!(args.batch, [1, 8, 32]);
+    }
+
+    #[test]
+    fn wrong_lines_are_usage_errors_that_say_what_to_write() {
+        for (line, text) in [
+            (&["generate", "m"][..], "--prompt"),
+            (&["generate", "m", "--prompt", "a", "--prompt-ids", "1"], "cannot be used with"),
+            (&["generate", "m", "--prompt", "a", "--max-model-length", "4"], "'--max-model-len'"),
+            (&["generate", "m", "--prompt", "a", "--top-k", "1", "--top-k", "2"], "cannot be used multiple times"),
+            (&["generate", "m", "--prompt", "a", "--kv-cache-memory", "1e3"], "`4GiB`"),
+            (&["generate", "m", "--prompt", "a", "--kv-cache-memory", "-1"], "`4GiB`"),
+            (&["generate", "m", "--prompt", "a", "--device", "cuda"], "supported: `cpu`"),
+            (&["generate", "m", "--prompt", "a", "--threads", "0"], "from 1 to 1024"),
+            (&["generate", "m", "--prompt", "a", "--temperature", "-1"], "at least 0"),
+            (&["generate", "m", "--prompt-ids", "1,x"], "`x` is not a token id"),
+            (&["bench", "m", "--batch", "1,0"], "at least 1"),
+            (&["chekc", "m"], "'check'"),
+        ] {
+            let error = parse(line).expect_err("parsed").to_string();
+            assert!(error.contains(text), "{line:?}: {error}");
+        }
+    }
+}

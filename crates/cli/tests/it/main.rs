@@ -1,0 +1,12 @@
+//! Black-box tests: the real program, a real process each.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod command_line;
+#[cfg(feature = "hub")]
+mod demo;
+mod doctor;
+#[cfg(feature = "hub")]
+mod fake_hub;
+mod program;
+#[cfg(feature = "hub")]
+mod pull;

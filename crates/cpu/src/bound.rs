@@ -1,0 +1,118 @@
+//! Weights bound to the device: packed for products, in file order for look-ups, as f32 for vectors.
+
+use crate::error::CpuError;
+use crate::isa::Isa;
+use crate::kernels::linear::{Activations, PackedMatrix};
+use crate::team::Team;
+use nxd_ops::{Dim, LocalWeight, Manifest, Role, Segment, Sharding, Weight, WeightSource, WeightSpec, quant};
+
+/// One rank's weights.
+pub(crate) struct Bound {
+    weights: Vec<BoundWeight>,
+}
+
+struct BoundWeight {
+    vector: Vec<f32>,
+    matrix: Option<PackedMatrix>,
+    table: Option<Table>,
+}
+
+/// An embedding's rows, decoded when they are looked up.
+struct Table {
+    rows: LocalWeight,
+    /// First token that this rank holds, and how many.
+    first: usize,
+    held: usize,
+}
+
+impl Bound {
+    /// Takes every weight of `manifest` from `source`, cut for `rank`.
+    pub(crate) fn new(
+        manifest: &Manifest,
+        source: &dyn WeightSource,
+        rank: usize,
+        activations: Activations,
+        isa: Isa,
+        team: &Team,
+    ) -> Result<Self, CpuError> {
+        let bind = |spec: &WeightSpec| -> Result<BoundWeight, CpuError> {
+            let local = LocalWeight::new(spec, source.weight(spec)?, rank)?;
+            let mut bound = BoundWeight { vector: Vec::new(), matrix: None, table: None };
+            if spec.role == Role::Vector {
+                bound.vector = local.to_f32();
+                return Ok(bound);
+            }
+            if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
+                let matrix = PackedMatrix::pack(&local, activations, isa, team);
+                tracing::debug!(weight = %spec.name, kernel = matrix.kernel_name(), "packed");
+                bound.matrix = Some(matrix);
+            }
+            if matches!(spec.role, Role::Embedding | Role::TiedEmbedding) {
+                let (first, held) = held_tokens(spec, rank);
+                bound.table = Some(Table { rows: local, first, held });
+            }
+            Ok(bound)
+        };
+        let weights = manifest.weights().iter().map(bind).collect::<Result<_, _>>()?;
+        Ok(Bound { weights })
+    }
+
+    /// A norm weight or bias.
+    pub(crate) fn vector(&self, weight: Weight) -> &[f32] {
+        &self.weights[weight.0 as usize].vector
+    }
+
+    /// A packed matrix.
+    pub(crate) fn matrix(&self, weight: Weight) -> &PackedMatrix {
+        self.weights[weight.0 as usize].matrix.as_ref().expect("modules multiply with weights declared as matrices")
+    }
+
+    /// Columns of a table.
+    pub(crate) fn table_columns(&self, weight: Weight) -> usize {
+        self.table(weight).rows.cols()
+    }
+
+    /// Decodes the row of `token` into `out`; zeros where another rank holds it. `bytes` is work space.
+    pub(crate) fn look_up(&self, weight: Weight, token: u32, bytes: &mut Vec<u8>, out: &mut [f32]) {
+        let table = self.table(weight);
+        let Some(row) = (token as usize).checked_sub(table.first).filter(|row| *row < table.held) else {
+            out.fill(0.0);
+            return;
+        };
+        bytes.resize(table.rows.row_bytes(), 0);
+        table.rows.read_row(row, bytes);
+        quant::decode_row(table.rows.format(), bytes, out);
+    }
+
+    /// Bytes that a decode step reads: packed matrices and vectors, not look-up tables.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weights.iter().map(|w| 4 * w.vector.len() + w.matrix.as_ref().map_or(0, PackedMatrix::bytes)).sum()
+    }
+
+    /// How many bytes each kernel serves.
+    pub(crate) fn kernels(&self) -> Vec<(&'static str, usize)> {
+        let mut kernels: Vec<(&'static str, usize)> = Vec::new();
+        for matrix in self.weights.iter().filter_map(|w| w.matrix.as_ref()) {
+            match kernels.iter_mut().find(|(name, _)| *name == matrix.kernel_name()) {
+                Some((_, bytes)) => *bytes += matrix.bytes(),
+                None => kernels.push((matrix.kernel_name(), matrix.bytes())),
+            }
+        }
+        kernels
+    }
+
+    fn table(&self, weight: Weight) -> &Table {
+        self.weights[weight.0 as usize].table.as_ref().expect("modules look up weights declared as embeddings")
+    }
+}
+
+/// The tokens whose rows `rank` holds: the first and how many.
+fn held_tokens(spec: &WeightSpec, rank: usize) -> (usize, usize) {
+    match &spec.sharding {
+        Sharding::Split { dim: Dim::Rows, layout, .. } => match layout.part(rank).first() {
+            Some(&Segment::Range { start, len }) => (start, len),
+            _ => (0, 0),
+        },
+        _ => (0, spec.shape[0]),
+    }
+}

@@ -1,0 +1,165 @@
+//! The device of one rank: bound weights, KV cache, threads and work space.
+
+use crate::arena::{Arena, Slot};
+use crate::bound::Bound;
+use crate::error::CpuError;
+use crate::isa::Isa;
+use crate::kernels::attention::AttendScratch;
+use crate::kernels::linear::{Activations, Scratch};
+use crate::kv::{KvCache, KvDtype};
+use crate::rope::RopeTables;
+use crate::sampling::SamplingScratch;
+use crate::step::CpuStep;
+use crate::team::Team;
+use nxd_collectives::ProcessGroup;
+use nxd_ops::{Axis, Batch, KvLayer, KvSpec, Manifest, SamplingBatch, WeightSource};
+use std::sync::{Arc, Mutex};
+
+/// How a rank computes.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Threads of this rank's team.
+    pub threads: usize,
+    /// Numeric mode of quantised weights.
+    pub activations: Activations,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        CpuOptions { threads, activations: Activations::default(), isa: Isa::detect() }
+    }
+}
+
+/// The device of one rank.
+pub struct CpuDevice {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) options: CpuOptions,
+    pub(crate) rank: usize,
+    pub(crate) group: Option<ProcessGroup>,
+    pub(crate) team: Team,
+    pub(crate) bound: Bound,
+    pub(crate) caches: Vec<KvCache>,
+    /// KV group and index within it of each KV layer.
+    pub(crate) kv_places: Vec<(usize, usize)>,
+    pub(crate) block_size: usize,
+    pub(crate) ropes: RopeTables,
+    pub(crate) work: Work,
+    pub(crate) slots: Vec<Slot>,
+}
+
+/// Buffers that grow to what steps need and stay.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) linear: Scratch,
+    pub(crate) attend: AttendScratch,
+    pub(crate) row_bytes: Vec<u8>,
+    pub(crate) gathered: Vec<f32>,
+    pub(crate) sampling: Vec<Mutex<SamplingScratch>>,
+}
+
+impl CpuDevice {
+    /// Binds `manifest` to the weights of `source`, cut for `rank`; `group` joins the ranks of the tensor axis where there are several.
+    ///
+    /// # Errors
+    /// When a weight is missing or does not fit its declaration.
+    pub fn bind(
+        manifest: Arc<Manifest>,
+        source: &dyn WeightSource,
+        rank: usize,
+        group: Option<ProcessGroup>,
+        options: CpuOptions,
+    ) -> Result<Self, CpuError> {
+        let team = Team::new(options.threads);
+        let bound = Bound::new(&manifest, source, rank, options.activations, options.isa, &team)?;
+        let groups = manifest.kv_groups();
+        let mut layers_of = vec![0; groups.len()];
+        let place = |spec: &KvSpec| {
+            let group = groups.iter().position(|g| g == spec).expect("groups are made of the layers' specs");
+            layers_of[group] += 1;
+            (group, layers_of[group] - 1)
+        };
+        let kv_places = manifest.kv_layers().iter().map(place).collect();
+        let ropes = RopeTables::new(manifest.ropes());
+        let mut work = Work::default();
+        work.sampling.resize_with(team.threads(), Mutex::default);
+        Ok(CpuDevice {
+            manifest,
+            options,
+            rank,
+            group,
+            team,
+            bound,
+            caches: Vec::new(),
+            kv_places,
+            block_size: 0,
+            ropes,
+            work,
+            slots: Vec::new(),
+        })
+    }
+
+    /// Makes the KV cache: `num_blocks` blocks of `block_size` tokens for each KV group.
+    ///
+    /// # Errors
+    /// When the block size is not allowed or the memory cannot be had.
+    pub fn allocate_kv(&mut self, num_blocks: &[usize], block_size: usize, dtype: KvDtype) -> Result<(), CpuError> {
+        self.caches.clear();
+        for (group, (spec, &blocks)) in self.manifest.kv_groups().iter().zip(num_blocks).enumerate() {
+            let layers = self.kv_places.iter().filter(|(g, _)| *g == group).count();
+            self.caches.push(KvCache::new(layers, spec, blocks, block_size, dtype)?);
+        }
+        self.block_size = block_size;
+        Ok(())
+    }
+
+    /// Opens a forward step. The batch must have been validated ([`Batch::validate`]).
+    pub fn open<'d>(&'d mut self, batch: &'d Batch) -> CpuStep<'d> {
+        for (cache, tables) in self.caches.iter_mut().zip(&batch.groups) {
+            cache.zero(&tables.zero_blocks);
+        }
+        self.ropes.prepare(batch);
+        CpuStep::forward(self, batch)
+    }
+
+    /// Opens a step that goes from hidden rows `[W, E]` to tokens.
+    pub fn open_sampling<'d>(&'d mut self, hidden: &'d [f32], sampling: &'d SamplingBatch) -> CpuStep<'d> {
+        CpuStep::sampling(self, hidden, sampling)
+    }
+
+    /// Threads of the rank's team.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Bytes of weights that a decode step reads on this rank.
+    pub fn weights_bytes(&self) -> usize {
+        self.bound.bytes()
+    }
+
+    /// Bytes of weights that each kernel serves.
+    pub fn kernels(&self) -> Vec<(&'static str, usize)> {
+        self.bound.kernels()
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> usize {
+        self.caches.iter().map(KvCache::bytes).sum()
+    }
+
+    /// Where a layer's K and V lie: its group's cache and its index within it.
+    pub(crate) fn kv_place(&self, layer: KvLayer) -> (usize, usize) {
+        self.kv_places[layer.0 as usize]
+    }
+
+    /// Ranks along the tensor axis.
+    pub fn ranks(&self) -> usize {
+        self.manifest.mesh().size(Axis::Tensor)
+    }
+
+    pub(crate) fn take_arena(&mut self) -> std::rc::Rc<Arena> {
+        Arena::new(std::mem::take(&mut self.slots))
+    }
+}

@@ -1,0 +1,100 @@
+//! Eight f32 lanes, so that a kernel is written once and has the same bits with every instruction set.
+//!
+//! A kernel implements [`Kernel`] over any [`Lanes`]; [`dispatch`] compiles it for each instruction set and picks one. What
+//! [`Kernel::run`] calls must be `#[inline(always)]`, closures included: a function of its own would be compiled without AVX2.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+use crate::isa::Isa;
+use std::ops::{Add, Div, Mul, Sub};
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 8;
+
+/// Eight f32 values. A value is also the proof that the CPU has the instructions: others are made from one.
+///
+/// All arithmetic is IEEE single precision, rounded to nearest even; results agree between instruction sets in every bit, except for the
+/// bits of a NaN.
+pub(crate) trait Lanes:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// Eight times `value`.
+    fn splat(self, value: f32) -> Self;
+    fn load(self, from: &[f32; LANES]) -> Self;
+    fn store(self, to: &mut [f32; LANES]);
+    /// Eight IEEE halves.
+    fn load_f16(self, from: &[u16; LANES]) -> Self;
+    fn store_f16(self, to: &mut [u16; LANES]);
+    /// Eight upper halves of singles.
+    fn load_bf16(self, from: &[u16; LANES]) -> Self;
+    /// `self * by + plus`, rounded once.
+    fn mul_add(self, by: Self, plus: Self) -> Self;
+    /// `self * by - minus`, rounded once.
+    fn mul_sub(self, by: Self, minus: Self) -> Self;
+    /// `from - self * by`, rounded once.
+    fn sub_from(self, by: Self, from: Self) -> Self;
+    /// The larger value; `other` where they are equal or one is NaN.
+    fn max(self, other: Self) -> Self;
+    /// The smaller value; `other` where they are equal or one is NaN.
+    fn min(self, other: Self) -> Self;
+    fn abs(self) -> Self;
+    /// To the nearest integer, ties to even.
+    fn round(self) -> Self;
+    /// `2^self` of integers within `-126..=127`; arbitrary elsewhere.
+    fn exp2(self) -> Self;
+    /// `then` where `self < limit`, else (also where one of them is NaN) `otherwise`.
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self;
+    /// The sum, by a fixed tree: lanes four apart, then two, then one.
+    fn sum(self) -> f32;
+    /// The largest value, by the same tree.
+    fn top(self) -> f32;
+    /// Asks for the cache line at `at`, which need not be valid.
+    fn prefetch<T>(self, at: *const T);
+
+    /// The first lane.
+    #[inline(always)]
+    fn first(self) -> f32 {
+        let mut all = [0.0; LANES];
+        self.store(&mut all);
+        all[0]
+    }
+
+    /// Up to eight values, and zeros in the lanes behind them.
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> Self {
+        let mut all = [0.0; LANES];
+        all[..from.len()].copy_from_slice(from);
+        self.load(&all)
+    }
+
+    /// The first lanes, as many as `to` has.
+    #[inline(always)]
+    fn store_part(self, to: &mut [f32]) {
+        let mut all = [0.0; LANES];
+        self.store(&mut all);
+        to.copy_from_slice(&all[..to.len()]);
+    }
+}
+
+/// A computation over [`Lanes`].
+pub(crate) trait Kernel {
+    type Output;
+
+    /// Computes; `zero` is eight times 0. Must be `#[inline(always)]`.
+    fn run<L: Lanes>(self, zero: L) -> Self::Output;
+}
+
+/// Runs `kernel` with the instructions of `isa`, or plain ones where this CPU lacks them.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if Isa::detect() >= Isa::Avx2 => {
+            // SAFETY: the CPU has AVX2, FMA and F16C, as it was just asked (which costs three loads).
+            unsafe { avx2::run(kernel) }
+        }
+        _ => kernel.run(scalar::ZERO),
+    }
+}

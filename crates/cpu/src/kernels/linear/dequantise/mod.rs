@@ -1,0 +1,26 @@
+//! Cells back to f32, for exact activations: `scale * q`, then `+ min`, each rounded, as `nxd_ops::quant::decode_row` has it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+use super::PANEL;
+use super::cell::{CELL, Cell};
+use crate::isa::Isa;
+
+/// The values of neighbouring cells, `[k][16]`.
+///
+/// # Safety
+/// The CPU has the instructions of `isa`.
+///
+/// # Panics
+/// When `values` has another length.
+pub(super) unsafe fn dequantise(isa: Isa, cell: Cell, cells: &[u8], values: &mut [[f32; PANEL]]) {
+    assert_eq!(cells.len() / cell.bytes() * CELL, values.len(), "values of the cells");
+    match isa {
+        // SAFETY: by the caller's duties; the lengths were checked.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::dequantise(cell, cells, values) },
+        _ => scalar::dequantise(cell, cells, values),
+    }
+}

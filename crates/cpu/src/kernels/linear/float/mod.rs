@@ -1,0 +1,104 @@
+//! Float weights times f32 activations: panels `[k][16]`, one FMA chain an output along K.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+use super::PANEL;
+use super::tile::Target;
+use crate::isa::Isa;
+use half::{bf16, f16};
+
+/// Rows of a full tile: 6 rows by 16 outputs fill 12 of 16 vector registers.
+pub(super) const MOST_ROWS: usize = 6;
+
+/// Steps of K that are done for all tiles before the next ones: so many of a panel stay in the first-level cache.
+pub(super) const CHUNK: usize = 320;
+
+/// A stored float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    F32,
+    F16,
+    /// Outputs `j` and `j + 8` lie side by side, so that a shift and a mask turn a vector into two of f32.
+    BF16,
+}
+
+impl Element {
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Element::F32 => 4,
+            Element::F16 | Element::BF16 => 2,
+        }
+    }
+
+    /// Where output `j` lies among the 16 of a step.
+    pub(super) const fn place(self, j: usize) -> usize {
+        match self {
+            Element::BF16 => j % 8 * 2 + j / 8,
+            _ => j,
+        }
+    }
+
+    /// The value of a stored float.
+    pub(super) fn read(self, bytes: &[u8]) -> f32 {
+        match self {
+            Element::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            Element::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+            Element::BF16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+        }
+    }
+
+    /// Packs 16 rows, `[16][k]` as the file has them, into a panel.
+    pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
+        match self.bytes() {
+            4 => interleave(rows.as_chunks::<4>().0, panel.as_chunks_mut::<4>().0, |j| self.place(j)),
+            _ => interleave(rows.as_chunks::<2>().0, panel.as_chunks_mut::<2>().0, |j| self.place(j)),
+        }
+    }
+}
+
+/// `[16][k]` to `[k][16]`, a few steps of all rows at a time so that both stay in the cache.
+fn interleave<T: Copy>(rows: &[T], panel: &mut [T], place: impl Fn(usize) -> usize) {
+    const STEPS: usize = 32;
+    let k = rows.len() / PANEL;
+    for (chunk, out) in panel.chunks_mut(STEPS * PANEL).enumerate() {
+        for (j, row) in rows.chunks_exact(k).enumerate() {
+            let place = place(j);
+            for (step, &value) in out.chunks_exact_mut(PANEL).zip(&row[chunk * STEPS..]) {
+                step[place] = value;
+            }
+        }
+    }
+}
+
+/// Some steps of K of a panel, or of several.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    /// The steps of the first panel and what follows.
+    pub(super) bytes: &'a [u8],
+    pub(super) element: Element,
+    /// Bytes from a panel to the next.
+    pub(super) panel_bytes: usize,
+    /// How many panels to multiply: 1, or 4 where the tile has one row.
+    pub(super) panels: usize,
+}
+
+/// Adds to `out` a tile of rows, `[k][rows]`, times `weights`; the first chunk along K starts from zero.
+///
+/// # Safety
+/// The CPU has the instructions of `isa`; `out` has `rows` rows of as many panels (see [`Target`]).
+pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
+    let steps = x.len() / rows;
+    let last = (weights.panels - 1) * weights.panel_bytes + steps * PANEL * weights.element.bytes();
+    assert!(rows <= MOST_ROWS && (weights.panels == 1 || (weights.panels == 4 && rows == 1)), "a tile's shape");
+    assert!(x.len() == steps * rows && last <= weights.bytes.len(), "{steps} steps of {rows} rows");
+    // SAFETY: the lengths were checked; the rest are the caller's duties.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::multiply(weights, x, rows, out, first),
+            _ => scalar::multiply(weights, x, rows, out, first),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The definition: an exact integer sum for each group of weights that share a scale, then one FMA, and a second one for its minimum.
+
+use crate::kernels::linear::PANEL;
+use crate::kernels::linear::cell::{CELL, Cell};
+use crate::kernels::linear::quantise::Quantised;
+use crate::kernels::linear::tile::Target;
+
+/// # Safety
+/// `out` has as many rows as the tile.
+pub(super) unsafe fn multiply(cell: Cell, cells: &[u8], tile: Quantised<'_>, out: Target, first: bool) {
+    let (rows, per_group) = (tile.rows, CELL / cell.groups());
+    for (block, bytes) in cells.chunks_exact(cell.bytes()).enumerate() {
+        let opened = cell.open(bytes);
+        for row in 0..rows {
+            // SAFETY: by the caller's duties; one row at a time.
+            let acc = unsafe { out.row(row, 0) };
+            if first && block == 0 {
+                *acc = [0.0; PANEL];
+            }
+            let scale = tile.scales[block * rows + row];
+            let a = |k: usize| i32::from(tile.quants[((block * 8 + k / 4) * rows + row) * 4 + k % 4]);
+            for group in 0..cell.groups() {
+                let range = group * per_group..(group + 1) * per_group;
+                let sum: i32 = range.clone().map(a).sum();
+                for (j, acc) in acc.iter_mut().enumerate() {
+                    let products: i32 = range.clone().map(|k| i32::from(opened.quants[k][j]) * a(k)).sum();
+                    *acc = (opened.scales[group][j] * scale).mul_add(products as f32, *acc);
+                    if cell.has_min() {
+                        *acc = (opened.mins[group][j] * scale).mul_add(sum as f32, *acc);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Matrix products of f32 rows `[M, K]` with packed weights `[N, K]`.
+//!
+//! Weights lie in panels of 16 outputs, and the lanes of a vector are outputs: K runs in sequence, with one chain of float operations an
+//! output. So tile shapes, chunks of K, the number of rows and the number of threads cannot change a bit of the result.
+//!
+//! What a product is, for each output (`float/scalar.rs` and `int8/scalar.rs` are the definition):
+//!
+//! - plain floats, and quantised weights with [`Activations::F32`]: `acc = fma(w[k], x[k], acc)` along K, starting from +0.0, where a
+//!   quantised weight is its scale times its integer (plus its minimum), each step rounded;
+//! - quantised weights with [`Activations::Int8`]: each 32 values of a row become integers with one scale `da` (`quantise/`); then for
+//!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
+//!   `acc = fma(min * da, sum(a), acc)`. The sums are exact integers, so their inner order is free.
+//!
+//! Reading order: `cell` (how quantised weights are packed), `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
+
+mod cell;
+mod dequantise;
+mod float;
+mod int8;
+mod matrix;
+mod product;
+mod quantise;
+mod scratch;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+pub use matrix::PackedMatrix;
+pub use product::linears;
+pub use scratch::Scratch;
+
+/// Outputs of a panel.
+pub const PANEL: usize = 16;
+
+/// How quantised weights meet the activations. Plain float weights always meet f32 activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activations {
+    /// The activations are quantised too, in blocks of 32 values of a row: the fast way.
+    #[default]
+    Int8,
+    /// The weights are dequantised, the activations stay as they are.
+    F32,
+}

@@ -1,0 +1,83 @@
+//! Activations as integers: each 32 neighbouring values of a row with one scale.
+//!
+//! `scale = amax / 127` and `q = round_to_even(x * (127 / amax))`, with f32 division. A block that holds an infinity or NaN has the scale
+//! NaN, so that every output of its row is NaN. One so small that `127 / amax` overflows counts as zeros. A row's integers depend on that
+//! row alone.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+use super::cell::CELL;
+use crate::isa::Isa;
+
+/// A tile of quantised rows, seen from block 0 or a later one.
+#[derive(Clone, Copy)]
+pub(super) struct Quantised<'a> {
+    /// How many rows.
+    pub(super) rows: usize,
+    /// Integers, `[k/4][rows][4]`.
+    pub(super) quants: &'a [i8],
+    /// Scales, `[k/32][rows]`.
+    pub(super) scales: &'a [f32],
+    /// Sums of 32 integers, `[k/32][rows]`.
+    pub(super) sums: &'a [i32],
+    /// Sums of 16 integers, `[k/16][rows]`.
+    pub(super) half_sums: &'a [i32],
+}
+
+/// The same while it is written.
+pub(super) struct QuantisedMut<'a> {
+    pub(super) rows: usize,
+    pub(super) quants: &'a mut [i8],
+    pub(super) scales: &'a mut [f32],
+    pub(super) sums: &'a mut [i32],
+    pub(super) half_sums: &'a mut [i32],
+}
+
+impl Quantised<'_> {
+    /// `blocks` blocks from `block` on.
+    pub(super) fn part(&self, block: usize, blocks: usize) -> Self {
+        let (start, end) = (block * self.rows, (block + blocks) * self.rows);
+        Self {
+            rows: self.rows,
+            quants: &self.quants[start * CELL..end * CELL],
+            scales: &self.scales[start..end],
+            sums: &self.sums[start..end],
+            half_sums: &self.half_sums[start * 2..end * 2],
+        }
+    }
+}
+
+/// Quantises `x` into row `row` of a tile.
+///
+/// # Safety
+/// The CPU has the instructions of `isa`.
+///
+/// # Panics
+/// When the tile is not as wide as `x`, or `x` is not whole blocks.
+pub(super) unsafe fn quantise(isa: Isa, x: &[f32], row: usize, tile: &mut QuantisedMut<'_>) {
+    let values = x.len() * tile.rows;
+    assert!(x.len().is_multiple_of(CELL) && row < tile.rows, "whole blocks of a row of the tile");
+    assert_eq!(tile.quants.len(), values, "integers of a tile");
+    assert_eq!(tile.scales.len(), values / CELL, "scales of a tile");
+    assert_eq!(tile.sums.len(), values / CELL, "sums of a tile");
+    assert_eq!(tile.half_sums.len(), values / CELL * 2, "half sums of a tile");
+    match isa {
+        // SAFETY: by the caller's duties; the lengths were checked.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::quantise(x, row, tile) },
+        _ => scalar::quantise(x, row, tile),
+    }
+}
+
+/// Scale and factor of a block whose largest magnitude has the bits `largest`: as integers, an infinity or NaN is larger than any number.
+#[inline(always)]
+fn scale_of(largest: u32) -> (f32, f32) {
+    if largest >= f32::INFINITY.to_bits() {
+        return (f32::NAN, 0.0);
+    }
+    let amax = f32::from_bits(largest);
+    let factor = 127.0 / amax;
+    (amax / 127.0, if factor.is_finite() { factor } else { 0.0 })
+}

@@ -1,0 +1,233 @@
+//! What products keep between calls, so that a warm one allocates nothing: prepared inputs and each member's work area.
+
+use super::matrix::PackedMatrix;
+use super::quantise::{Quantised, QuantisedMut};
+use super::tile::Tiles;
+use super::{Activations, PANEL, cell, float, int8};
+use crate::isa::Isa;
+use crate::team::Member;
+use nxd_ops::weight::InputSpan;
+use std::cell::UnsafeCell;
+use std::ops::Range;
+
+/// Work space of [`linears`](super::linears), reused from call to call. It grows to the largest product and never shrinks.
+#[derive(Default)]
+pub struct Scratch {
+    /// The prepared inputs of the running call; those behind `used` are left from earlier calls.
+    pub(super) inputs: Vec<Prepared>,
+    pub(super) jobs: Vec<Job>,
+    /// Each member's work area: a dequantised chunk of a panel, and the results of a panel that is not all real.
+    pub(super) areas: Buffer<PanelRow>,
+    /// Each member's widened row.
+    pub(super) wide: Buffer<f32>,
+}
+
+impl Scratch {
+    /// Empty scratch: the first products make it as large as they need.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// One product of a call.
+#[derive(Clone, Copy)]
+pub(super) struct Job {
+    pub(super) out: *mut f32,
+    /// Index of its prepared input.
+    pub(super) input: usize,
+    /// Bytes of the panels of the products before it.
+    pub(super) before: usize,
+}
+
+impl Job {
+    /// Whether none of the `earlier` jobs takes the same input.
+    pub(super) fn is_first(&self, earlier: &[Job]) -> bool {
+        earlier.iter().all(|job| job.input != self.input)
+    }
+}
+
+// SAFETY: the members write disjoint panels of what `out` points at, which `linears` borrows while they run.
+unsafe impl Send for Job {}
+// SAFETY: as above.
+unsafe impl Sync for Job {}
+
+/// 16 values of a panel in one cache line.
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct PanelRow(pub(super) [f32; PANEL]);
+
+/// The rows of a call as one kind of kernel reads them: tiles of rows, one after the other.
+#[derive(Default)]
+pub(super) struct Prepared {
+    kind: Activations,
+    cols: usize,
+    /// One for each member where there is a single row: preparing it again is cheaper than meeting.
+    copies: usize,
+    rows: usize,
+    /// f32 tiles, `[k][rows]` each.
+    floats: Buffer<f32>,
+    /// The parts of quantised tiles; see [`Quantised`].
+    quants: Buffer<i8>,
+    scales: Buffer<f32>,
+    sums: Buffer<i32>,
+    half_sums: Buffer<i32>,
+}
+
+/// Whether one prepared input serves both.
+pub(super) fn same_input(a: &PackedMatrix, b: &PackedMatrix) -> bool {
+    a.activations() == b.activations() && a.cols() == b.cols() && a.input() == b.input()
+}
+
+impl Prepared {
+    /// Makes room for `rows` rows of `weight`'s input.
+    pub(super) fn reserve(&mut self, weight: &PackedMatrix, rows: usize, copies: usize) {
+        (self.kind, self.cols, self.rows, self.copies) = (weight.activations(), weight.cols(), rows, copies);
+        let values = copies * rows * self.cols;
+        match self.kind {
+            Activations::F32 => self.floats.reserve(values),
+            Activations::Int8 => {
+                self.quants.reserve(values);
+                self.scales.reserve(values / cell::CELL);
+                self.sums.reserve(values / cell::CELL);
+                self.half_sums.reserve(values / cell::CELL * 2);
+            }
+        }
+    }
+
+    pub(super) fn is_one_row(&self) -> bool {
+        self.rows == 1
+    }
+
+    /// How the rows are cut.
+    pub(super) fn tiles(&self) -> Tiles {
+        Tiles::new(self.rows, if self.kind == Activations::Int8 { int8::MOST_ROWS } else { float::MOST_ROWS })
+    }
+
+    fn values(&self, copy: usize, rows: &Range<usize>) -> Range<usize> {
+        assert!(copy < self.copies && rows.end <= self.rows, "rows {rows:?} of copy {copy}");
+        (copy * self.rows + rows.start) * self.cols..(copy * self.rows + rows.end) * self.cols
+    }
+
+    /// Prepares this member's tiles of `x`, `[rows, width]`, or all of them where each member has its own copy.
+    ///
+    /// # Safety
+    /// Every member calls it once between two meetings, on an input that is reserved for it; `wide` is the member's own; the CPU has
+    /// the instructions of `isa`.
+    pub(super) unsafe fn fill(&self, member: &Member<'_>, isa: Isa, x: &[f32], spans: Option<&[InputSpan]>, wide: &mut [f32]) {
+        let (tiles, width) = (self.tiles(), x.len() / self.rows);
+        let own = self.copies > 1;
+        let (copy, mine) = if own { (member.id, 0..tiles.count()) } else { (0, member.share(tiles.count())) };
+        for tile in mine {
+            let rows = tiles.rows(tile);
+            for (i, row) in rows.clone().enumerate() {
+                let mut input = &x[row * width..(row + 1) * width];
+                if let Some(spans) = spans {
+                    widen(input, spans, &mut wide[..self.cols]);
+                    input = &wide[..self.cols];
+                }
+                // SAFETY: the member's own tile; the instructions by the caller's duties.
+                unsafe { self.lay(isa, copy, &rows, i, input) };
+            }
+        }
+    }
+
+    /// Writes one row of a tile.
+    ///
+    /// # Safety
+    /// Nobody else uses the tile; the CPU has the instructions of `isa`.
+    unsafe fn lay(&self, isa: Isa, copy: usize, rows: &Range<usize>, row: usize, input: &[f32]) {
+        let values = self.values(copy, rows);
+        // SAFETY: the tile is the caller's.
+        unsafe {
+            match self.kind {
+                Activations::F32 if rows.len() == 1 => self.floats.write(values).copy_from_slice(input),
+                Activations::F32 => {
+                    for (out, &x) in self.floats.write(values)[row..].iter_mut().step_by(rows.len()).zip(input) {
+                        *out = x;
+                    }
+                }
+                Activations::Int8 => {
+                    let blocks = values.start / cell::CELL..values.end / cell::CELL;
+                    let mut tile = QuantisedMut {
+                        rows: rows.len(),
+                        half_sums: self.half_sums.write(blocks.start * 2..blocks.end * 2),
+                        sums: self.sums.write(blocks.clone()),
+                        scales: self.scales.write(blocks),
+                        quants: self.quants.write(values),
+                    };
+                    super::quantise::quantise(isa, input, row, &mut tile);
+                }
+            }
+        }
+    }
+
+    /// A tile of f32 rows, `[k][rows]`.
+    ///
+    /// # Safety
+    /// The tile was filled before the last meeting, or by this member.
+    pub(super) unsafe fn floats(&self, copy: usize, rows: &Range<usize>) -> &[f32] {
+        // SAFETY: nobody writes prepared rows any more.
+        unsafe { self.floats.read(self.values(copy, rows)) }
+    }
+
+    /// A tile of quantised rows.
+    ///
+    /// # Safety
+    /// The tile was filled before the last meeting, or by this member.
+    pub(super) unsafe fn quantised(&self, copy: usize, rows: &Range<usize>) -> Quantised<'_> {
+        let values = self.values(copy, rows);
+        let blocks = values.start / cell::CELL..values.end / cell::CELL;
+        // SAFETY: nobody writes prepared rows any more.
+        unsafe {
+            Quantised {
+                rows: rows.len(),
+                half_sums: self.half_sums.read(blocks.start * 2..blocks.end * 2),
+                sums: self.sums.read(blocks.clone()),
+                scales: self.scales.read(blocks),
+                quants: self.quants.read(values),
+            }
+        }
+    }
+}
+
+/// Lays a rank's own columns into the input that its cut weight expects; all others are zero.
+fn widen(input: &[f32], spans: &[InputSpan], wide: &mut [f32]) {
+    wide.fill(0.0);
+    for span in spans {
+        wide[span.to..span.to + span.len].copy_from_slice(&input[span.from..span.from + span.len]);
+    }
+}
+
+/// Memory that members write at once, each its own part. Bounds are checked, overlap is not: the duties are those of
+/// [`Disjoint`](crate::team::Disjoint), which cannot be kept between calls.
+#[derive(Default)]
+pub(super) struct Buffer<T>(Vec<UnsafeCell<T>>);
+
+// SAFETY: members get `&mut T` and `&T` of an element at different times, by the duties above.
+unsafe impl<T: Send + Sync> Sync for Buffer<T> {}
+
+impl<T: Copy + Default> Buffer<T> {
+    /// Makes room for `len` elements.
+    pub(super) fn reserve(&mut self, len: usize) {
+        if self.0.len() < len {
+            self.0.resize_with(len, UnsafeCell::default);
+        }
+    }
+
+    /// # Safety
+    /// Nobody else uses these elements meanwhile.
+    #[allow(clippy::mut_from_ref, reason = "members share `self`; that their ranges differ is the caller's duty")]
+    pub(super) unsafe fn write(&self, range: Range<usize>) -> &mut [T] {
+        let cells = &self.0[range];
+        // SAFETY: the elements lie in a row, and nobody else uses them, by the caller's duties.
+        unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
+    }
+
+    /// # Safety
+    /// Nobody writes these elements meanwhile.
+    pub(super) unsafe fn read(&self, range: Range<usize>) -> &[T] {
+        let cells = &self.0[range];
+        // SAFETY: the elements lie in a row, and nobody writes them, by the caller's duties.
+        unsafe { std::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
+    }
+}

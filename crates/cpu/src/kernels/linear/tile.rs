@@ -1,0 +1,82 @@
+//! How the rows of a product are cut into tiles, and where a tile's results go.
+
+use super::PANEL;
+use std::ops::Range;
+
+/// `rows` in tiles of at most `most`, as even as can be: a narrow last tile would cost as much as a full one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tiles {
+    rows: usize,
+    most: usize,
+    count: usize,
+}
+
+impl Tiles {
+    pub(super) fn new(rows: usize, most: usize) -> Self {
+        Self { rows, most, count: rows.div_ceil(most) }
+    }
+
+    /// The number of tiles.
+    pub(super) fn count(self) -> usize {
+        self.count
+    }
+
+    /// The rows of `tile`.
+    pub(super) fn rows(self, tile: usize) -> Range<usize> {
+        self.start(tile)..self.start(tile + 1)
+    }
+
+    /// The tiles in groups of at most `rows` rows.
+    pub(super) fn passes(self, rows: usize) -> impl Iterator<Item = Range<usize>> {
+        let each = rows / self.most;
+        (0..self.count).step_by(each).map(move |first| first..self.count.min(first + each))
+    }
+
+    fn start(self, tile: usize) -> usize {
+        let (each, wider) = (self.rows / self.count, self.rows % self.count);
+        tile * each + tile.min(wider)
+    }
+}
+
+/// Where a kernel adds its results: some rows of 16 outputs, `stride` values apart.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    start: *mut f32,
+    stride: usize,
+}
+
+impl Target {
+    /// # Safety
+    /// Every row and panel that is asked for later lies in one buffer behind `start`, and nobody else uses its 16 values meanwhile.
+    pub(super) unsafe fn new(start: *mut f32, stride: usize) -> Self {
+        Self { start, stride }
+    }
+
+    /// The 16 outputs of `row`, in the `panel`-th panel from here.
+    ///
+    /// # Safety
+    /// The duties of [`Target::new`]; one reference to a row at a time.
+    #[inline(always)]
+    pub(super) unsafe fn row<'a>(self, row: usize, panel: usize) -> &'a mut [f32; PANEL] {
+        // SAFETY: within the buffer and used by nobody else, by the duties of `new`.
+        unsafe { &mut *self.start.add(row * self.stride + panel * PANEL).cast::<[f32; PANEL]>() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_rows_and_differ_by_one_at_most() {
+        for most in [4, 6] {
+            for rows in 1..100 {
+                let tiles = Tiles::new(rows, most);
+                let lens: Vec<usize> = (0..tiles.count()).map(|t| tiles.rows(t).len()).collect();
+                assert_eq!(lens.iter().sum::<usize>(), rows);
+                assert!(lens.iter().all(|&len| (1..=most).contains(&len)));
+                assert!(lens.iter().max().unwrap() - lens.iter().min().unwrap() <= 1);
+            }
+        }
+    }
+}

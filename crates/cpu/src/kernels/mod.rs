@@ -1,0 +1,8 @@
+//! The kernels: a scalar reference of every op, and the same arithmetic for each instruction set.
+//!
+//! Every kernel has one reduction order an output, whatever the batch, the tiling or the threads; the SIMD forms equal the scalar ones in
+//! every bit. A safe shell round each kernel checks lengths; [`crate::Isa`] values are only made after the CPU was asked.
+#![allow(unsafe_code, reason = "intrinsics and disjoint writes of the thread team; each block names its duty")]
+
+pub mod attention;
+pub mod linear;

@@ -1,0 +1,282 @@
+//! One open step: the eager [`Ops`].
+
+use crate::arena::{Arena, Buffer, Tensor};
+use crate::device::CpuDevice;
+use crate::error::CpuError;
+use crate::kernels::{attention, elementwise, gated, linear, norm, rope};
+use crate::sampling::draw_row;
+use nxd_collectives::{CollectiveError, ProcessGroup};
+use nxd_ops::{
+    AttendSpec, Axis, Batch, Capture, Drawn, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch, Weight,
+};
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+/// What a step was opened for.
+#[derive(Clone, Copy)]
+enum Purpose<'d> {
+    Forward(&'d Batch),
+    Sampling { hidden: &'d [f32], batch: &'d SamplingBatch },
+}
+
+/// One open step of one rank. Ops compute at once; after the first error they do nothing, and [`CpuStep::close`] returns it.
+pub struct CpuStep<'d> {
+    device: &'d mut CpuDevice,
+    arena: Rc<Arena>,
+    purpose: Purpose<'d>,
+    outputs: Outputs,
+    error: Option<CpuError>,
+    /// The layer that runs, for errors.
+    layer: usize,
+}
+
+/// What a step emitted.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// The wanted rows after the final norm, `[W, E]`.
+    pub hidden: Vec<f32>,
+    /// The logits, `[W, V]`.
+    pub logits: Vec<f32>,
+    /// Embedding and layer outputs, each `[T, E]`, where the batch captures them.
+    pub layers: Vec<(Output, Vec<f32>)>,
+    /// What each row drew; empty on ranks other than the first.
+    pub drawn: Vec<Drawn>,
+}
+
+impl<'d> CpuStep<'d> {
+    pub(crate) fn forward(device: &'d mut CpuDevice, batch: &'d Batch) -> Self {
+        Self::open(device, Purpose::Forward(batch))
+    }
+
+    pub(crate) fn sampling(device: &'d mut CpuDevice, hidden: &'d [f32], batch: &'d SamplingBatch) -> Self {
+        Self::open(device, Purpose::Sampling { hidden, batch })
+    }
+
+    fn open(device: &'d mut CpuDevice, purpose: Purpose<'d>) -> Self {
+        let arena = device.take_arena();
+        CpuStep { device, arena, purpose, outputs: Outputs::default(), error: None, layer: 0 }
+    }
+
+    /// Ends the step.
+    ///
+    /// # Errors
+    /// The first error of its ops.
+    pub fn close(self) -> Result<Outputs, CpuError> {
+        self.device.slots = self.arena.into_slots();
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.outputs),
+        }
+    }
+
+    /// The batch of a forward step.
+    fn batch(&self) -> &'d Batch {
+        match self.purpose {
+            Purpose::Forward(batch) => batch,
+            Purpose::Sampling { .. } => unreachable!("the sampler asks for no rows, positions or caches"),
+        }
+    }
+
+    fn take(&self, rows: usize, cols: usize) -> Buffer {
+        self.arena.take(rows, cols)
+    }
+
+    /// Runs a collective unless an earlier op failed, and keeps its error.
+    fn collective(&mut self, op: &'static str, f: impl FnOnce(&ProcessGroup) -> Result<(), CollectiveError>) {
+        let Some(group) = &self.device.group else { return };
+        if self.error.is_some() {
+            return;
+        }
+        if let Err(source) = f(group) {
+            let layer = match self.purpose {
+                Purpose::Forward(_) => self.layer.to_string(),
+                Purpose::Sampling { .. } => "head".to_owned(),
+            };
+            self.error = Some(CpuError::Collective { op, layer, source });
+        }
+    }
+}
+
+impl Ops for CpuStep<'_> {
+    type Tensor = Tensor;
+
+    fn embed(&mut self, table: Weight) -> Tensor {
+        let batch = self.batch();
+        let cols = self.device.bound.table_columns(table);
+        let mut out = self.take(batch.num_tokens(), cols);
+        for (&token, row) in batch.token_ids.iter().zip(out.values().chunks_exact_mut(cols)) {
+            self.device.bound.look_up(table, token, &mut self.device.work.row_bytes, row);
+        }
+        out.finish()
+    }
+
+    fn input(&mut self, input: Input) -> Tensor {
+        match (input, self.purpose) {
+            (Input::Hidden, Purpose::Sampling { hidden, batch }) => {
+                let rows = batch.rows.len();
+                let mut out = self.take(rows, hidden.len() / rows.max(1));
+                out.values().copy_from_slice(hidden);
+                out.finish()
+            }
+            (Input::Hidden, Purpose::Forward(_)) => unreachable!("a forward step makes hidden rows, it does not take them"),
+        }
+    }
+
+    fn emit(&mut self, output: Output, x: &Tensor) {
+        match output {
+            Output::Embedding | Output::Layer(_) => {
+                if let Output::Layer(layer) = output {
+                    self.layer = layer + 1;
+                }
+                if self.batch().capture == Capture::Layers {
+                    self.outputs.layers.push((output, x.values().to_vec()));
+                }
+            }
+            Output::Hidden => self.outputs.hidden = x.values().to_vec(),
+            Output::Logits => {
+                // Only the first rank answers, and logits are large.
+                if let Purpose::Sampling { batch, .. } = self.purpose
+                    && batch.keep_logits
+                    && self.device.rank == 0
+                {
+                    self.outputs.logits = x.values().to_vec();
+                }
+            }
+        }
+    }
+
+    fn select_rows(&mut self, x: &Tensor, rows: Rows) -> Tensor {
+        let Rows::Wanted = rows;
+        let wanted = &self.batch().wanted;
+        let cols = x.cols();
+        let mut out = self.take(wanted.len(), cols);
+        let values = x.values();
+        for (&row, out) in wanted.iter().zip(out.values().chunks_exact_mut(cols)) {
+            out.copy_from_slice(&values[row as usize * cols..][..cols]);
+        }
+        out.finish()
+    }
+
+    fn add(&mut self, x: Tensor, y: &Tensor) -> Tensor {
+        let mut x = x.into_buffer();
+        elementwise::add(&self.device.team, self.device.options.isa, x.values(), &y.values());
+        x.finish()
+    }
+
+    fn bias(&mut self, x: Tensor, bias: Weight) -> Tensor {
+        let mut x = x.into_buffer();
+        elementwise::bias(&self.device.team, self.device.options.isa, x.values(), self.device.bound.vector(bias));
+        x.finish()
+    }
+
+    fn scale(&mut self, x: Tensor, factor: f32) -> Tensor {
+        let mut x = x.into_buffer();
+        elementwise::scale(&self.device.team, self.device.options.isa, x.values(), factor);
+        x.finish()
+    }
+
+    fn gated(&mut self, gate: Tensor, up: &Tensor, activation: Gated) -> Tensor {
+        let mut gate = gate.into_buffer();
+        gated::gated(&self.device.team, self.device.options.isa, activation, gate.values(), &up.values());
+        gate.finish()
+    }
+
+    fn norm(&mut self, x: &Tensor, spec: &NormSpec) -> Tensor {
+        let mut out = self.take(x.rows(), x.cols());
+        let weight = self.device.bound.vector(spec.weight);
+        norm::rms_norm(&self.device.team, self.device.options.isa, &x.values(), weight, spec, out.values());
+        out.finish()
+    }
+
+    fn linear(&mut self, x: &Tensor, weight: Weight) -> Tensor {
+        let [y] = self.linears(x, [weight]);
+        y
+    }
+
+    fn linears<const N: usize>(&mut self, x: &Tensor, weights: [Weight; N]) -> [Tensor; N] {
+        let device = &mut *self.device;
+        let matrices = weights.map(|w| device.bound.matrix(w));
+        let mut outs = matrices.map(|m| self.arena.take(x.rows(), m.rows()));
+        {
+            let mut slices = outs.each_mut().map(Buffer::values);
+            let (team, isa) = (&device.team, device.options.isa);
+            linear::linears(team, isa, &x.values(), x.rows(), &matrices, &mut slices, &mut device.work.linear);
+        }
+        outs.map(Buffer::finish)
+    }
+
+    fn rope(&mut self, x: Tensor, rope: Rope) -> Tensor {
+        let mut x = x.into_buffer();
+        let (cos, sin, spec) = self.device.ropes.get(rope);
+        rope::rope(&self.device.team, self.device.options.isa, x.values(), cos, sin, spec.head_dim, spec.rotary_dim);
+        x.finish()
+    }
+
+    fn kv_write(&mut self, layer: KvLayer, k: &Tensor, v: &Tensor) {
+        let batch = self.batch();
+        let (group, layer) = self.device.kv_place(layer);
+        let cache = &mut self.device.caches[group];
+        cache.write(&self.device.team, self.device.options.isa, layer, batch, &batch.groups[group], &k.values(), &v.values());
+    }
+
+    fn attend(&mut self, q: &Tensor, layer: KvLayer, spec: &AttendSpec) -> Tensor {
+        let batch = self.batch();
+        let (group, layer) = self.device.kv_place(layer);
+        let mut out = self.take(q.rows(), q.cols());
+        let device = &mut *self.device;
+        let (team, isa, cache) = (&device.team, device.options.isa, &device.caches[group]);
+        let tables = &batch.groups[group];
+        attention::attend(team, isa, &q.values(), cache, layer, batch, tables, spec, out.values(), &mut device.work.attend);
+        out.finish()
+    }
+
+    fn all_reduce(&mut self, x: Tensor, axis: Axis) -> Tensor {
+        debug_assert_eq!(axis, Axis::Tensor);
+        let mut x = x.into_buffer();
+        self.collective("all_reduce", |group| group.all_reduce_sum(x.values()));
+        x.finish()
+    }
+
+    fn gather_columns(&mut self, x: Tensor, axis: Axis, columns: usize) -> Tensor {
+        debug_assert_eq!(axis, Axis::Tensor);
+        let (rows, local, ranks) = (x.rows(), x.cols(), self.device.ranks());
+        let mut gathered = std::mem::take(&mut self.device.work.gathered);
+        gathered.resize(ranks * rows * local, 0.0);
+        self.collective("gather_columns", |group| group.all_gather(&x.values(), &mut gathered));
+        let mut out = self.take(rows, columns);
+        for (row, out) in out.values().chunks_exact_mut(columns.max(1)).enumerate() {
+            for (rank, out) in out.chunks_mut(local).enumerate() {
+                out.copy_from_slice(&gathered[(rank * rows + row) * local..][..out.len()]);
+            }
+        }
+        self.device.work.gathered = gathered;
+        out.finish()
+    }
+
+    fn draw(&mut self, logits: &Tensor) {
+        let Purpose::Sampling { batch, .. } = self.purpose else { return };
+        // Every rank has the logits; one draw is enough.
+        if self.device.rank != 0 || self.error.is_some() {
+            return;
+        }
+        let values = logits.values();
+        let values: &[f32] = &values;
+        let vocab = logits.cols();
+        let scratch = &self.device.work.sampling;
+        let draw = |row: usize, member: usize| {
+            let mut scratch = scratch[member].lock().unwrap_or_else(PoisonError::into_inner);
+            draw_row(&values[row * vocab..][..vocab], &batch.rows[row], &mut scratch)
+        };
+        if batch.rows.len() < 2 {
+            self.outputs.drawn = (0..batch.rows.len()).map(|row| draw(row, 0)).collect();
+            return;
+        }
+        let drawn: Vec<Mutex<Drawn>> = batch.rows.iter().map(|_| Mutex::new(Drawn::NotFinite)).collect();
+        self.device.team.run(&|member| {
+            for row in member.share(drawn.len()) {
+                *drawn[row].lock().unwrap_or_else(PoisonError::into_inner) = draw(row, member.id);
+            }
+        });
+        self.outputs.drawn = drawn.into_iter().map(|d| d.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+    }
+}

@@ -1,0 +1,4 @@
+//! What the device promises, checked from outside.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their support functions too")]
+
+mod sampling;

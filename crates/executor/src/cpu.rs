@@ -1,0 +1,246 @@
+//! The executor of the eager device: ranks are threads of this process.
+
+use crate::error::ExecutorError;
+use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
+use crate::kv::{self, KvOptions};
+use crate::rank::Rank;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use ndarray::ArrayView2;
+use nxd_collectives::{ProcessGroup, ThreadGroup};
+use nxd_cpu::{Activations, CpuDevice, CpuError, CpuOptions, Isa, KvDtype};
+use nxd_models::Model;
+use nxd_modules::Decoder;
+use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How a model is run.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecutorOptions {
+    /// Threads, shared out among the ranks.
+    pub threads: usize,
+    /// Ranks of tensor parallelism.
+    pub tensor_parallel_size: usize,
+    /// Numeric mode of quantised weights.
+    pub activations: Activations,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// The KV cache.
+    pub kv: KvOptions,
+    /// The longest wait for a rank within a step.
+    pub step_timeout: Duration,
+}
+
+impl Default for ExecutorOptions {
+    fn default() -> Self {
+        let CpuOptions { threads, activations, isa } = CpuOptions::default();
+        ExecutorOptions {
+            threads,
+            tensor_parallel_size: 1,
+            activations,
+            isa,
+            kv: KvOptions {
+                block_size: 16,
+                dtype: KvDtype::F16,
+                budget_bytes: 1 << 30,
+                max_model_len: None,
+                max_num_seqs: 256,
+                max_num_batched_tokens: 512,
+            },
+            step_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Most ranks: more than that on one machine is a slip of the pen.
+const MAX_RANKS: usize = 64;
+
+/// A model on the CPU. The first rank runs on the caller's thread, the others on threads of their own.
+pub struct CpuExecutor {
+    info: ModelInfo,
+    first: Rank,
+    others: Vec<Other>,
+    steps: u64,
+    wanted: usize,
+    step_timeout: Duration,
+}
+
+/// A rank on a thread of its own.
+struct Other {
+    rank: usize,
+    commands: Sender<Command>,
+    replies: Receiver<Result<(), CpuError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Forward(Arc<Batch>),
+    Sample(Arc<SamplingBatch>),
+}
+
+impl CpuExecutor {
+    /// Declares the model, binds its weights on every rank, and makes the KV cache.
+    ///
+    /// # Errors
+    /// When the files do not fit the configuration, the layout is impossible, or the memory cannot be had.
+    pub fn load(model: &Model, options: &ExecutorOptions) -> Result<Self, ExecutorError> {
+        let ranks = options.tensor_parallel_size;
+        if ranks == 0 || ranks > MAX_RANKS {
+            let why = format!("sizes from 1 to {MAX_RANKS} are");
+            return Err(ExecutorError::TensorParallel { found: ranks, why });
+        }
+        let spec = model.spec();
+        let mut manifest = Manifest::new(Mesh::tensor(ranks));
+        let decoder = Arc::new(Decoder::new(&mut Params::new(&mut manifest), spec));
+        let manifest = Arc::new(manifest);
+        let weights = model.weights(&manifest)?;
+        let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &options.kv)?;
+
+        let cpu = CpuOptions {
+            threads: (options.threads / ranks).max(1),
+            activations: options.activations,
+            isa: options.isa,
+        };
+        let groups: Vec<Option<ProcessGroup>> = match ranks {
+            1 => vec![None],
+            _ => ThreadGroup::new(ranks, options.step_timeout).into_iter().map(Some).collect(),
+        };
+        let bind = |(rank, group)| -> Result<Rank, ExecutorError> {
+            let failed = |source| ExecutorError::Rank { rank, source };
+            let mut device = CpuDevice::bind(Arc::clone(&manifest), &weights, rank, group, cpu).map_err(failed)?;
+            device.allocate_kv(&plan.num_blocks, options.kv.block_size, options.kv.dtype).map_err(failed)?;
+            Ok(Rank::new(device, Arc::clone(&decoder), spec.hidden_size))
+        };
+        let bound = groups.into_iter().enumerate().map(bind).collect::<Result<Vec<_>, _>>()?;
+
+        let info = ModelInfo {
+            vocab_size: spec.vocab_size,
+            hidden_size: spec.hidden_size,
+            max_model_len: plan.max_model_len,
+            block_size: options.kv.block_size,
+            kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
+            weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
+            kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
+            kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),
+        };
+        let mut bound = bound.into_iter();
+        let first = bound.next().expect("there is at least one rank");
+        let others = bound.enumerate().map(|(i, rank)| Other::spawn(i + 1, rank)).collect::<Result<_, _>>()?;
+        Ok(CpuExecutor { info, first, others, steps: 0, wanted: 0, step_timeout: options.step_timeout })
+    }
+
+    /// Runs `run` on the first rank while the others run `command`.
+    fn on_all_ranks<T>(
+        &mut self,
+        command: impl Fn() -> Command,
+        run: impl FnOnce(&mut Rank) -> Result<T, CpuError>,
+    ) -> Result<T, ExecutorError> {
+        for other in &self.others {
+            other.commands.send(command()).map_err(|_| other.lost("has ended"))?;
+        }
+        let result = run(&mut self.first);
+        // Every rank is heard, so that none is left within the step; the first error is the one reported.
+        let mut failure = None;
+        for other in &self.others {
+            let reply = match other.replies.recv_timeout(self.step_timeout) {
+                Ok(Ok(())) => continue,
+                Ok(Err(source)) => ExecutorError::Rank { rank: other.rank, source },
+                Err(RecvTimeoutError::Timeout) => other.lost(&format!("did not answer within {:?}", self.step_timeout)),
+                Err(RecvTimeoutError::Disconnected) => other.lost("has ended"),
+            };
+            failure.get_or_insert(reply);
+        }
+        match (failure, result) {
+            (None, Ok(value)) => Ok(value),
+            (Some(failure), Ok(_)) => Err(failure),
+            (_, Err(source)) => Err(ExecutorError::Rank { rank: 0, source }),
+        }
+    }
+
+    fn newest(&self, step: StepId) -> Result<(), ExecutorError> {
+        if step.0 == self.steps { Ok(()) } else { Err(ExecutorError::Step { asked: step.0, newest: self.steps }) }
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError> {
+        batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
+        let shared = if self.others.is_empty() { None } else { Some(Arc::new(batch.clone())) };
+        self.on_all_ranks(|| Command::Forward(shared.clone().unwrap_or_default()), |rank| rank.forward(batch))?;
+        self.steps += 1;
+        self.wanted = batch.wanted.len();
+        Ok(StepId(self.steps))
+    }
+
+    fn sample(&mut self, step: StepId, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError> {
+        self.newest(step)?;
+        if sampling.rows.len() != self.wanted {
+            return Err(ExecutorError::SamplingRows { found: sampling.rows.len(), expected: self.wanted });
+        }
+        let shared = if self.others.is_empty() { None } else { Some(Arc::new(sampling.clone())) };
+        let outputs =
+            self.on_all_ranks(|| Command::Sample(shared.clone().unwrap_or_default()), |rank| rank.sample(sampling))?;
+        Ok(StepOutput { drawn: outputs.drawn, logits: outputs.logits })
+    }
+
+    fn hidden(&self, step: StepId) -> Result<ArrayView2<'_, f32>, ExecutorError> {
+        self.newest(step)?;
+        let shape = (self.wanted, self.info.hidden_size);
+        Ok(ArrayView2::from_shape(shape, &self.first.outputs.hidden).expect("a step keeps all wanted rows"))
+    }
+
+    fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError> {
+        self.newest(step)?;
+        Ok(&self.first.outputs.layers)
+    }
+}
+
+impl Other {
+    fn spawn(index: usize, rank: Rank) -> Result<Self, ExecutorError> {
+        let (commands, inbox) = bounded::<Command>(1);
+        let (outbox, replies) = bounded(1);
+        let serve = move || serve(rank, &inbox, &outbox);
+        let thread = std::thread::Builder::new().name(format!("nxd-rank-{index}")).spawn(serve);
+        match thread {
+            Ok(thread) => Ok(Other { rank: index, commands, replies, thread: Some(thread) }),
+            Err(error) => Err(ExecutorError::Lost { rank: index, what: format!("could not be started: {error}") }),
+        }
+    }
+
+    fn lost(&self, what: &str) -> ExecutorError {
+        ExecutorError::Lost { rank: self.rank, what: what.to_owned() }
+    }
+}
+
+/// Serves commands until the executor is dropped.
+fn serve(mut rank: Rank, inbox: &Receiver<Command>, outbox: &Sender<Result<(), CpuError>>) {
+    // Iterating ends when the executor drops its sender: an idle wait without work, which needs no deadline.
+    for command in inbox {
+        let run = AssertUnwindSafe(|| match &command {
+            Command::Forward(batch) => rank.forward(batch),
+            Command::Sample(sampling) => rank.sample(sampling).map(drop),
+        });
+        // A panic ends this thread; the dropped process group tells the peers.
+        let Ok(result) = catch_unwind(run) else { return };
+        if outbox.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let (closed, _) = bounded(0);
+        self.commands = closed;
+        if let Some(thread) = self.thread.take() {
+            // A rank that panicked was reported by the step in which it did.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The object-safe door to a device.
+
+use crate::error::ExecutorError;
+use ndarray::ArrayView2;
+use nxd_ops::{Batch, Drawn, KvSpec, Output, SamplingBatch};
+
+/// What a scheduler must know of a loaded model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// Tokens of the vocabulary: the exclusive end of token ids.
+    pub vocab_size: usize,
+    /// Width of hidden rows.
+    pub hidden_size: usize,
+    /// Longest request, prompt and completion together.
+    pub max_model_len: usize,
+    /// Tokens a KV block.
+    pub block_size: usize,
+    /// The KV groups and how many blocks each has.
+    pub kv_groups: Vec<(KvSpec, usize)>,
+    /// Bytes of weights that a decode step reads, all ranks together.
+    pub weights_bytes: usize,
+    /// Bytes of the KV cache, all ranks together.
+    pub kv_bytes: usize,
+    /// Bytes of weights that each kernel serves, all ranks together.
+    pub kernels: Vec<(&'static str, usize)>,
+}
+
+/// A forward step whose rows wait to be sampled or read. Only the newest step can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StepId(pub(crate) u64);
+
+/// What a sampled step gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepOutput {
+    /// What each wanted row drew, `[W]`.
+    pub drawn: Vec<Drawn>,
+    /// The logits of the wanted rows, `[W, V]` row-major, where [`SamplingBatch::keep_logits`] is set; else empty.
+    pub logits: Vec<f32>,
+}
+
+/// One step of a model on a device.
+///
+/// ```no_run
+/// use nxd_executor::{Executor, ExecutorError};
+/// use nxd_ops::{Batch, SamplingBatch};
+///
+/// fn one_step(executor: &mut dyn Executor, batch: &Batch, sampling: &SamplingBatch) -> Result<(), ExecutorError> {
+///     let step = executor.forward(batch)?;
+///     let output = executor.sample(step, sampling)?;
+///     assert_eq!(output.drawn.len(), batch.wanted.len());
+///     Ok(())
+/// }
+/// ```
+pub trait Executor: Send {
+    /// The loaded model.
+    fn info(&self) -> &ModelInfo;
+
+    /// Runs a batch to the final-norm rows that it wants.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model or the cache, or a rank failed.
+    fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError>;
+
+    /// Runs head and sampling on the rows of the newest forward step.
+    ///
+    /// # Errors
+    /// When `step` is not the newest, `sampling` has another number of rows, or a rank failed.
+    fn sample(&mut self, step: StepId, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError>;
+
+    /// The final-norm rows of the newest forward step, `[W, E]`.
+    ///
+    /// # Errors
+    /// When `step` is not the newest.
+    fn hidden(&self, step: StepId) -> Result<ArrayView2<'_, f32>, ExecutorError>;
+
+    /// What the newest forward step captured, each `[T, E]` row-major.
+    ///
+    /// # Errors
+    /// When `step` is not the newest.
+    fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError>;
+
+    /// `forward`, then `sample`.
+    ///
+    /// # Errors
+    /// As for both.
+    fn step(&mut self, batch: &Batch, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError> {
+        let step = self.forward(batch)?;
+        self.sample(step, sampling)
+    }
+}

@@ -1,0 +1,97 @@
+//! Reading little-endian fields of bytes that nobody vouches for.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::GgufError;
+use std::fmt::Arguments;
+use std::ops::Range;
+
+/// A position in a file's bytes. Every read is bounded by what is left.
+pub(super) struct Reader<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Reader<'b> {
+    pub(super) fn new(bytes: &'b [u8]) -> Self {
+        Reader { bytes, at: 0 }
+    }
+
+    /// Offset of the next byte.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes that are left.
+    pub(super) fn left(&self) -> u64 {
+        self.bytes.len().saturating_sub(self.at) as u64
+    }
+
+    /// The next `len` bytes, a part of field `what`.
+    pub(super) fn take(&mut self, len: u64, what: Arguments<'_>) -> Result<&'b [u8], GgufError> {
+        let end = usize::try_from(len).ok().and_then(|len| self.at.checked_add(len));
+        let Some((end, bytes)) = end.and_then(|end| Some((end, self.bytes.get(self.at..end)?))) else {
+            return Err(GgufError::Truncated {
+                what: what.to_string(),
+                offset: self.at,
+                needed: len,
+                left: self.left(),
+            });
+        };
+        self.at = end;
+        Ok(bytes)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self, what: Arguments<'_>) -> Result<[u8; N], GgufError> {
+        let bytes = self.take(N as u64, what)?;
+        Ok(bytes.try_into().expect("`take` gives as many bytes as were asked for"))
+    }
+
+    pub(super) fn u32(&mut self, what: Arguments<'_>) -> Result<u32, GgufError> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self, what: Arguments<'_>) -> Result<u64, GgufError> {
+        self.array(what).map(u64::from_le_bytes)
+    }
+
+    /// A length and as many bytes, at most `limit`.
+    pub(super) fn string(&mut self, limit: u64, what: Arguments<'_>) -> Result<&'b str, GgufError> {
+        let len = self.u64(format_args!("the length of {what}"))?;
+        self.check_length(len, len, limit, what)?;
+        let start = self.at;
+        let bytes = self.take(len, what)?;
+        std::str::from_utf8(bytes).map_err(|e| GgufError::Utf8 {
+            what: what.to_string(),
+            offset: start.saturating_add(e.valid_up_to()),
+        })
+    }
+
+    /// Fails when `found` things of `bytes` bytes in all are more than what is left, or than `limit` bytes.
+    pub(super) fn check_length(&self, found: u64, bytes: u64, limit: u64, what: Arguments<'_>) -> Result<(), GgufError> {
+        if bytes > self.left() {
+            return Err(GgufError::Length { what: what.to_string(), found, left: self.left() });
+        }
+        if bytes > limit {
+            return Err(GgufError::Limit { what: what.to_string(), found, limit });
+        }
+        Ok(())
+    }
+
+    /// A count of entries of at least `entry_bytes` each.
+    pub(super) fn count(&mut self, what: &'static str, entry_bytes: u64, limit: u64) -> Result<u64, GgufError> {
+        let found = self.u64(format_args!("the {what} count"))?;
+        let max = self.left().checked_div(entry_bytes).unwrap_or(0);
+        if found > max {
+            return Err(GgufError::Count { what, found, file_bytes: self.bytes.len(), max });
+        }
+        if found > limit {
+            return Err(GgufError::TooMany { what, found, limit });
+        }
+        Ok(found)
+    }
+
+    /// What was read since `start`.
+    pub(super) fn since(&self, start: usize) -> Range<usize> {
+        start..self.at
+    }
+}

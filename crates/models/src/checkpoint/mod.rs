@@ -1,0 +1,214 @@
+//! Checkpoints as data: GGUF files and safetensors folders, opened, checked and listed.
+//!
+//! [`Checkpoint::open`] maps the files and reads their tables; no weight is touched. [`Checkpoint::tensor`] gives a tensor's bytes
+//! where they lie in the file, in whatever alignment they have there. [`NamedWeights`] shows a checkpoint to a device under the names
+//! that a model declares.
+//!
+//! A file may hold anything: every mistake in it is a [`CheckpointError`] that names file and tensor.
+
+mod error;
+mod folder;
+pub mod gguf;
+mod map;
+mod names;
+pub mod safetensors;
+
+pub use error::CheckpointError;
+pub use map::LoadMode;
+pub use names::{NamedWeights, RowOrder, TensorRef};
+
+use folder::Target;
+use map::FileBytes;
+use nxd_ops::{BlockFormat, Format, SharedBytes, quant};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// How a stored tensor's numbers are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// A format that can be computed with.
+    Supported(Format),
+    /// Any other, by its name in the file format.
+    Other(&'static str),
+}
+
+impl Encoding {
+    /// The name in listings and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encoding::Supported(format) => format.name(),
+            Encoding::Other(name) => name,
+        }
+    }
+}
+
+/// An entry of a checkpoint's tensor table.
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    name: String,
+    encoding: Encoding,
+    shape: Vec<usize>,
+    /// Index of the file, and the bytes in it.
+    file: usize,
+    range: Range<usize>,
+}
+
+impl TensorInfo {
+    /// The name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How the numbers are encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The shape, rows first, as Hugging Face writes it: `[rows, cols]`, or `[n]` for a vector.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Bytes that the tensor takes.
+    pub fn bytes(&self) -> usize {
+        self.range.len()
+    }
+}
+
+/// A tensor's bytes as they are stored.
+#[derive(Clone, Debug)]
+pub struct StoredTensor {
+    /// File and tensor, for messages, such as ``model.gguf: tensor `output.weight` ``.
+    pub origin: String,
+    /// How its numbers are stored.
+    pub format: Format,
+    /// The shape, rows first.
+    pub shape: Vec<usize>,
+    /// The data, of any alignment.
+    pub data: SharedBytes,
+}
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<FileBytes>,
+    tensors: Vec<TensorInfo>,
+    index: HashMap<String, usize>,
+    gguf: Option<gguf::Metadata>,
+}
+
+impl Checkpoint {
+    /// Opens a folder in Hugging Face layout, a folder with one GGUF file (or the parts of one), a `.gguf` or a `.safetensors` file.
+    ///
+    /// # Errors
+    /// When there is no checkpoint at `path`, or several, or one that is not well formed.
+    pub fn open(path: &Path, mode: LoadMode) -> Result<Checkpoint, CheckpointError> {
+        let (path, files, tensors, gguf) = match folder::find(path)? {
+            Target::Gguf(path) => {
+                let opened = gguf::open(&path, mode)?;
+                (path, opened.files, opened.tensors, Some(opened.metadata))
+            }
+            Target::Single(path) => {
+                let opened = safetensors::open(&path, mode)?;
+                (path, opened.files, opened.tensors, None)
+            }
+            Target::Index(path) => {
+                let opened = safetensors::open_sharded(&path, mode)?;
+                (path, opened.files, opened.tensors, None)
+            }
+        };
+        let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
+        Ok(Checkpoint { path, files, tensors, index, gguf })
+    }
+
+    /// The file that was opened: the index of a sharded checkpoint, any part of a split one.
+    pub fn file(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder that the file lies in; configuration and tokenizer of the Hugging Face layout are there.
+    pub fn dir(&self) -> &Path {
+        self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// The files that hold the tensors.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(FileBytes::path)
+    }
+
+    /// The metadata of a GGUF checkpoint.
+    pub fn gguf(&self) -> Option<&gguf::Metadata> {
+        self.gguf.as_ref()
+    }
+
+    /// The table of tensors, in the order of files and data.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// A tensor's entry in the table.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.index.get(name).map(|&at| &self.tensors[at])
+    }
+
+    /// A tensor's bytes.
+    ///
+    /// # Errors
+    /// When there is no such tensor, its encoding is not supported, or its file was cut since it was opened.
+    pub fn tensor(&self, name: &str) -> Result<StoredTensor, CheckpointError> {
+        let Some(info) = self.info(name) else {
+            let (file, hint) = (self.name(), names::hint(name, &self.tensors));
+            return Err(CheckpointError::MissingTensor { file, tensor: name.to_owned(), hint });
+        };
+        let file = &self.files[info.file];
+        let origin = self.origin(info);
+        let Encoding::Supported(format) = info.encoding else {
+            let supported = supported_formats();
+            return Err(CheckpointError::Format { origin, format: info.encoding.name(), supported });
+        };
+        file.check_unchanged()?;
+        let data = file.bytes().slice(info.range.clone()).expect("ranges were checked when the file was opened");
+        Ok(StoredTensor { origin, format, shape: info.shape.clone(), data })
+    }
+
+    /// The `len` values of a small vector, such as `rope_freqs.weight`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensor`], and when the tensor is not `[len]` or its values are quantised.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        let tensor = self.tensor(name)?;
+        if tensor.shape != [len] {
+            return Err(CheckpointError::Vector { origin: tensor.origin, found: tensor.shape, expected: len });
+        }
+        if tensor.format.is_quantised() {
+            let supported = "F32, F16, BF16 for a vector".to_owned();
+            return Err(CheckpointError::Format { origin: tensor.origin, format: tensor.format.name(), supported });
+        }
+        // Not more than four bytes for each two of the file.
+        let mut values = vec![0.0; len];
+        quant::decode_row(tensor.format, &tensor.data, &mut values);
+        Ok(values)
+    }
+
+    /// The name in messages about the checkpoint as a whole.
+    fn name(&self) -> String {
+        map::file_name(&self.path)
+    }
+
+    fn origin(&self, info: &TensorInfo) -> String {
+        format!("{}: tensor `{}`", self.files[info.file].name(), info.name)
+    }
+}
+
+fn supported_formats() -> String {
+    let blocks = BlockFormat::ALL.map(Format::Blocks);
+    let names: Vec<&str> = [Format::F32, Format::F16, Format::BF16].iter().chain(&blocks).map(|f| f.name()).collect();
+    names.join(", ")
+}
+
+/// A number of a file as an index into its bytes.
+fn file_index(number: u64) -> Option<usize> {
+    usize::try_from(number).ok()
+}

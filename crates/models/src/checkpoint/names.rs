@@ -1,0 +1,216 @@
+//! A checkpoint under the names that a model declares.
+
+use super::{Checkpoint, CheckpointError, TensorInfo};
+use nxd_ops::{Manifest, Role, SourceError, StoredWeight, WeightSource, WeightSpec};
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// Names in a hint or a list of mistakes.
+const SHOWN_NAMES: usize = 5;
+
+/// Where a declared weight lies in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorRef {
+    /// The tensor's name in the file.
+    pub name: String,
+    /// How its rows are ordered there.
+    pub order: RowOrder,
+}
+
+/// The order of a tensor's rows in a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// As declared.
+    AsStored,
+    /// The two halves of each head interleaved, as GGUF stores the query and key projections of Llama models: stored row `2 j + h` of
+    /// a head is row `h D/2 + j` of the declared one. Values of a bias are ordered alike.
+    ///
+    /// Source: `permute` of llama.cpp's `convert_hf_to_gguf.py`.
+    LlamaHalves {
+        /// Heads that the rows are divided into.
+        heads: usize,
+    },
+}
+
+type Names = dyn Fn(&str) -> TensorRef + Send + Sync;
+
+/// A checkpoint as a [`WeightSource`].
+#[derive(Clone)]
+pub struct NamedWeights {
+    checkpoint: Arc<Checkpoint>,
+    names: Arc<Names>,
+}
+
+impl NamedWeights {
+    /// Gives the weights of `checkpoint`; `names` tells where the weight of a declared name is.
+    pub fn new(checkpoint: Arc<Checkpoint>, names: impl Fn(&str) -> TensorRef + Send + Sync + 'static) -> Self {
+        NamedWeights { checkpoint, names: Arc::new(names) }
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// The checkpoint's tensors that `manifest` does not declare and no pattern of `ignored` covers, in the order of the file. A
+    /// `*` in a pattern stands for any text.
+    pub fn unexpected(&self, manifest: &Manifest, ignored: &[&str]) -> Vec<&str> {
+        let declared: HashSet<String> = manifest.weights().iter().map(|w| (self.names)(&w.name).name).collect();
+        let names = self.checkpoint.tensors().iter().map(TensorInfo::name);
+        names.filter(|&name| !declared.contains(name) && !ignored.iter().any(|p| matches(p, name))).collect()
+    }
+
+    /// Fails when [`NamedWeights::unexpected`] finds any.
+    ///
+    /// # Errors
+    /// Names the checkpoint and the first unknown tensors.
+    pub fn check_unexpected(&self, manifest: &Manifest, ignored: &[&str]) -> Result<(), CheckpointError> {
+        let unexpected = self.unexpected(manifest, ignored);
+        if unexpected.is_empty() {
+            return Ok(());
+        }
+        let (file, count) = (self.checkpoint.name(), unexpected.len());
+        Err(CheckpointError::Unexpected { file, count, names: list(&unexpected) })
+    }
+}
+
+impl WeightSource for NamedWeights {
+    fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
+        let TensorRef { name, order } = (self.names)(&spec.name);
+        let tensor = self.checkpoint.tensor(&name).map_err(|error| self.source_error(error, spec, &name))?;
+        let shape = match tensor.shape[..] {
+            [len] => [len, 1],
+            [rows, cols] => [rows, cols],
+            _ => {
+                let expected = spec.shape.to_vec();
+                return Err(SourceError::Shape { origin: tensor.origin, found: tensor.shape, expected });
+            }
+        };
+        let order = match order {
+            RowOrder::AsStored => None,
+            RowOrder::LlamaHalves { heads } => match llama_halves(shape[0], heads) {
+                Some(order) => Some(order),
+                None => {
+                    let expected = spec.shape.to_vec();
+                    return Err(SourceError::Shape { origin: tensor.origin, found: tensor.shape, expected });
+                }
+            },
+        };
+        Ok(StoredWeight { origin: tensor.origin, format: tensor.format, shape, data: tensor.data, order })
+    }
+}
+
+impl NamedWeights {
+    fn source_error(&self, error: CheckpointError, spec: &WeightSpec, name: &str) -> SourceError {
+        match error {
+            CheckpointError::MissingTensor { file, tensor, hint } => SourceError::Missing { file, tensor, hint },
+            CheckpointError::Format { origin, format, .. } => {
+                SourceError::Format { origin, format: format.to_owned(), role: role_name(spec.role) }
+            }
+            error => {
+                SourceError::Missing { file: self.checkpoint.name(), tensor: name.to_owned(), hint: format!(": {error}") }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for NamedWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedWeights").field("checkpoint", &self.checkpoint.file()).finish_non_exhaustive()
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Matrix => "matrix",
+        Role::Embedding => "embedding",
+        Role::TiedEmbedding => "tied embedding",
+        Role::Vector => "vector",
+    }
+}
+
+/// For each declared row the stored one; `None` when the rows are not `heads` heads of two halves.
+fn llama_halves(rows: usize, heads: usize) -> Option<Arc<[u32]>> {
+    if heads == 0 || !rows.is_multiple_of(heads.checked_mul(2)?) {
+        return None;
+    }
+    let rows = u32::try_from(rows).ok()?;
+    let head_dim = rows / u32::try_from(heads).ok()?;
+    let stored = |row: u32| {
+        let (head, within) = (row / head_dim, row % head_dim);
+        let (half, j) = (within / (head_dim / 2), within % (head_dim / 2));
+        head * head_dim + 2 * j + half
+    };
+    Some((0..rows).map(stored).collect())
+}
+
+/// Names that resemble a missing one, as the end of a message, or nothing.
+pub(super) fn hint(missing: &str, tensors: &[TensorInfo]) -> String {
+    let likeness = |name: &str| {
+        let (a, b) = (missing.as_bytes(), name.as_bytes());
+        let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+        let end = a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count();
+        (start + end).min(a.len().min(b.len()))
+    };
+    let mut similar: Vec<(usize, &str)> = tensors.iter().map(|t| (likeness(t.name()), t.name())).collect();
+    similar.retain(|&(likeness, _)| 2 * likeness >= missing.len());
+    similar.sort_by_key(|&(likeness, name)| (Reverse(likeness), name));
+    if similar.is_empty() {
+        return String::new();
+    }
+    similar.truncate(SHOWN_NAMES);
+    format!(" (have {})", list(&similar.iter().map(|&(_, name)| name).collect::<Vec<_>>()))
+}
+
+fn list(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN_NAMES).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > shown.len() { ", …" } else { "" };
+    shown.join(", ") + more
+}
+
+/// Whether `name` is `pattern`, in which each `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(start) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        // The first place suffices: what follows may start anywhere behind it.
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_in_a_pattern_is_any_text() {
+        for (pattern, name) in [
+            ("*.inv_freq", "model.layers.0.rotary_emb.inv_freq"),
+            ("a.*.b.*.c", "a.b.b.b.c"),
+            ("*", ""),
+            ("a*a", "aa"),
+            ("visual.*", "visual.x"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("*.inv_freq", "inv_freq"), ("a*a", "a"), ("a", "ab"), ("a.*.b", "a.b"), ("", "a")] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn interleaved_rows_of_two_heads_are_found() {
+        assert_eq!(*llama_halves(8, 2).unwrap(), [0, 2, 1, 3, 4, 6, 5, 7]);
+        assert_eq!(*llama_halves(6, 1).unwrap(), [0, 2, 4, 1, 3, 5]);
+        assert_eq!(llama_halves(6, 2), None);
+        assert_eq!(llama_halves(6, 0), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! The header of one safetensors file.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use crate::checkpoint::{Encoding, TensorInfo};
+use nxd_ops::Format;
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo as HeaderEntry};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// Headers of real files are below 1 MB; the format's own limit is 100 MB.
+const MAX_HEADER_BYTES: u64 = 32 << 20;
+
+/// Bytes that are not a usable safetensors file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SafetensorsError {
+    /// Fewer bytes than the header length takes.
+    #[error("header length missing: the file has {file_bytes} bytes, a safetensors file starts with 8 bytes of length")]
+    NoLength {
+        /// Bytes of the file.
+        file_bytes: usize,
+    },
+    /// The header would go beyond the end of the file.
+    #[error("header length {found} exceeds the {left} bytes that follow it; is this a safetensors file, completely downloaded?")]
+    HeaderLength {
+        /// The length.
+        found: u64,
+        /// Bytes behind it.
+        left: u64,
+    },
+    /// The header is greater than any real one.
+    #[error("header length {found} exceeds the limit of {limit} bytes")]
+    HeaderLimit {
+        /// The length.
+        found: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The header is not UTF-8.
+    #[error("invalid header: not UTF-8 at offset {offset}")]
+    Utf8 {
+        /// The first wrong byte in the file.
+        offset: usize,
+    },
+    /// The header is not the JSON object that it should be.
+    #[error("invalid header: {reason}")]
+    Syntax {
+        /// What is wrong, with line and column.
+        reason: String,
+    },
+    /// Shape and dtype do not give the size of the data.
+    #[error("tensor `{tensor}`: shape {shape:?} of {dtype} needs {needed} bytes, data_offsets give {found}")]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its dtype.
+        dtype: String,
+        /// Bytes by shape and dtype.
+        needed: usize,
+        /// Bytes by offsets.
+        found: usize,
+    },
+    /// The size does not fit into 64 bits, or is not a whole number of bytes.
+    #[error("tensor `{tensor}`: the size of shape {shape:?} of {dtype} overflows or is not a whole number of bytes")]
+    Overflow {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its dtype.
+        dtype: String,
+    },
+    /// Data that ends before it begins.
+    #[error("tensor `{tensor}`: data_offsets {begin} to {end} are reversed")]
+    Reversed {
+        /// The tensor.
+        tensor: String,
+        /// First byte.
+        begin: usize,
+        /// Byte behind the last.
+        end: usize,
+    },
+    /// Tensors that overlap or leave a hole.
+    #[error("tensor `{tensor}`: data_offsets begin at {found}, expected {expected}: tensors must follow one another without gap or overlap")]
+    Packing {
+        /// The tensor.
+        tensor: String,
+        /// Where it begins.
+        found: usize,
+        /// Where the tensor before it ends.
+        expected: usize,
+    },
+    /// The data section is shorter than the header says.
+    #[error("truncated: the tensors end at byte {needed}, the file has {found}; is the download incomplete?")]
+    Truncated {
+        /// End of the last tensor in the file.
+        needed: u64,
+        /// Bytes of the file.
+        found: u64,
+    },
+    /// The file goes on behind the last tensor.
+    #[error("{extra} bytes follow the last tensor, which the format forbids")]
+    Trailing {
+        /// How many.
+        extra: u64,
+    },
+    /// The `safetensors` crate refuses the header.
+    #[error("{reason}")]
+    Refused {
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// The tensors of a file, in the order of their data.
+pub(super) fn parse(bytes: &[u8], number: usize) -> Result<Vec<TensorInfo>, SafetensorsError> {
+    let (header, data_start) = header_text(bytes)?;
+    explain(header, data_start, bytes.len())?;
+    let refused = |e: safetensors::SafeTensorError| SafetensorsError::Refused { reason: e.to_string() };
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(refused)?;
+    let mut tensors = Vec::new();
+    for name in metadata.offset_keys() {
+        let entry = metadata.info(&name).expect("the metadata names its own tensors");
+        let (begin, end) = entry.data_offsets;
+        // Both were compared with the length of the file.
+        let range = data_start.saturating_add(begin)..data_start.saturating_add(end);
+        tensors.push(TensorInfo { encoding: encoding(entry.dtype), shape: entry.shape.clone(), file: number, range, name });
+    }
+    Ok(tensors)
+}
+
+/// The header as text, and where the data starts.
+fn header_text(bytes: &[u8]) -> Result<(&str, usize), SafetensorsError> {
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return Err(SafetensorsError::NoLength { file_bytes: bytes.len() });
+    };
+    let (found, left) = (u64::from_le_bytes(*length), rest.len() as u64);
+    let header = usize::try_from(found).ok().and_then(|len| rest.get(..len));
+    let Some(header) = header else {
+        return Err(SafetensorsError::HeaderLength { found, left });
+    };
+    if found > MAX_HEADER_BYTES {
+        return Err(SafetensorsError::HeaderLimit { found, limit: MAX_HEADER_BYTES });
+    }
+    let data_start = length.len().saturating_add(header.len());
+    match std::str::from_utf8(header) {
+        Ok(text) => Ok((text, data_start)),
+        Err(e) => Err(SafetensorsError::Utf8 { offset: length.len().saturating_add(e.valid_up_to()) }),
+    }
+}
+
+/// Finds what is wrong with a header, by tensor.
+fn explain(header: &str, data_start: usize, file_bytes: usize) -> Result<(), SafetensorsError> {
+    let Header(mut entries) =
+        serde_json::from_str(header).map_err(|e| SafetensorsError::Syntax { reason: e.to_string() })?;
+    entries.sort_by(|(_, a), (_, b)| a.data_offsets.cmp(&b.data_offsets));
+    let mut expected = 0;
+    for (tensor, HeaderEntry { dtype, shape, data_offsets: (begin, end) }) in entries {
+        let Some(found) = end.checked_sub(begin) else {
+            return Err(SafetensorsError::Reversed { tensor, begin, end });
+        };
+        let elements = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
+        let bits = elements.and_then(|n| n.checked_mul(dtype.bitsize()));
+        let Some(needed) = bits.filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8) else {
+            return Err(SafetensorsError::Overflow { tensor, shape, dtype: dtype.to_string() });
+        };
+        if needed != found {
+            return Err(SafetensorsError::Size { tensor, shape, dtype: dtype.to_string(), needed, found });
+        }
+        if begin != expected {
+            return Err(SafetensorsError::Packing { tensor, found: begin, expected });
+        }
+        expected = end;
+    }
+    let (needed, found) = ((data_start as u64).saturating_add(expected as u64), file_bytes as u64);
+    match found.checked_sub(needed) {
+        Some(0) => Ok(()),
+        Some(extra) => Err(SafetensorsError::Trailing { extra }),
+        None => Err(SafetensorsError::Truncated { needed, found }),
+    }
+}
+
+fn encoding(dtype: Dtype) -> Encoding {
+    Encoding::Other(match dtype {
+        Dtype::F32 => return Encoding::Supported(Format::F32),
+        Dtype::F16 => return Encoding::Supported(Format::F16),
+        Dtype::BF16 => return Encoding::Supported(Format::BF16),
+        Dtype::BOOL => "BOOL",
+        Dtype::F4 => "F4",
+        Dtype::F6_E2M3 => "F6_E2M3",
+        Dtype::F6_E3M2 => "F6_E3M2",
+        Dtype::U8 => "U8",
+        Dtype::I8 => "I8",
+        Dtype::F8_E5M2 => "F8_E5M2",
+        Dtype::F8_E4M3 => "F8_E4M3",
+        Dtype::F8_E8M0 => "F8_E8M0",
+        Dtype::F8_E4M3FNUZ => "F8_E4M3FNUZ",
+        Dtype::F8_E5M2FNUZ => "F8_E5M2FNUZ",
+        Dtype::I16 => "I16",
+        Dtype::U16 => "U16",
+        Dtype::I32 => "I32",
+        Dtype::U32 => "U32",
+        Dtype::C64 => "C64",
+        Dtype::F64 => "F64",
+        Dtype::I64 => "I64",
+        Dtype::U64 => "U64",
+        _ => "a dtype of a newer format",
+    })
+}
+
+/// A header's tensors as written; a name that comes twice is an error, where a map would keep the last.
+struct Header(Vec<(String, HeaderEntry)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let (mut entries, mut names) = (Vec::new(), HashSet::new());
+        while let Some(name) = map.next_key::<String>()? {
+            if !names.insert(name.clone()) {
+                return Err(A::Error::custom(format_args!("duplicate tensor `{name}`")));
+            }
+            if name == "__metadata__" {
+                map.next_value::<HashMap<String, String>>()
+                    .map_err(|e| A::Error::custom(format_args!("`__metadata__` must map strings to strings: {e}")))?;
+                continue;
+            }
+            let entry = map.next_value().map_err(|e| A::Error::custom(format_args!("tensor `{name}`: {e}")))?;
+            entries.push((name, entry));
+        }
+        Ok(Header(entries))
+    }
+}

@@ -1,0 +1,70 @@
+//! Gemma 3, text: embeddings scaled by √hidden, norms before and after each block with weights stored as their distance from one, norms on
+//! query and key heads, tanh GELU, and several sliding layers with a rotary base of their own for each global one.
+//!
+//! Source: transformers `models/gemma3/modeling_gemma3.py`; arXiv:2503.19786.
+
+use super::{Family, activation, base, sliding_layers};
+use crate::config::{Config, ConfigError, Container};
+use crate::names::Names;
+use nxd_modules::{DecoderSpec, NormPlacement, RmsNormSpec};
+use nxd_ops::{Gated, RopeScaling, RopeSpec};
+
+pub(super) const FAMILY: Family = Family {
+    name: "gemma3",
+    hf: &["Gemma3ForCausalLM"],
+    gguf: &["gemma3"],
+    spec,
+    names: Names {
+        gguf: &[
+            ("post_attention_layernorm", "post_attention_norm"),
+            ("pre_feedforward_layernorm", "ffn_norm"),
+            ("post_feedforward_layernorm", "post_ffw_norm"),
+        ],
+        ..Names::STANDARD
+    },
+};
+
+/// Layers of the 27B model, the one whose scores are not scaled by its head_dim; GGUF files do not say so.
+const LAYERS_27B: usize = 62;
+
+fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    let mut spec = base(config)?;
+    let is_gguf = config.container() == Container::Gguf;
+    // GGUF writers add the one to the weights.
+    let norm = RmsNormSpec { offset: if is_gguf { 0.0 } else { 1.0 }, ..spec.norm };
+    let num_layers = spec.layers.len();
+    let attention = spec.layers[0].attention.clone();
+    let head_dim = config.optional_size("head_dim")?.unwrap_or(256);
+    let default_scalar = if is_gguf && num_layers == LAYERS_27B { spec.hidden_size / attention.num_heads } else { head_dim };
+    let scale = (1.0 / config.positive("query_pre_attn_scalar", default_scalar as f64)?.sqrt()) as f32;
+    let pattern = config.optional_size("sliding_window_pattern")?.unwrap_or(6);
+    let sliding = sliding_layers(config, num_layers, |layer| !(layer + 1).is_multiple_of(pattern))?;
+    let window = config.optional_size("sliding_window")?.unwrap_or(4096);
+    let global = RopeSpec { head_dim, rotary_dim: head_dim, ..config.rope(head_dim, "full_attention", 1e6)? };
+    let local = RopeSpec { scaling: RopeScaling::None, theta: local_theta(config, head_dim)?, ..global.clone() };
+    let bias = config.flag("attention_bias", false)?;
+    let activation = activation(config, "hidden_activation", Gated::GeluTanh)?;
+    for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
+        layer.mlp.activation = activation;
+        let attention = &mut layer.attention;
+        (attention.head_dim, attention.scale, attention.qk_norm) = (head_dim, scale, Some(norm));
+        (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);
+        attention.window = sliding.then_some(window);
+        attention.rope = if sliding { local.clone() } else { global.clone() };
+    }
+    Ok(DecoderSpec {
+        embedding_scale: Some((spec.hidden_size as f32).sqrt()),
+        tie_word_embeddings: config.flag("tie_word_embeddings", true)?,
+        norm,
+        norm_placement: NormPlacement::Sandwich,
+        ..spec
+    })
+}
+
+/// The rotary base of sliding layers: a key of its own, or a section of the newer `rope_parameters`.
+fn local_theta(config: &Config, head_dim: usize) -> Result<f64, ConfigError> {
+    if config.has("rope_parameters") && !config.has("rope_local_base_freq") {
+        return Ok(config.rope(head_dim, "sliding_attention", 10_000.0)?.theta);
+    }
+    config.positive("rope_local_base_freq", 10_000.0)
+}

@@ -1,0 +1,30 @@
+//! Llama 1 to 3 and what shares its layout (SmolLM2 …): the base decoder, with optional biases.
+//!
+//! Source: transformers `models/llama/modeling_llama.py`; arXiv:2302.13971, arXiv:2407.21783.
+
+use super::{Family, base};
+use crate::config::{Config, ConfigError};
+use crate::names::Names;
+use nxd_modules::DecoderSpec;
+
+pub(super) const FAMILY: Family = Family {
+    name: "llama",
+    hf: &["LlamaForCausalLM"],
+    gguf: &["llama"],
+    spec,
+    names: Names { gguf_interleaves_heads: true, ..Names::STANDARD },
+};
+
+fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    let mut spec = base(config)?;
+    let attention_bias = config.flag("attention_bias", false)?;
+    // GGUF metadata says nothing of biases; its tensors tell them apart.
+    let output_bias = config.flag("attention_output_bias", attention_bias)?;
+    let mlp_bias = config.flag("mlp_bias", false)?;
+    for layer in &mut spec.layers {
+        layer.attention.qkv_bias = attention_bias;
+        layer.attention.output_bias = output_bias;
+        layer.mlp.bias = mlp_bias;
+    }
+    Ok(spec)
+}

@@ -1,0 +1,210 @@
+//! A model on disk, understood: configuration, decoder spec, checkpoint, tokenizer, ids that end a text.
+
+use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights, RowOrder, TensorRef};
+use crate::config::{self, Config, ConfigError, Container};
+use crate::families::{self, Family};
+use crate::generation::Generation;
+use crate::names::Names;
+use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
+use nxd_modules::DecoderSpec;
+use nxd_ops::Manifest;
+use std::path::{Path, PathBuf};
+
+/// A model's files, opened and checked. Weights are read when a device binds them.
+pub struct Model {
+    checkpoint: Checkpoint,
+    config: Config,
+    family: &'static Family,
+    spec: DecoderSpec,
+    tokenizer: Option<Tokenizer>,
+    generation: Generation,
+}
+
+/// A model that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The weights' files.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Tensors that the model has no use for: the configuration does not describe these weights.
+    #[error("{file}: unexpected tensors {}; the {family} family has no such weights", .tensors.join(", "))]
+    Unexpected {
+        /// The file or folder.
+        file: String,
+        /// Some of them.
+        tensors: Vec<String>,
+        /// The family.
+        family: &'static str,
+    },
+}
+
+impl Model {
+    /// Opens a folder in Hugging Face layout, a folder with one GGUF file, or a GGUF file.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, or the architecture is not supported.
+    pub fn open(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
+        let checkpoint = Checkpoint::open(path, mode)?;
+        let config = configuration(&checkpoint)?;
+        let family = families::find(&config)?;
+        let spec = (family.spec)(&config)?;
+        let tokenizer = tokenizer(&checkpoint, spec.vocab_size)?;
+        let generation = Generation::read(checkpoint.dir(), &config, tokenizer.as_ref(), spec.vocab_size)?;
+        Ok(Model { checkpoint, config, family, spec, tokenizer, generation })
+    }
+
+    /// The decoder.
+    pub fn spec(&self) -> &DecoderSpec {
+        &self.spec
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        self.family.name
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The weights' files.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The tokenizer; `None` when the model has no tokenizer files.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Ids that end a text.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.generation.eos_ids
+    }
+
+    /// The id that starts a text, where the model has one.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.generation.bos_id
+    }
+
+    /// The checkpoint as the weights that `manifest` declares.
+    ///
+    /// # Errors
+    /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
+    pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
+        let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
+        let find = move |name: &str| reference(names, &spec, container, name);
+        let used: std::collections::HashSet<String> =
+            manifest.weights().iter().map(|w| reference(names, &self.spec, container, &w.name).name).collect();
+        let head = reference(names, &self.spec, container, "lm_head.weight").name;
+        // A tied head that is stored all the same is a copy of the embedding.
+        let ignored = |name: &str| names.ignores(name) || (self.spec.tie_word_embeddings && name == head);
+        let unexpected: Vec<String> = self
+            .checkpoint
+            .tensors()
+            .map(|t| t.name.to_owned())
+            .filter(|name| !used.contains(name) && !ignored(name))
+            .take(5)
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if !unexpected.is_empty() {
+            let file = self.checkpoint.path().display().to_string();
+            return Err(ModelError::Unexpected { file, tensors: unexpected, family: self.family.name });
+        }
+        Ok(NamedWeights::new(self.checkpoint.clone(), find))
+    }
+}
+
+/// Where the weight declared as `name` lies in the checkpoint.
+fn reference(names: Names, spec: &DecoderSpec, container: Container, name: &str) -> TensorRef {
+    match container {
+        Container::HuggingFace => TensorRef { name: name.to_owned(), order: RowOrder::AsStored },
+        Container::Gguf => {
+            let attention = spec.layers.first().map(|layer| &layer.attention);
+            let order = match attention {
+                Some(attention) if names.gguf_interleaves_heads && Names::is_rotated(name) => RowOrder::LlamaHalves {
+                    heads: if name.contains(".q_proj.") { attention.num_heads } else { attention.num_kv_heads },
+                },
+                _ => RowOrder::AsStored,
+            };
+            TensorRef { name: names.in_gguf(name), order }
+        }
+    }
+}
+
+/// The configuration of a checkpoint.
+///
+/// # Errors
+/// When `config.json` or the metadata cannot be read.
+pub fn configuration(checkpoint: &Checkpoint) -> Result<Config, ModelError> {
+    let Some(gguf) = checkpoint.gguf() else {
+        let dir: PathBuf = checkpoint.dir().to_owned();
+        return Ok(Config::read(&dir.join("config.json"))?);
+    };
+    let shape = |name: &str| checkpoint.tensors().find(|t| t.name == name).map(|t| t.shape.to_vec());
+    let has = |name: &str| shape(name).is_some();
+    let rope_factors = match has("rope_freqs.weight") {
+        true => Some(checkpoint.vector("rope_freqs.weight")?.into_iter().map(f64::from).collect()),
+        false => None,
+    };
+    let facts = config::TensorFacts {
+        has_output: has("output.weight"),
+        has_query_bias: has("blk.0.attn_q.bias"),
+        has_attention_output_bias: has("blk.0.attn_output.bias"),
+        has_mlp_bias: has("blk.0.ffn_up.bias"),
+        embedding_rows: shape("token_embd.weight").and_then(|s| s.first().copied()),
+        rope_factors,
+    };
+    let value = |key: &str| gguf.metadata().get(key).and_then(crate::checkpoint::gguf::Value::to_json);
+    Ok(config::from_gguf(checkpoint.path().display().to_string(), value, facts)?)
+}
+
+/// The tokenizer of a checkpoint, if it has one.
+///
+/// # Errors
+/// When its files are there and broken.
+pub fn tokenizer(checkpoint: &Checkpoint, vocab_size: usize) -> Result<Option<Tokenizer>, ModelError> {
+    match checkpoint.gguf() {
+        None => Ok(Tokenizer::from_dir(checkpoint.dir(), vocab_size)?),
+        Some(gguf) => match vocabulary(gguf.metadata())? {
+            Some(vocab) => Ok(Some(Tokenizer::from_gguf(vocab, checkpoint.path(), vocab_size)?)),
+            None => Ok(None),
+        },
+    }
+}
+
+/// The vocabulary in a GGUF file's metadata; `None` when it has none (`no_vocab` models).
+fn vocabulary(metadata: &crate::checkpoint::gguf::Metadata) -> Result<Option<GgufVocab>, CheckpointError> {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let model = match metadata.string(&key("model"))? {
+        None | Some("none" | "no_vocab") => return Ok(None),
+        Some(model) => model.to_owned(),
+    };
+    let id = |name: &str| metadata.u32(&key(&format!("{name}_token_id")));
+    Ok(Some(GgufVocab {
+        model,
+        pre: metadata.string(&key("pre"))?.map(str::to_owned),
+        tokens: metadata.strings(&key("tokens"))?.unwrap_or_default(),
+        scores: metadata.f32s(&key("scores"))?.unwrap_or_default(),
+        token_types: metadata.i32s(&key("token_type"))?.unwrap_or_default(),
+        merges: metadata.strings(&key("merges"))?.unwrap_or_default(),
+        bos: id("bos")?,
+        eos: id("eos")?,
+        unk: id("unknown")?,
+        pad: id("padding")?,
+        eot: id("eot")?,
+        add_bos: metadata.bool(&key("add_bos_token"))?,
+        add_eos: metadata.bool(&key("add_eos_token"))?,
+        add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
+        chat_template: metadata.string("tokenizer.chat_template")?.map(str::to_owned),
+        ..GgufVocab::default()
+    }))
+}

@@ -1,0 +1,39 @@
+//! The gated MLP.
+
+use crate::spec::MlpSpec;
+use nxd_ops::Axis;
+use nxd_ops::{Gated, Ops, Params, ShardLayout};
+use nxd_parallel::{ColumnParallelLinear, RowParallelLinear};
+use std::sync::Arc;
+
+/// `down(act(gate(x)) * up(x))`, its inner columns spread over the ranks.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    gate: ColumnParallelLinear,
+    up: ColumnParallelLinear,
+    down: RowParallelLinear,
+    activation: Gated,
+}
+
+impl Mlp {
+    /// Declares `gate_proj`, `up_proj` and `down_proj`.
+    pub fn new(params: &mut Params<'_>, hidden_size: usize, spec: &MlpSpec) -> Self {
+        let inner = spec.intermediate_size;
+        let layout = Arc::new(ShardLayout::even(inner, params.mesh().size(Axis::Tensor)));
+        let mut column =
+            |name| ColumnParallelLinear::new(&mut params.scope(name), hidden_size, &layout, inner, spec.bias);
+        Mlp {
+            gate: column("gate_proj"),
+            up: column("up_proj"),
+            down: RowParallelLinear::new(&mut params.scope("down_proj"), &layout, inner, hidden_size, spec.bias),
+            activation: spec.activation,
+        }
+    }
+
+    /// `[T, E]` to `[T, E]`.
+    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
+        let [gate, up] = ColumnParallelLinear::forward_all([&self.gate, &self.up], ops, x);
+        let inner = ops.gated(gate, &up, self.activation);
+        self.down.forward(ops, &inner)
+    }
+}

@@ -1,0 +1,1 @@
+//! LLM inference: load a model, generate text, or take the layer you need.

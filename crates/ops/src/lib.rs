@@ -1,0 +1,40 @@
+//! The vocabulary between models and devices.
+//!
+//! A model is written once, against [`Ops`], and runs on any device that implements it. This crate holds that trait and the plain
+//! data both sides speak: weight declarations ([`Manifest`], [`Params`], [`WeightSpec`]), storage formats ([`Format`]), the specs of
+//! ops ([`NormSpec`], [`RopeSpec`], [`AttendSpec`], [`KvSpec`]), one step's input ([`Batch`], [`SamplingBatch`]) and its result.
+//!
+//! ```
+//! use nxd_collectives::Mesh;
+//! use nxd_ops::{Manifest, Params, Role, Sharding};
+//!
+//! let mut manifest = Manifest::new(Mesh::single());
+//! let mut params = Params::new(&mut manifest);
+//! let weight = params.scope("model").scope("norm").weight("weight", Role::Vector, [64, 1], Sharding::Replicated);
+//! assert_eq!(manifest.spec(weight).name, "model.norm.weight");
+//! ```
+//!
+//! *Does not know*: any device, file format container, model family, or thread. Of the collectives it knows `Mesh` and `Axis` only.
+//!
+//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`ops`], [`batch`], [`sampling`], [`philox`].
+
+pub mod batch;
+pub mod format;
+pub mod ops;
+pub mod philox;
+pub mod quant;
+pub mod sampling;
+pub mod spec;
+pub mod weight;
+
+pub use nxd_collectives::{Axis, Mesh};
+
+pub use batch::{Batch, BatchError, Capture, GroupTables};
+pub use format::{BlockFormat, Format};
+pub use ops::{Input, Ops, Output, Rows};
+pub use sampling::{Drawn, SamplingBatch, SamplingParams, SamplingRow, TokenLogprob};
+pub use spec::{AttendSpec, Gated, KvLayer, KvSpec, NormSpec, Rope, RopeScaling, RopeSpec};
+pub use weight::{
+    Dim, LocalWeight, Manifest, Params, Role, Segment, ShardLayout, Sharding, SharedBytes, SourceError, StoredWeight,
+    Weight, WeightSource, WeightSpec,
+};

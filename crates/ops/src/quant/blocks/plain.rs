@@ -1,0 +1,97 @@
+//! Blocks of 32 values under one scale: integers of 4, 5 or 8 bits, with a minimum or around a fixed zero point.
+#![allow(non_camel_case_types, reason = "the formats' own names")]
+
+use super::{Block, Groups, half, nibbles};
+use bytemuck::AnyBitPattern;
+
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+pub(super) struct Q4_0 {
+    scale: [u8; 2],
+    quants: [u8; 16],
+}
+
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+pub(super) struct Q4_1 {
+    scale: [u8; 2],
+    min: [u8; 2],
+    quants: [u8; 16],
+}
+
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+pub(super) struct Q5_0 {
+    scale: [u8; 2],
+    fifth_bits: [u8; 4],
+    quants: [u8; 16],
+}
+
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+pub(super) struct Q5_1 {
+    scale: [u8; 2],
+    min: [u8; 2],
+    fifth_bits: [u8; 4],
+    quants: [u8; 16],
+}
+
+#[derive(Clone, Copy, AnyBitPattern)]
+#[repr(C)]
+pub(super) struct Q8_0 {
+    scale: [u8; 2],
+    quants: [i8; 32],
+}
+
+impl Block for Q4_0 {
+    #[inline]
+    fn open(&self, groups: &mut Groups) {
+        groups.scales[0] = half(self.scale);
+        nibbles(&self.quants, 8, &mut groups.quants[..32]);
+    }
+}
+
+impl Block for Q4_1 {
+    #[inline]
+    fn open(&self, groups: &mut Groups) {
+        groups.scales[0] = half(self.scale);
+        groups.mins[0] = half(self.min);
+        nibbles(&self.quants, 0, &mut groups.quants[..32]);
+    }
+}
+
+impl Block for Q5_0 {
+    #[inline]
+    fn open(&self, groups: &mut Groups) {
+        groups.scales[0] = half(self.scale);
+        nibbles(&self.quants, 16, &mut groups.quants[..32]);
+        add_fifth_bits(self.fifth_bits, &mut groups.quants[..32]);
+    }
+}
+
+impl Block for Q5_1 {
+    #[inline]
+    fn open(&self, groups: &mut Groups) {
+        groups.scales[0] = half(self.scale);
+        groups.mins[0] = half(self.min);
+        nibbles(&self.quants, 0, &mut groups.quants[..32]);
+        add_fifth_bits(self.fifth_bits, &mut groups.quants[..32]);
+    }
+}
+
+impl Block for Q8_0 {
+    #[inline]
+    fn open(&self, groups: &mut Groups) {
+        groups.scales[0] = half(self.scale);
+        groups.quants[..32].copy_from_slice(&self.quants);
+    }
+}
+
+/// Adds 16 to the integers whose bit is set; bit `i` belongs to value `i`.
+#[inline]
+fn add_fifth_bits(bits: [u8; 4], quants: &mut [i8]) {
+    let bits = u32::from_le_bytes(bits);
+    for (i, quant) in quants.iter_mut().enumerate() {
+        *quant += ((bits >> i & 1) << 4) as i8;
+    }
+}

@@ -1,0 +1,75 @@
+//! What quantised blocks mean, defined once in scalar code: devices, converters and tests agree on these numbers.
+//!
+//! Every block format is a case of one mechanism: integers of at most 8 bits, and for each group of 16 or 32 of them an f32 scale and
+//! perhaps a minimum. A value is `scale * q`, or `scale * q + min`, product and sum rounded one after the other.
+
+/// One block opened: its integers, and a scale and a minimum for each group of [`BlockFormat::group_len`] of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Groups {
+    /// The integers, [`BlockFormat::block_len`] of them.
+    pub quants: [i8; 256],
+    /// Scale of each group.
+    pub scales: [f32; 16],
+    /// Minimum of each group; zeros unless [`BlockFormat::has_min`].
+    pub mins: [f32; 16],
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Groups { quants: [0; 256], scales: [0.0; 16], mins: [0.0; 16] }
+    }
+}
+
+mod blocks;
+
+use crate::format::{BlockFormat, Format};
+pub use blocks::open;
+use half::{bf16, f16};
+
+/// The values of stored bytes: `values.len()` of them, whole blocks.
+///
+/// # Panics
+/// When `bytes` is not the length of as many values.
+pub fn decode_row(format: Format, bytes: &[u8], values: &mut [f32]) {
+    assert_eq!(Some(bytes.len()), format.row_bytes(values.len()), "bytes of {} values as {format}", values.len());
+    match format {
+        Format::F32 => {
+            for (value, b) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *value = f32::from_le_bytes(*b);
+            }
+        }
+        Format::F16 => {
+            for (value, b) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *value = f16::from_le_bytes(*b).to_f32();
+            }
+        }
+        Format::BF16 => {
+            for (value, b) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *value = bf16::from_le_bytes(*b).to_f32();
+            }
+        }
+        Format::Blocks(block) if block.group_len() == 16 => decode_blocks::<16>(block, bytes, values),
+        Format::Blocks(block) => decode_blocks::<32>(block, bytes, values),
+    }
+}
+
+/// Decodes whole blocks; `GROUP` is the format's group length, fixed so that the inner loops vectorise.
+fn decode_blocks<const GROUP: usize>(format: BlockFormat, bytes: &[u8], values: &mut [f32]) {
+    let mut groups = Groups::default();
+    for (values, bytes) in values.chunks_exact_mut(format.block_len()).zip(bytes.chunks_exact(format.block_bytes())) {
+        open(format, bytes, &mut groups);
+        let of_groups = values.as_chunks_mut::<GROUP>().0.iter_mut().zip(groups.quants.as_chunks::<GROUP>().0);
+        for ((values, quants), (&scale, &min)) in of_groups.zip(groups.scales.iter().zip(&groups.mins)) {
+            // Adding a minimum of zero would turn -0 into 0, so formats without one take another loop.
+            if format.has_min() {
+                for (value, &quant) in values.iter_mut().zip(quants) {
+                    *value = scale * f32::from(quant) + min;
+                }
+            } else {
+                for (value, &quant) in values.iter_mut().zip(quants) {
+                    *value = scale * f32::from(quant);
+                }
+            }
+        }
+    }
+}

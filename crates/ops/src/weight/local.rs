@@ -1,0 +1,214 @@
+//! One rank's part of a stored weight.
+
+use super::manifest::{Role, WeightSpec};
+use super::shard::{Dim, Segment, Sharding};
+use super::source::{SharedBytes, SourceError, StoredWeight};
+use crate::format::Format;
+use crate::quant;
+use nxd_collectives::Axis;
+
+/// `len` columns of a layer's input that a cut weight multiplies, and where they lie in the input that the weight expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputSpan {
+    /// First column in the rank's own input.
+    pub from: usize,
+    /// First column in the widened input; columns that no span covers are zero.
+    pub to: usize,
+    /// How many columns.
+    pub len: usize,
+}
+
+/// One rank's part of a stored weight, evaluated row by row.
+///
+/// Rows are cut anywhere. Columns of a block format are cut between blocks only: a block on a border belongs to both ranks, and
+/// [`LocalWeight::input`] says how to widen the input with zeros so that each rank adds its own columns and no others.
+#[derive(Clone, Debug)]
+pub struct LocalWeight {
+    stored: StoredWeight,
+    row_bytes: usize,
+    rows: Vec<Segment>,
+    /// Pieces of a stored row in bytes; zeros are pieces without data.
+    pieces: Vec<Segment>,
+    num_rows: usize,
+    cols: usize,
+    input: Option<Vec<InputSpan>>,
+}
+
+impl LocalWeight {
+    /// Checks `stored` against `spec` and cuts it for `rank` (its index along the spec's axis).
+    ///
+    /// # Errors
+    /// When shape, format or length do not fit; the error names file and tensor.
+    pub fn new(spec: &WeightSpec, stored: StoredWeight, rank: usize) -> Result<Self, SourceError> {
+        let [rows, cols] = spec.shape;
+        if stored.shape != spec.shape {
+            let trim = |shape: [usize; 2]| if spec.role == Role::Vector { vec![shape[0]] } else { shape.to_vec() };
+            return Err(SourceError::Shape {
+                origin: stored.origin,
+                found: trim(stored.shape),
+                expected: trim(spec.shape),
+            });
+        }
+        let format = stored.format;
+        if spec.role == Role::Vector && format.is_quantised() {
+            return Err(SourceError::Format { origin: stored.origin, format: format.to_string(), role: "vector" });
+        }
+        let Some(row_bytes) = format.row_bytes(cols) else {
+            return Err(SourceError::Blocks { origin: stored.origin, cols, block_len: format.block_len(), format });
+        };
+        let expected = row_bytes.saturating_mul(rows);
+        if stored.data.len() != expected {
+            return Err(SourceError::Length { origin: stored.origin, found: stored.data.len(), expected });
+        }
+        let whole = |len| vec![Segment::Range { start: 0, len }];
+        let (row_segments, col_segments) = match &spec.sharding {
+            Sharding::Replicated => (whole(rows), None),
+            Sharding::Split { dim: Dim::Rows, layout, .. } => (layout.part(rank).to_vec(), None),
+            Sharding::Split { dim: Dim::Columns, layout, .. } => (whole(rows), Some(layout.part(rank))),
+        };
+        let num_rows = row_segments.iter().map(|s| s.len()).sum();
+        let mut local = LocalWeight {
+            pieces: whole(row_bytes),
+            stored,
+            row_bytes,
+            rows: row_segments,
+            num_rows,
+            cols,
+            input: None,
+        };
+        if let Some(segments) = col_segments {
+            local.cut_columns(segments);
+        }
+        Ok(local)
+    }
+
+    /// Widens each segment of columns to whole blocks and notes where the input's columns go.
+    fn cut_columns(&mut self, segments: &[Segment]) {
+        let (block, block_bytes) = (self.stored.format.block_len(), self.stored.format.block_bytes());
+        let (mut pieces, mut spans) = (Vec::new(), Vec::new());
+        let (mut from, mut to) = (0, 0);
+        for &segment in segments {
+            match segment {
+                Segment::Range { start, len } => {
+                    let (first, last) = (start / block, (start + len).div_ceil(block));
+                    pieces.push(Segment::Range { start: first * block_bytes, len: (last - first) * block_bytes });
+                    spans.push(InputSpan { from, to: to + start - first * block, len });
+                    to += (last - first) * block;
+                }
+                // Padded columns of the input meet no weight at all.
+                Segment::Zeros { .. } => {}
+            }
+            from += segment.len();
+        }
+        if spans.is_empty() {
+            // A rank of padding only: one block of zeros keeps every shape positive.
+            pieces.push(Segment::Zeros { len: block_bytes });
+            to = block;
+        }
+        let as_is = matches!(spans[..], [InputSpan { from: 0, to: 0, len }] if len == from && len == to);
+        self.pieces = pieces;
+        self.cols = to;
+        self.input = if as_is { None } else { Some(spans) };
+    }
+
+    /// Rows on this rank, padding included.
+    pub fn rows(&self) -> usize {
+        self.num_rows
+    }
+
+    /// Columns on this rank: the width of the (widened) input.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// How the numbers are stored.
+    pub fn format(&self) -> Format {
+        self.stored.format
+    }
+
+    /// File and tensor, for messages.
+    pub fn origin(&self) -> &str {
+        &self.stored.origin
+    }
+
+    /// How the rank's input is laid into the widened one; `None` when it is taken as it is.
+    pub fn input(&self) -> Option<&[InputSpan]> {
+        self.input.as_deref()
+    }
+
+    /// Bytes of a local row.
+    pub fn row_bytes(&self) -> usize {
+        self.pieces.iter().map(|p| p.len()).sum()
+    }
+
+    /// All local rows where they lie in the file in order, without padding: what can be served in place.
+    pub fn in_place(&self) -> Option<SharedBytes> {
+        let whole_rows = matches!(self.pieces[..], [Segment::Range { start: 0, len }] if len == self.row_bytes);
+        match self.rows[..] {
+            [Segment::Range { start, len }] if whole_rows && self.stored.order.is_none() => {
+                self.stored.data.slice(start * self.row_bytes..(start + len) * self.row_bytes)
+            }
+            _ => None,
+        }
+    }
+
+    /// Copies the bytes of local row `row` to `out`, `[row_bytes]`; padding is zeros, which every format reads as the value 0.
+    ///
+    /// # Panics
+    /// When `row` is not below [`LocalWeight::rows`] or `out` has another length.
+    pub fn read_row(&self, row: usize, out: &mut [u8]) {
+        let Some(source) = self.stored_row(row) else {
+            out.fill(0);
+            return;
+        };
+        let mut at = 0;
+        for piece in &self.pieces {
+            let target = &mut out[at..at + piece.len()];
+            match *piece {
+                Segment::Range { start, len } => target.copy_from_slice(&source[start..start + len]),
+                Segment::Zeros { .. } => target.fill(0),
+            }
+            at += piece.len();
+        }
+        assert_eq!(at, out.len(), "a row of `{}` has {at} bytes", self.stored.origin);
+    }
+
+    /// The whole weight as f32, `[rows, cols]` row-major: for vectors, references and tests.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut bytes = vec![0; self.row_bytes()];
+        let mut out = vec![0.0; self.rows() * self.cols()];
+        for (row, values) in out.chunks_exact_mut(self.cols().max(1)).enumerate() {
+            self.read_row(row, &mut bytes);
+            quant::decode_row(self.stored.format, &bytes, values);
+        }
+        out
+    }
+
+    /// The stored bytes behind a local row; `None` for a row of padding.
+    fn stored_row(&self, row: usize) -> Option<&[u8]> {
+        let mut left = row;
+        for segment in &self.rows {
+            if left < segment.len() {
+                let Segment::Range { start, .. } = *segment else { return None };
+                let index = start + left;
+                let index = self.stored.order.as_ref().map_or(index, |order| order[index] as usize);
+                return Some(&self.stored.data[index * self.row_bytes..(index + 1) * self.row_bytes]);
+            }
+            left -= segment.len();
+        }
+        panic_row(row, self.num_rows)
+    }
+
+    /// The axis along which the weight is cut, if any.
+    pub fn axis(spec: &WeightSpec) -> Option<Axis> {
+        match &spec.sharding {
+            Sharding::Replicated => None,
+            Sharding::Split { axis, .. } => Some(*axis),
+        }
+    }
+}
+
+#[allow(clippy::panic, reason = "an index out of range is a caller's mistake, as for slices")]
+fn panic_row(row: usize, rows: usize) -> ! {
+    panic!("row {row} of a weight of {rows} rows")
+}

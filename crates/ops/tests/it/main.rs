@@ -1,0 +1,4 @@
+//! What the vocabulary promises, checked from outside.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their support functions too")]
+
+mod quant;

@@ -1,0 +1,1 @@
+//! Examples of nxd, one short program a door: see the other files of this folder.
