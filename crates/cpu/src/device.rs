@@ -124,9 +124,14 @@ impl CpuDevice {
         CpuStep::forward(self, batch)
     }
 
+    /// Opens a step on `count` rows given from outside, `[count, columns]`: what [`nxd_ops::Input::Hidden`] gives.
+    pub fn open_rows<'d>(&'d mut self, values: &'d [f32], count: usize) -> CpuStep<'d> {
+        CpuStep::rows(self, values, count, None)
+    }
+
     /// Opens a step that goes from hidden rows `[W, E]` to tokens.
     pub fn open_sampling<'d>(&'d mut self, hidden: &'d [f32], sampling: &'d SamplingBatch) -> CpuStep<'d> {
-        CpuStep::sampling(self, hidden, sampling)
+        CpuStep::rows(self, hidden, sampling.rows.len(), Some(sampling))
     }
 
     /// Threads of the rank's team.

@@ -3,7 +3,9 @@
 use crate::arena::{Arena, Buffer, Tensor};
 use crate::device::CpuDevice;
 use crate::error::CpuError;
-use crate::kernels::{attention, elementwise, gated, linear, norm, rope};
+use crate::kernels::attention::{self, Attend};
+use crate::kernels::{elementwise, gated, linear, norm, rope};
+use crate::kv::Place;
 use crate::sampling::draw_row;
 use nxd_collectives::{CollectiveError, ProcessGroup};
 use nxd_ops::{
@@ -15,8 +17,10 @@ use std::sync::{Mutex, PoisonError};
 /// What a step was opened for.
 #[derive(Clone, Copy)]
 enum Purpose<'d> {
+    /// A batch of tokens.
     Forward(&'d Batch),
-    Sampling { hidden: &'d [f32], batch: &'d SamplingBatch },
+    /// Rows given from outside, and how each is to draw where they are to.
+    Rows { values: &'d [f32], count: usize, sampling: Option<&'d SamplingBatch> },
 }
 
 /// One open step of one rank. Ops compute at once; after the first error they do nothing, and [`CpuStep::close`] returns it.
@@ -48,8 +52,13 @@ impl<'d> CpuStep<'d> {
         Self::open(device, Purpose::Forward(batch))
     }
 
-    pub(crate) fn sampling(device: &'d mut CpuDevice, hidden: &'d [f32], batch: &'d SamplingBatch) -> Self {
-        Self::open(device, Purpose::Sampling { hidden, batch })
+    pub(crate) fn rows(
+        device: &'d mut CpuDevice,
+        values: &'d [f32],
+        count: usize,
+        sampling: Option<&'d SamplingBatch>,
+    ) -> Self {
+        Self::open(device, Purpose::Rows { values, count, sampling })
     }
 
     fn open(device: &'d mut CpuDevice, purpose: Purpose<'d>) -> Self {
@@ -73,7 +82,7 @@ impl<'d> CpuStep<'d> {
     fn batch(&self) -> &'d Batch {
         match self.purpose {
             Purpose::Forward(batch) => batch,
-            Purpose::Sampling { .. } => unreachable!("the sampler asks for no rows, positions or caches"),
+            Purpose::Rows { .. } => unreachable!("a step on given rows has no tokens, positions or caches"),
         }
     }
 
@@ -90,7 +99,7 @@ impl<'d> CpuStep<'d> {
         if let Err(source) = f(group) {
             let layer = match self.purpose {
                 Purpose::Forward(_) => self.layer.to_string(),
-                Purpose::Sampling { .. } => "head".to_owned(),
+                Purpose::Rows { .. } => "head".to_owned(),
             };
             self.error = Some(CpuError::Collective { op, layer, source });
         }
@@ -112,10 +121,9 @@ impl Ops for CpuStep<'_> {
 
     fn input(&mut self, input: Input) -> Tensor {
         match (input, self.purpose) {
-            (Input::Hidden, Purpose::Sampling { hidden, batch }) => {
-                let rows = batch.rows.len();
-                let mut out = self.take(rows, hidden.len() / rows.max(1));
-                out.values().copy_from_slice(hidden);
+            (Input::Hidden, Purpose::Rows { values, count, .. }) => {
+                let mut out = self.take(count, values.len() / count.max(1));
+                out.values().copy_from_slice(values);
                 out.finish()
             }
             (Input::Hidden, Purpose::Forward(_)) => unreachable!("a forward step makes hidden rows, it does not take them"),
@@ -135,8 +143,8 @@ impl Ops for CpuStep<'_> {
             Output::Hidden => self.outputs.hidden = x.values().to_vec(),
             Output::Logits => {
                 // Only the first rank answers, and logits are large.
-                if let Purpose::Sampling { batch, .. } = self.purpose
-                    && batch.keep_logits
+                if let Purpose::Rows { sampling: Some(sampling), .. } = self.purpose
+                    && sampling.keep_logits
                     && self.device.rank == 0
                 {
                     self.outputs.logits = x.values().to_vec();
@@ -215,8 +223,9 @@ impl Ops for CpuStep<'_> {
     fn kv_write(&mut self, layer: KvLayer, k: &Tensor, v: &Tensor) {
         let batch = self.batch();
         let (group, layer) = self.device.kv_place(layer);
-        let cache = &mut self.device.caches[group];
-        cache.write(&self.device.team, self.device.options.isa, layer, batch, &batch.groups[group], &k.values(), &v.values());
+        let place = Place { layer, batch, tables: &batch.groups[group] };
+        let (team, isa) = (&self.device.team, self.device.options.isa);
+        self.device.caches[group].write(team, isa, &place, &k.values(), &v.values());
     }
 
     fn attend(&mut self, q: &Tensor, layer: KvLayer, spec: &AttendSpec) -> Tensor {
@@ -224,9 +233,10 @@ impl Ops for CpuStep<'_> {
         let (group, layer) = self.device.kv_place(layer);
         let mut out = self.take(q.rows(), q.cols());
         let device = &mut *self.device;
-        let (team, isa, cache) = (&device.team, device.options.isa, &device.caches[group]);
-        let tables = &batch.groups[group];
-        attention::attend(team, isa, &q.values(), cache, layer, batch, tables, spec, out.values(), &mut device.work.attend);
+        let place = Place { layer, batch, tables: &batch.groups[group] };
+        let attend = Attend { cache: &device.caches[group], place, spec };
+        let (team, isa) = (&device.team, device.options.isa);
+        attention::attend(team, isa, &q.values(), &attend, out.values(), &mut device.work.attend);
         out.finish()
     }
 
@@ -254,7 +264,7 @@ impl Ops for CpuStep<'_> {
     }
 
     fn draw(&mut self, logits: &Tensor) {
-        let Purpose::Sampling { batch, .. } = self.purpose else { return };
+        let Purpose::Rows { sampling: Some(batch), .. } = self.purpose else { return };
         // Every rank has the logits; one draw is enough.
         if self.device.rank != 0 || self.error.is_some() {
             return;

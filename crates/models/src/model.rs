@@ -101,25 +101,17 @@ impl Model {
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
-        let find = move |name: &str| reference(names, &spec, container, name);
-        let used: std::collections::HashSet<String> =
-            manifest.weights().iter().map(|w| reference(names, &self.spec, container, &w.name).name).collect();
-        let head = reference(names, &self.spec, container, "lm_head.weight").name;
+        let head = reference(names, &spec, container, "lm_head.weight").name;
+        let tied = spec.tie_word_embeddings;
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |name| reference(names, &spec, container, name));
         // A tied head that is stored all the same is a copy of the embedding.
-        let ignored = |name: &str| names.ignores(name) || (self.spec.tie_word_embeddings && name == head);
-        let unexpected: Vec<String> = self
-            .checkpoint
-            .tensors()
-            .map(|t| t.name.to_owned())
-            .filter(|name| !used.contains(name) && !ignored(name))
-            .take(5)
-            .map(|name| format!("`{name}`"))
-            .collect();
+        let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
         if !unexpected.is_empty() {
             let file = self.checkpoint.path().display().to_string();
-            return Err(ModelError::Unexpected { file, tensors: unexpected, family: self.family.name });
+            let tensors = unexpected.iter().take(5).map(|name| format!("`{name}`")).collect();
+            return Err(ModelError::Unexpected { file, tensors, family: self.family.name });
         }
-        Ok(NamedWeights::new(self.checkpoint.clone(), find))
+        Ok(weights)
     }
 }
 
@@ -149,8 +141,7 @@ pub fn configuration(checkpoint: &Checkpoint) -> Result<Config, ModelError> {
         let dir: PathBuf = checkpoint.dir().to_owned();
         return Ok(Config::read(&dir.join("config.json"))?);
     };
-    let shape = |name: &str| checkpoint.tensors().find(|t| t.name == name).map(|t| t.shape.to_vec());
-    let has = |name: &str| shape(name).is_some();
+    let has = |name: &str| checkpoint.info(name).is_some();
     let rope_factors = match has("rope_freqs.weight") {
         true => Some(checkpoint.vector("rope_freqs.weight")?.into_iter().map(f64::from).collect()),
         false => None,
@@ -160,10 +151,10 @@ pub fn configuration(checkpoint: &Checkpoint) -> Result<Config, ModelError> {
         has_query_bias: has("blk.0.attn_q.bias"),
         has_attention_output_bias: has("blk.0.attn_output.bias"),
         has_mlp_bias: has("blk.0.ffn_up.bias"),
-        embedding_rows: shape("token_embd.weight").and_then(|s| s.first().copied()),
+        embedding_rows: checkpoint.info("token_embd.weight").and_then(|t| t.shape.first().copied()),
         rope_factors,
     };
-    let value = |key: &str| gguf.metadata().get(key).and_then(crate::checkpoint::gguf::Value::to_json);
+    let value = |key: &str| gguf.metadata().get(key).map(crate::checkpoint::gguf::Value::to_json);
     Ok(config::from_gguf(checkpoint.path().display().to_string(), value, facts)?)
 }
 

@@ -5,6 +5,7 @@ mod command_line;
 #[cfg(feature = "hub")]
 mod demo;
 mod doctor;
+mod golden;
 #[cfg(feature = "hub")]
 mod fake_hub;
 mod program;

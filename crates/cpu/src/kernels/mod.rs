@@ -5,4 +5,12 @@
 #![allow(unsafe_code, reason = "intrinsics and disjoint writes of the thread team; each block names its duty")]
 
 pub mod attention;
+mod cut;
+pub mod elementwise;
+mod exp;
+pub mod gated;
+mod lanes;
 pub mod linear;
+pub mod norm;
+pub mod rope;
+pub(crate) mod zeroed;

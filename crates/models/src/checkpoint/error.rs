@@ -34,7 +34,9 @@ pub enum CheckpointError {
         now: u64,
     },
     /// The file does not fit into memory.
-    #[error("{file}: {needed} bytes do not fit into the {available} bytes of free memory; map the file instead of reading it")]
+    #[error(
+        "{file}: {needed} bytes do not fit into the {available} bytes of free memory; map the file instead of reading it"
+    )]
     Memory {
         /// The file.
         file: String,
@@ -136,24 +138,14 @@ pub enum CheckpointError {
         /// The formats that are supported.
         supported: String,
     },
-    /// A vector has another shape.
-    #[error("{origin} is {found:?}, expected [{expected}]")]
+    /// A tensor is not the small vector that it should be.
+    #[error("{origin} is {found:?}, expected a vector of 1 to {limit} values")]
     Vector {
         /// File and tensor.
         origin: String,
         /// The stored shape.
         found: Vec<usize>,
-        /// Values expected.
-        expected: usize,
-    },
-    /// The checkpoint holds tensors that the model does not know.
-    #[error("{file}: {count} tensors are unknown to this model: {names}; is the configuration that of another model?")]
-    Unexpected {
-        /// The checkpoint.
-        file: String,
-        /// How many.
-        count: usize,
-        /// The first of them.
-        names: String,
+        /// Values allowed.
+        limit: usize,
     },
 }

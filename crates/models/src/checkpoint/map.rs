@@ -129,8 +129,11 @@ fn kind(kind: FileType) -> &'static str {
 
 /// Reads `len` bytes; a file that turns out longer or shorter is an error.
 fn read_exactly(file: &mut File, path: &Path, len: u64) -> Result<Vec<u8>, CheckpointError> {
-    let no_memory =
-        || CheckpointError::Memory { file: path.display().to_string(), needed: len, available: available_memory().unwrap_or(0) };
+    let no_memory = || CheckpointError::Memory {
+        file: path.display().to_string(),
+        needed: len,
+        available: available_memory().unwrap_or(0),
+    };
     let mut bytes = Vec::new();
     let capacity = usize::try_from(len).map_err(|_| no_memory())?;
     bytes.try_reserve_exact(capacity).map_err(|_| no_memory())?;

@@ -18,11 +18,16 @@ pub use map::LoadMode;
 pub use names::{NamedWeights, RowOrder, TensorRef};
 
 use folder::Target;
+use gguf::Gguf;
 use map::FileBytes;
 use nxd_ops::{BlockFormat, Format, SharedBytes, quant};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Values of the longest vector that [`Checkpoint::vector`] reads.
+const MAX_VECTOR: usize = 1 << 20;
 
 /// How a stored tensor's numbers are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,30 +51,18 @@ impl Encoding {
 /// An entry of a checkpoint's tensor table.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
-    name: String,
-    encoding: Encoding,
-    shape: Vec<usize>,
+    /// The name in the file.
+    pub name: String,
+    /// How the numbers are encoded.
+    pub encoding: Encoding,
+    /// The shape, rows first, as Hugging Face writes it: `[rows, cols]`, or `[n]` for a vector.
+    pub shape: Vec<usize>,
     /// Index of the file, and the bytes in it.
     file: usize,
     range: Range<usize>,
 }
 
 impl TensorInfo {
-    /// The name in the file.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// How the numbers are encoded.
-    pub fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// The shape, rows first, as Hugging Face writes it: `[rows, cols]`, or `[n]` for a vector.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
     /// Bytes that the tensor takes.
     pub fn bytes(&self) -> usize {
         self.range.len()
@@ -89,14 +82,17 @@ pub struct StoredTensor {
     pub data: SharedBytes,
 }
 
-/// An opened checkpoint.
+/// An opened checkpoint. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Checkpoint(Arc<Opened>);
+
 #[derive(Debug)]
-pub struct Checkpoint {
+struct Opened {
     path: PathBuf,
     files: Vec<FileBytes>,
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
-    gguf: Option<gguf::Metadata>,
+    gguf: Option<Gguf>,
 }
 
 impl Checkpoint {
@@ -108,7 +104,7 @@ impl Checkpoint {
         let (path, files, tensors, gguf) = match folder::find(path)? {
             Target::Gguf(path) => {
                 let opened = gguf::open(&path, mode)?;
-                (path, opened.files, opened.tensors, Some(opened.metadata))
+                (path, opened.files, opened.tensors, Some(opened.gguf))
             }
             Target::Single(path) => {
                 let opened = safetensors::open(&path, mode)?;
@@ -120,37 +116,37 @@ impl Checkpoint {
             }
         };
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
-        Ok(Checkpoint { path, files, tensors, index, gguf })
+        Ok(Checkpoint(Arc::new(Opened { path, files, tensors, index, gguf })))
     }
 
     /// The file that was opened: the index of a sharded checkpoint, any part of a split one.
-    pub fn file(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 
     /// The folder that the file lies in; configuration and tokenizer of the Hugging Face layout are there.
     pub fn dir(&self) -> &Path {
-        self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        self.path().parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     /// The files that hold the tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(FileBytes::path)
+        self.0.files.iter().map(FileBytes::path)
     }
 
-    /// The metadata of a GGUF checkpoint.
-    pub fn gguf(&self) -> Option<&gguf::Metadata> {
-        self.gguf.as_ref()
+    /// What a GGUF checkpoint says beside its tensors.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.0.gguf.as_ref()
     }
 
     /// The table of tensors, in the order of files and data.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.0.tensors.iter()
     }
 
     /// A tensor's entry in the table.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.index.get(name).map(|&at| &self.tensors[at])
+        self.0.index.get(name).map(|&at| &self.0.tensors[at])
     }
 
     /// A tensor's bytes.
@@ -159,10 +155,10 @@ impl Checkpoint {
     /// When there is no such tensor, its encoding is not supported, or its file was cut since it was opened.
     pub fn tensor(&self, name: &str) -> Result<StoredTensor, CheckpointError> {
         let Some(info) = self.info(name) else {
-            let (file, hint) = (self.name(), names::hint(name, &self.tensors));
+            let (file, hint) = (self.name(), names::hint(name, &self.0.tensors));
             return Err(CheckpointError::MissingTensor { file, tensor: name.to_owned(), hint });
         };
-        let file = &self.files[info.file];
+        let file = &self.0.files[info.file];
         let origin = self.origin(info);
         let Encoding::Supported(format) = info.encoding else {
             let supported = supported_formats();
@@ -173,20 +169,19 @@ impl Checkpoint {
         Ok(StoredTensor { origin, format, shape: info.shape.clone(), data })
     }
 
-    /// The `len` values of a small vector, such as `rope_freqs.weight`.
+    /// The values of a small vector, such as `rope_freqs.weight`.
     ///
     /// # Errors
-    /// As [`Checkpoint::tensor`], and when the tensor is not `[len]` or its values are quantised.
-    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+    /// As [`Checkpoint::tensor`], and when the tensor is not a vector, is long, or its values are quantised.
+    pub fn vector(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let tensor = self.tensor(name)?;
-        if tensor.shape != [len] {
-            return Err(CheckpointError::Vector { origin: tensor.origin, found: tensor.shape, expected: len });
-        }
+        let [len @ 1..=MAX_VECTOR] = tensor.shape[..] else {
+            return Err(CheckpointError::Vector { origin: tensor.origin, found: tensor.shape, limit: MAX_VECTOR });
+        };
         if tensor.format.is_quantised() {
             let supported = "F32, F16, BF16 for a vector".to_owned();
             return Err(CheckpointError::Format { origin: tensor.origin, format: tensor.format.name(), supported });
         }
-        // Not more than four bytes for each two of the file.
         let mut values = vec![0.0; len];
         quant::decode_row(tensor.format, &tensor.data, &mut values);
         Ok(values)
@@ -194,11 +189,11 @@ impl Checkpoint {
 
     /// The name in messages about the checkpoint as a whole.
     fn name(&self) -> String {
-        map::file_name(&self.path)
+        map::file_name(self.path())
     }
 
     fn origin(&self, info: &TensorInfo) -> String {
-        format!("{}: tensor `{}`", self.files[info.file].name(), info.name)
+        format!("{}: tensor `{}`", self.0.files[info.file].name(), info.name)
     }
 }
 

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helper functions too")]
 
 mod chat;
+mod checkpoint;
 mod tokenizer;

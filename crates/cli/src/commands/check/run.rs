@@ -1,7 +1,8 @@
 //! One request driven by hand through the executor: prompt chunks, then a token a step.
 
+use crate::commands::drive::{self, Chunk};
 use nxd_executor::{Executor, ExecutorError};
-use nxd_ops::{Batch, Capture, Drawn, GroupTables, SamplingBatch, SamplingRow};
+use nxd_ops::{Batch, Capture, Drawn, SamplingBatch, SamplingRow};
 
 /// Runs requests one at a time.
 pub(super) struct Runner<'e> {
@@ -26,8 +27,8 @@ impl Runner<'_> {
         let mut start = 0;
         while start < tokens.len() {
             let end = (start + self.chunk).min(tokens.len());
-            let wanted = (start.max(first_wanted)..end).map(|p| (p - start) as u32).collect();
-            let batch = self.batch(&tokens[start..end], start, tokens.len(), wanted, Capture::Nothing);
+            let wanted = end.saturating_sub(start.max(first_wanted));
+            let batch = self.batch(&tokens[start..end], start, tokens.len(), wanted);
             let sampling = SamplingBatch { rows: vec![SamplingRow::default(); batch.wanted.len()], keep_logits: true };
             let step = self.executor.step(&batch, &sampling)?;
             output.logits.extend(step.logits);
@@ -47,7 +48,7 @@ impl Runner<'_> {
                 break;
             }
             let position = prompt.len() + tokens.len() - 1;
-            let batch = self.batch(&[token_id], position, prompt.len(), vec![0], Capture::Nothing);
+            let batch = self.batch(&[token_id], position, prompt.len(), 1);
             let sampling = SamplingBatch { rows: vec![SamplingRow::default()], keep_logits: false };
             next = self.executor.step(&batch, &sampling)?.drawn.last().and_then(token);
         }
@@ -56,8 +57,7 @@ impl Runner<'_> {
 
     /// Runs a prompt in one step with every inner tensor kept: (place, `[T, E]`), then the final norm.
     pub(super) fn inner(&mut self, tokens: &[u32]) -> Result<Vec<(String, Vec<f32>)>, ExecutorError> {
-        let wanted = (0..tokens.len() as u32).collect();
-        let batch = self.batch(tokens, 0, tokens.len(), wanted, Capture::Layers);
+        let batch = Batch { capture: Capture::Layers, ..self.batch(tokens, 0, tokens.len(), tokens.len()) };
         let step = self.executor.forward(&batch)?;
         let place = |output: &nxd_ops::Output| match output {
             nxd_ops::Output::Layer(i) => format!("layer.{i}"),
@@ -69,26 +69,9 @@ impl Runner<'_> {
         Ok(inner)
     }
 
-    /// A step of one request that owns the first blocks of every group.
-    fn batch(&self, tokens: &[u32], start: usize, rope_len: usize, wanted: Vec<u32>, capture: Capture) -> Batch {
-        let info = self.executor.info();
-        let end = start + tokens.len();
-        let (had, has) = (start.div_ceil(info.block_size) as u32, end.div_ceil(info.block_size) as u32);
-        let tables = || GroupTables {
-            starts: vec![0, has],
-            blocks: (0..has).collect(),
-            first_blocks: vec![0],
-            zero_blocks: (had..has).collect(),
-        };
-        Batch {
-            token_ids: tokens.to_vec(),
-            positions: (start as u32..end as u32).collect(),
-            query_starts: vec![0, tokens.len() as u32],
-            rope_lens: vec![rope_len as u32],
-            groups: info.kv_groups.iter().map(|_| tables()).collect(),
-            wanted,
-            capture,
-        }
+    /// A step of the one sequence there is.
+    fn batch(&self, tokens: &[u32], start: usize, rope_len: usize, wanted: usize) -> Batch {
+        drive::batch(self.executor.info(), 0, &[Chunk { sequence: 0, start, tokens, wanted, rope_len }])
     }
 }
 

@@ -79,7 +79,7 @@ impl Lanes for Avx2 {
     fn store_f16(self, to: &mut [u16; LANES]) {
         // SAFETY: an `Avx2` exists; the reference covers 16 bytes.
         unsafe {
-            let halves = _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm_storeu_si128(to.as_mut_ptr().cast(), halves);
         }
     }

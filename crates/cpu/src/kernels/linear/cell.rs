@@ -68,7 +68,7 @@ impl Cell {
     }
 
     /// Bytes of the integers.
-    const fn quant_bytes(self) -> usize {
+    pub(super) const fn quant_bytes(self) -> usize {
         match self {
             Cell::Nibbles { .. } => 4 * UNIT,
             _ => 8 * UNIT,

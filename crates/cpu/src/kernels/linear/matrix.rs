@@ -8,6 +8,7 @@ use crate::team::{Disjoint, Team};
 use nxd_ops::weight::InputSpan;
 use nxd_ops::{BlockFormat, Format, LocalWeight};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// A cache line: kernels load halves of it, which must not straddle two.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -37,8 +38,12 @@ pub struct PackedMatrix {
 
 impl PackedMatrix {
     /// Packs `weight`, the panels shared out among the members of `team`.
+    ///
+    /// # Panics
+    /// When the weight has no columns.
     pub fn pack(weight: &LocalWeight, activations: Activations, isa: Isa, team: &Team) -> Self {
         let (rows, cols, format) = (weight.rows(), weight.cols(), weight.format());
+        assert!(cols > 0, "{} has no columns", weight.origin());
         let (layout, panel_bytes) = match format {
             Format::F32 => float(Element::F32, cols),
             Format::F16 => float(Element::F16, cols),
@@ -65,7 +70,7 @@ impl PackedMatrix {
             let mut stored = vec![0; PANEL * weight.row_bytes()];
             for panel in member.share(panels) {
                 // SAFETY: a panel belongs to one member, and panels do not overlap. The bytes lie within the lines.
-                let out = unsafe { panel_of(&target, panel, panel_bytes) };
+                let out = unsafe { zeroed(&target, panel * panel_bytes..(panel + 1) * panel_bytes) };
                 for (row, bytes) in (panel * PANEL..).zip(stored.chunks_exact_mut(weight.row_bytes())) {
                     if row < rows { weight.read_row(row, bytes) } else { bytes.fill(0) }
                 }
@@ -78,7 +83,7 @@ impl PackedMatrix {
             if member.id == 0 {
                 let end = panels * panel_bytes;
                 // SAFETY: what is left of the last line belongs to no panel.
-                unsafe { tail_of(&target, end, lines * size_of::<Line>()).fill(0) };
+                unsafe { zeroed(&target, end..lines * size_of::<Line>()) };
             }
         });
         // SAFETY: every byte was written: all panels by the members, the rest of the last line by the leader.
@@ -147,26 +152,18 @@ fn float(element: Element, cols: usize) -> (Layout, usize) {
     (Layout::Float(element), cols * PANEL * element.bytes())
 }
 
-/// The bytes of one panel, zeroed.
-///
-/// # Safety
-/// Nobody else uses the panel, and it lies within `lines`.
-unsafe fn panel_of<'a>(lines: &'a Disjoint<'_, MaybeUninit<Line>>, panel: usize, panel_bytes: usize) -> &'a mut [u8] {
-    // SAFETY: by the caller's duties.
-    unsafe { tail_of(lines, panel * panel_bytes, (panel + 1) * panel_bytes) }
-}
-
-/// The bytes `start..end`, zeroed.
+/// The bytes at `range`, zeroed.
 ///
 /// # Safety
 /// Nobody else uses these bytes.
-unsafe fn tail_of<'a>(lines: &'a Disjoint<'_, MaybeUninit<Line>>, start: usize, end: usize) -> &'a mut [u8] {
-    assert!(start <= end && end <= lines.len() * size_of::<Line>(), "bytes {start}..{end} of {} lines", lines.len());
+#[allow(clippy::mut_from_ref, reason = "members share `lines`; that their ranges differ is the caller's duty")]
+unsafe fn zeroed<'a>(lines: &'a Disjoint<'_, MaybeUninit<Line>>, range: Range<usize>) -> &'a mut [u8] {
+    assert!(range.end <= lines.len() * size_of::<Line>(), "bytes {range:?} of {} lines", lines.len());
     // SAFETY: within the lines by the assertion, used by nobody else by the caller's duties, and initialised by the zeroing.
     unsafe {
-        let first = lines.as_ptr().cast::<u8>().add(start);
-        first.write_bytes(0, end - start);
-        std::slice::from_raw_parts_mut(first, end - start)
+        let first = lines.as_ptr().cast::<u8>().add(range.start);
+        first.write_bytes(0, range.len());
+        std::slice::from_raw_parts_mut(first, range.len())
     }
 }
 

@@ -3,10 +3,11 @@
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Weights};
+use super::int8::{self, Cells, Opened};
 use super::matrix::{Layout, PackedMatrix};
 use super::scratch::{Job, PanelRow, Prepared, Scratch, same_input};
 use super::tile::Target;
-use super::{Activations, PANEL, int8};
+use super::{Activations, PANEL};
 use crate::isa::Isa;
 use crate::team::{Member, Team};
 use std::ops::Range;
@@ -14,8 +15,12 @@ use std::ops::Range;
 /// Rows whose tiles pass over a panel before the next panel: their part of the input stays in the second-level cache.
 const PASS: usize = 240;
 
-/// Panel rows that a member works with: a dequantised chunk of a panel, and the results of a panel that is not all real.
+/// Panel rows that a member works with: a dequantised chunk of a panel (or an opened one, which [`Product::chunk`] keeps as small), and
+/// the results of a panel that is not full.
 const AREA: usize = float::CHUNK + PASS;
+
+/// How far ahead a single tile asks for weights, in bytes: +10 % for bytes, +10 to +20 % for nibbles, with two threads.
+const AHEAD: usize = 1024;
 
 /// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
 ///
@@ -44,7 +49,7 @@ pub fn linears(
         assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
         assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
     }
-    let plan = Plan::new(team, rows, weights, outs, scratch);
+    let plan = Plan::new(team, isa, rows, weights, outs, scratch);
     let scratch = &*scratch;
     team.run(&|member| {
         // SAFETY: each member has its own part of both.
@@ -62,7 +67,8 @@ pub fn linears(
             member.barrier();
         }
         for (weight, job) in weights.iter().zip(&scratch.jobs) {
-            let product = Product { isa, weight, input: &scratch.inputs[job.input], out: job.out, copy: plan.copy(member) };
+            let product =
+                Product { isa, weight, input: &scratch.inputs[job.input], out: job.out, copy: plan.copy(member) };
             // SAFETY: the panels are this member's; all inputs were filled before the barrier, or by this member.
             unsafe { product.run(plan.share(member, weight, job), area) };
         }
@@ -80,7 +86,14 @@ struct Plan {
 
 impl Plan {
     /// Makes room for everything, and notes for each weight which input it takes.
-    fn new(team: &Team, rows: usize, weights: &[&PackedMatrix], outs: &mut [&mut [f32]], scratch: &mut Scratch) -> Self {
+    fn new(
+        team: &Team,
+        isa: Isa,
+        rows: usize,
+        weights: &[&PackedMatrix],
+        outs: &mut [&mut [f32]],
+        scratch: &mut Scratch,
+    ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
         let mut plan = Plan { rows, cost: 0, wide: 0 };
         let mut inputs = 0;
@@ -94,6 +107,9 @@ impl Plan {
                     scratch.inputs.push(Prepared::default());
                 }
                 scratch.inputs[input].reserve(weight, rows, copies);
+            }
+            if scratch.inputs[input].opened_for(isa, weight) == Some(Opened::Words) {
+                scratch.inputs[input].reserve_words();
             }
             scratch.jobs.push(Job { out: out.as_mut_ptr(), input, before: plan.cost });
             plan.cost += weight.panels() * plan.panel_cost(weight);
@@ -114,7 +130,9 @@ impl Plan {
     /// The panels of `weight` that begin in this member's part of the whole cost.
     fn share(&self, member: &Member<'_>, weight: &PackedMatrix, job: &Job) -> Range<usize> {
         let each = self.panel_cost(weight).max(1);
-        let bound = |id: usize| (self.cost * id / member.threads).saturating_sub(job.before).div_ceil(each).min(weight.panels());
+        let bound = |id: usize| {
+            (self.cost * id / member.threads).saturating_sub(job.before).div_ceil(each).min(weight.panels())
+        };
         bound(member.id)..bound(member.id + 1)
     }
 
@@ -145,7 +163,17 @@ struct Piece {
 #[derive(Clone, Copy)]
 enum Taken<'a> {
     Floats(Weights<'a>),
-    Cells(Cell, &'a [u8]),
+    Cells(Cells<'a>),
+}
+
+impl Taken<'_> {
+    /// The same for further tiles, which ask for nothing ahead.
+    fn near(self) -> Self {
+        match self {
+            Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
+            Taken::Cells(cells) => Taken::Cells(Cells { ahead: 0, ..cells }),
+        }
+    }
 }
 
 impl Product<'_> {
@@ -165,7 +193,7 @@ impl Product<'_> {
                     let count = if panel + 4 <= quads { 4 } else { 1 };
                     let piece = Piece { panel, count, start, len: chunk.min(k - start) };
                     // SAFETY: the instructions by the caller's duties.
-                    let taken = unsafe { self.take(&piece, opened) };
+                    let mut taken = unsafe { self.take(&piece, opened) };
                     for rows in pass.clone().map(|tile| tiles.rows(tile)) {
                         // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
                         unsafe {
@@ -176,6 +204,7 @@ impl Product<'_> {
                             };
                             self.multiply(&piece, taken, &rows, out);
                         }
+                        taken = taken.near();
                     }
                     panel += count;
                 }
@@ -214,18 +243,30 @@ impl Product<'_> {
         let panel_bytes = self.weight.panel_bytes();
         let panels = &self.weight.data()[piece.panel * panel_bytes..][..piece.count * panel_bytes];
         let cells = |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.len / CELL * cell.bytes()];
+        // The first tile of several asks for the next panel; the others meet this one in the cache.
+        let ahead = if self.input.tiles().count() == 1 { AHEAD } else { panel_bytes };
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
                 let bytes = &panels[piece.start * PANEL * element.bytes()..];
-                Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count })
+                Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead })
             }
-            (Layout::Cells(cell), Activations::Int8) => Taken::Cells(cell, cells(cell)),
+            (Layout::Cells(cell), Activations::Int8) => {
+                let packed = cells(cell);
+                if self.input.opened_for(self.isa, self.weight).is_none() {
+                    return Taken::Cells(Cells { cell, bytes: packed, opened: false, ahead });
+                }
+                // SAFETY: by the caller's duties.
+                let bytes = unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) };
+                // Seen from the opened cells, the next panel's packed ones lie this far ahead.
+                let ahead = packed.as_ptr().addr().wrapping_add(ahead).wrapping_sub(bytes.as_ptr().addr());
+                Taken::Cells(Cells { cell, bytes, opened: true, ahead })
+            }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];
                 // SAFETY: by the caller's duties.
                 unsafe { dequantise(self.isa, cell, cells(cell), bytemuck::cast_slice_mut(values)) };
                 let bytes = bytemuck::cast_slice(values);
-                Taken::Floats(Weights { bytes, element: Element::F32, panel_bytes: bytes.len(), panels: 1 })
+                Taken::Floats(Weights { bytes, element: Element::F32, panel_bytes: bytes.len(), panels: 1, ahead: 0 })
             }
         }
     }
@@ -241,10 +282,10 @@ impl Product<'_> {
                     let x = &self.input.floats(self.copy, rows)[piece.start * rows.len()..][..piece.len * rows.len()];
                     float::multiply(self.isa, weights, x, rows.len(), out, first);
                 }
-                Taken::Cells(cell, cells) => {
+                Taken::Cells(cells) => {
                     let tile = self.input.quantised(self.copy, rows);
                     let part = tile.part(piece.start / CELL, piece.len / CELL);
-                    int8::multiply(self.isa, cell, cells, part, out, first);
+                    int8::multiply(self.isa, cells, part, out, first);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What products keep between calls, so that a warm one allocates nothing: prepared inputs and each member's work area.
 
-use super::matrix::PackedMatrix;
+use super::int8::Opened;
+use super::matrix::{Layout, PackedMatrix};
 use super::quantise::{Quantised, QuantisedMut};
 use super::tile::Tiles;
 use super::{Activations, PANEL, cell, float, int8};
@@ -16,7 +17,7 @@ pub struct Scratch {
     /// The prepared inputs of the running call; those behind `used` are left from earlier calls.
     pub(super) inputs: Vec<Prepared>,
     pub(super) jobs: Vec<Job>,
-    /// Each member's work area: a dequantised chunk of a panel, and the results of a panel that is not all real.
+    /// Each member's work area: a dequantised chunk of a panel, and the results of a panel that is not full.
     pub(super) areas: Buffer<PanelRow>,
     /// Each member's widened row.
     pub(super) wide: Buffer<f32>,
@@ -71,6 +72,9 @@ pub(super) struct Prepared {
     scales: Buffer<f32>,
     sums: Buffer<i32>,
     half_sums: Buffer<i32>,
+    /// Whether the integers are kept in 16 bits too.
+    has_words: bool,
+    words: Buffer<i16>,
 }
 
 /// Whether one prepared input serves both.
@@ -82,6 +86,7 @@ impl Prepared {
     /// Makes room for `rows` rows of `weight`'s input.
     pub(super) fn reserve(&mut self, weight: &PackedMatrix, rows: usize, copies: usize) {
         (self.kind, self.cols, self.rows, self.copies) = (weight.activations(), weight.cols(), rows, copies);
+        self.has_words = false;
         let values = copies * rows * self.cols;
         match self.kind {
             Activations::F32 => self.floats.reserve(values),
@@ -91,6 +96,20 @@ impl Prepared {
                 self.sums.reserve(values / cell::CELL);
                 self.half_sums.reserve(values / cell::CELL * 2);
             }
+        }
+    }
+
+    /// Keeps the integers in 16 bits too.
+    pub(super) fn reserve_words(&mut self) {
+        self.has_words = true;
+        self.words.reserve(self.copies * self.rows * self.cols);
+    }
+
+    /// How the cells of `weight` are opened for these rows.
+    pub(super) fn opened_for(&self, isa: Isa, weight: &PackedMatrix) -> Option<Opened> {
+        match weight.layout() {
+            Layout::Cells(cell) if self.kind == Activations::Int8 => int8::opened_for(isa, cell, self.tiles().count()),
+            _ => None,
         }
     }
 
@@ -113,7 +132,14 @@ impl Prepared {
     /// # Safety
     /// Every member calls it once between two meetings, on an input that is reserved for it; `wide` is the member's own; the CPU has
     /// the instructions of `isa`.
-    pub(super) unsafe fn fill(&self, member: &Member<'_>, isa: Isa, x: &[f32], spans: Option<&[InputSpan]>, wide: &mut [f32]) {
+    pub(super) unsafe fn fill(
+        &self,
+        member: &Member<'_>,
+        isa: Isa,
+        x: &[f32],
+        spans: Option<&[InputSpan]>,
+        wide: &mut [f32],
+    ) {
         let (tiles, width) = (self.tiles(), x.len() / self.rows);
         let own = self.copies > 1;
         let (copy, mine) = if own { (member.id, 0..tiles.count()) } else { (0, member.share(tiles.count())) };
@@ -127,6 +153,12 @@ impl Prepared {
                 }
                 // SAFETY: the member's own tile; the instructions by the caller's duties.
                 unsafe { self.lay(isa, copy, &rows, i, input) };
+            }
+            if self.has_words {
+                let values = self.values(copy, &rows);
+                // SAFETY: the member's own tile.
+                let (words, quants) = unsafe { (self.words.write(values.clone()), self.quants.read(values)) };
+                words.iter_mut().zip(quants).for_each(|(word, &quant)| *word = i16::from(quant));
             }
         }
     }
@@ -184,6 +216,7 @@ impl Prepared {
                 half_sums: self.half_sums.read(blocks.start * 2..blocks.end * 2),
                 sums: self.sums.read(blocks.clone()),
                 scales: self.scales.read(blocks),
+                words: self.words.read(if self.has_words { values.clone() } else { 0..0 }),
                 quants: self.quants.read(values),
             }
         }
@@ -229,5 +262,22 @@ impl<T: Copy + Default> Buffer<T> {
         let cells = &self.0[range];
         // SAFETY: the elements lie in a row, and nobody writes them, by the caller's duties.
         unsafe { std::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
+    }
+}
+
+#[cfg(test)]
+impl Scratch {
+    /// Where the memory lies and how large it is: the same before and after a call that allocates nothing.
+    pub(super) fn memory(&self) -> Vec<(usize, usize)> {
+        fn of<T>(buffer: &Buffer<T>) -> (usize, usize) {
+            (buffer.0.as_ptr().addr(), buffer.0.capacity())
+        }
+        let lists =
+            [(self.inputs.as_ptr().addr(), self.inputs.capacity()), (self.jobs.as_ptr().addr(), self.jobs.capacity())];
+        let inputs = self
+            .inputs
+            .iter()
+            .flat_map(|i| [of(&i.floats), of(&i.quants), of(&i.scales), of(&i.sums), of(&i.half_sums), of(&i.words)]);
+        lists.into_iter().chain([of(&self.areas), of(&self.wide)]).chain(inputs).collect()
     }
 }

@@ -250,6 +250,27 @@ fn products_of_one_input_share_it_and_keep_their_own_bits() {
 }
 
 #[test]
+fn warm_scratch_stays_where_it_is() {
+    let (mut random, team, mut scratch) = (Random(9), Team::new(3), Scratch::new());
+    let formats = [Format::Blocks(BlockFormat::Q8_0), Format::F16, Format::Blocks(BlockFormat::Q4_1)];
+    let matrices = formats
+        .map(|format| PackedMatrix::pack(&random.weight(format, 50, 512), Activations::Int8, Isa::detect(), &team));
+    let mut run = |rows: usize, matrices: &[&PackedMatrix]| {
+        let x = random.rows(rows, 512);
+        let mut outs = vec![vec![0.0; rows * 50]; matrices.len()];
+        let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+        linears(&team, Isa::detect(), &x, rows, matrices, &mut slices, &mut scratch);
+        scratch.memory()
+    };
+    let all: Vec<_> = matrices.iter().collect();
+    run(40, &all);
+    let warm = run(40, &all[1..]);
+    for (rows, first) in [(1, 0), (7, 0), (40, 0), (1, 1), (33, 0)] {
+        assert_eq!(run(rows, &all[first..]), warm, "{rows} rows");
+    }
+}
+
+#[test]
 fn products_agree_with_ndarray_in_double_precision() {
     for (i, format) in formats().enumerate() {
         let mut random = Random(100 + i as u64);
@@ -258,7 +279,8 @@ fn products_agree_with_ndarray_in_double_precision() {
         let x: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
         let (a, b) = (wide(&x), wide(&weight.to_f32()));
-        let (a, b) = (ArrayView2::from_shape((rows, cols), &a).unwrap(), ArrayView2::from_shape((n, cols), &b).unwrap());
+        let (a, b) =
+            (ArrayView2::from_shape((rows, cols), &a).unwrap(), ArrayView2::from_shape((n, cols), &b).unwrap());
         let expected = a.dot(&b.t());
         let largest = expected.iter().fold(0f64, |max, v| max.max(v.abs()));
         // Eight bits of activations cost about a hundredth of the largest value, f32 sums a millionth.
@@ -300,7 +322,11 @@ fn a_weight_cut_within_blocks_sums_to_the_whole() {
                 sum.iter_mut().zip(out).for_each(|(sum, out)| *sum += out);
             }
             for (sum, whole) in sum.iter().zip(&whole) {
-                assert!((sum - whole).abs() < 1e-4 * whole.abs().max(1.0), "{format}, {} ranks: {sum} against {whole}", layout.ranks());
+                assert!(
+                    (sum - whole).abs() < 1e-4 * whole.abs().max(1.0),
+                    "{format}, {} ranks: {sum} against {whole}",
+                    layout.ranks()
+                );
             }
         }
     }
@@ -330,7 +356,8 @@ fn a_row_that_is_not_finite_gives_nan_and_spares_its_neighbours() {
         let mut x = clean.clone();
         x[2 * cols + 77] = bad;
         for isa in Isa::available() {
-            let (spoilt, clean) = (multiply(&team, isa, &x, rows, &matrix), multiply(&team, isa, &clean, rows, &matrix));
+            let (spoilt, clean) =
+                (multiply(&team, isa, &x, rows, &matrix), multiply(&team, isa, &clean, rows, &matrix));
             for row in 0..rows {
                 let range = row * n..(row + 1) * n;
                 if row == 2 {

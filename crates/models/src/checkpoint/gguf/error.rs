@@ -115,6 +115,16 @@ pub enum GgufError {
         /// The key.
         key: String,
     },
+    /// More strings than any vocabulary has.
+    #[error("key `{key}` has {found} strings, allowed are at most {limit}")]
+    Strings {
+        /// The key.
+        key: String,
+        /// How many there are.
+        found: u64,
+        /// How many are allowed.
+        limit: u64,
+    },
     /// A bool that is neither 0 nor 1.
     #[error("key `{key}` is a bool of value {found}, allowed are 0 and 1")]
     Bool {
@@ -226,7 +236,9 @@ pub enum GgufError {
         percent: u64,
     },
     /// Tensors that overlap, leave holes or are out of order.
-    #[error("tensor `{tensor}` has offset {found}, expected {expected}: tensors must follow one another without gap or overlap")]
+    #[error(
+        "tensor `{tensor}` has offset {found}, expected {expected}: tensors must follow one another without gap or overlap"
+    )]
     Packing {
         /// The tensor.
         tensor: String,

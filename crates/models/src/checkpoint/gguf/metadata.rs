@@ -4,6 +4,7 @@
 use super::GgufError;
 use super::reader::Reader;
 use nxd_ops::SharedBytes;
+use serde_json::{Number, Value as Json};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -11,6 +12,10 @@ const MAX_KEYS: u64 = 65_536;
 const MAX_KEY_BYTES: u64 = 65_536;
 /// Strings and arrays in all. Vocabularies of 262,144 tokens take about 16 MB.
 const MAX_TABLE_BYTES: u64 = 64 << 20;
+/// Strings of one array: tokens or merges.
+const MAX_STRINGS: u64 = 1 << 21;
+/// Elements of the longest array that is given as JSON: hyper-parameters have one a layer.
+const MAX_JSON_ARRAY: usize = 4096;
 
 /// The type of a metadata value, with its number in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +141,25 @@ impl Value {
             _ => return None,
         })
     }
+
+    /// The value as JSON.
+    ///
+    /// What JSON cannot hold (NaN, infinities) and long arrays become a string that describes them, so that whoever expects a number
+    /// or a list sees that the key is there and what is wrong with it.
+    pub fn to_json(&self) -> Json {
+        let described = || Json::String(self.to_string());
+        let float = |v: f64| Number::from_f64(v).map_or_else(described, Json::Number);
+        match self {
+            Value::Bool(v) => Json::Bool(*v),
+            Value::String(v) => Json::String(v.clone()),
+            Value::F32(v) => float((*v).into()),
+            Value::F64(v) => float(*v),
+            Value::Array(v) if v.len <= MAX_JSON_ARRAY => v.values().map(|value| value.to_json()).collect(),
+            Value::Array(_) => described(),
+            Value::U64(v) => Json::from(*v),
+            _ => self.integer().and_then(|v| i64::try_from(v).ok()).map_or_else(described, Json::from),
+        }
+    }
 }
 
 /// Type and value, strings cut short: for messages and listings.
@@ -146,7 +170,9 @@ impl fmt::Display for Value {
             Value::Bool(v) => write!(f, "{kind} {v}"),
             Value::F32(v) => write!(f, "{kind} {v}"),
             Value::F64(v) => write!(f, "{kind} {v}"),
-            Value::String(v) if v.chars().count() > 60 => write!(f, "{kind} `{}…`", v.chars().take(60).collect::<String>()),
+            Value::String(v) if v.chars().count() > 60 => {
+                write!(f, "{kind} `{}…`", v.chars().take(60).collect::<String>())
+            }
             Value::String(v) => write!(f, "{kind} `{v}`"),
             Value::Array(v) => write!(f, "array of {} {}", v.len, v.element.name()),
             _ => write!(f, "{kind} {}", self.integer().unwrap_or_default()),
@@ -362,12 +388,9 @@ impl Metadata {
         let Some(value) = self.get(key) else { return Ok(None) };
         match convert(value) {
             Some(converted) => Ok(Some(converted)),
-            None => Err(MetadataError {
-                file: self.file.clone(),
-                key: key.to_owned(),
-                found: value.to_string(),
-                expected,
-            }),
+            None => {
+                Err(MetadataError { file: self.file.clone(), key: key.to_owned(), found: value.to_string(), expected })
+            }
         }
     }
 
@@ -402,6 +425,9 @@ fn read_value(reader: &mut Reader<'_>, bytes: &SharedBytes, key: &str) -> Result
     reader.check_length(count, least, MAX_TABLE_BYTES, format_args!("key `{key}`: array"))?;
     let start = reader.at();
     match element {
+        Kind::String if count > MAX_STRINGS => {
+            return Err(GgufError::Strings { key: key.to_owned(), found: count, limit: MAX_STRINGS });
+        }
         Kind::String => {
             for index in 0..count {
                 reader.string(MAX_TABLE_BYTES, format_args!("key `{key}`: string at index {index}"))?;

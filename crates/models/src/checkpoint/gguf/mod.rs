@@ -30,11 +30,11 @@ const MAX_NAME_BYTES: u64 = 255;
 const MAX_ALIGNMENT: u32 = 65_536;
 const DEFAULT_ALIGNMENT: u32 = 32;
 
-/// What one GGUF file holds.
-#[derive(Debug)]
-pub(super) struct Gguf {
-    pub(super) metadata: Metadata,
-    pub(super) tensors: Vec<TensorInfo>,
+/// What a GGUF checkpoint says beside its tensors. That of a split one is in its first part.
+#[derive(Clone, Debug)]
+pub struct Gguf {
+    version: u32,
+    metadata: Metadata,
 }
 
 /// An entry of the tensor table.
@@ -48,10 +48,20 @@ struct Entry {
 }
 
 impl Gguf {
+    /// The version of the file format, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The key-value table.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
     /// Reads header, metadata and tensor table of a file named `file`, which is number `number` of its checkpoint.
-    pub(super) fn parse(bytes: &SharedBytes, file: &str, number: usize) -> Result<Gguf, GgufError> {
+    fn parse(bytes: &SharedBytes, file: &str, number: usize) -> Result<(Gguf, Vec<TensorInfo>), GgufError> {
         let mut reader = Reader::new(bytes);
-        read_version(&mut reader)?;
+        let version = read_version(&mut reader)?;
         // The smallest entry: an empty name, n_dims, one dimension, type and offset.
         let num_tensors = reader.count("tensor", 32, MAX_TENSORS)?;
         let num_keys = Metadata::count(&mut reader)?;
@@ -65,11 +75,11 @@ impl Gguf {
         if trailing > 0 {
             tracing::warn!("{file}: {trailing} bytes behind the last tensor are ignored");
         }
-        Ok(Gguf { metadata, tensors })
+        Ok((Gguf { version, metadata }, tensors))
     }
 }
 
-fn read_version(reader: &mut Reader<'_>) -> Result<(), GgufError> {
+fn read_version(reader: &mut Reader<'_>) -> Result<u32, GgufError> {
     if reader.left() == 0 {
         return Err(GgufError::Empty);
     }
@@ -83,7 +93,7 @@ fn read_version(reader: &mut Reader<'_>) -> Result<(), GgufError> {
     }
     let found = reader.u32(format_args!("the version"))?;
     let reason = match found {
-        2 | 3 => return Ok(()),
+        2 | 3 => return Ok(found),
         0 => "there is no such version",
         1 => "GGUF v1 is no longer supported, convert the model again",
         _ if (1..=255).contains(&found.swap_bytes()) => "byte-swapped: big-endian GGUF is not supported",
@@ -160,11 +170,8 @@ fn lay_out(
     let mut tensors = Vec::with_capacity(entries.len());
     for (entry, &(start, end)) in entries.iter().zip(&ranges) {
         if end > file_bytes as u64 {
-            let percent = u128::from(file_end)
-                .checked_div(100)
-                .and_then(|hundredth| (file_bytes as u128).checked_div(hundredth.max(1)))
-                .unwrap_or(0);
-            let percent = u64::try_from(percent).unwrap_or(0).min(99);
+            let percent = (file_bytes as u128).saturating_mul(100).checked_div(file_end.into());
+            let percent = percent.and_then(|percent| u64::try_from(percent).ok()).unwrap_or(0);
             return Err(GgufError::PastEnd { tensor: entry.name.clone(), start, end, file_bytes, percent });
         }
         if start != expected {

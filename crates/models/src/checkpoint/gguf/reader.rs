@@ -60,14 +60,18 @@ impl<'b> Reader<'b> {
         self.check_length(len, len, limit, what)?;
         let start = self.at;
         let bytes = self.take(len, what)?;
-        std::str::from_utf8(bytes).map_err(|e| GgufError::Utf8 {
-            what: what.to_string(),
-            offset: start.saturating_add(e.valid_up_to()),
-        })
+        std::str::from_utf8(bytes)
+            .map_err(|e| GgufError::Utf8 { what: what.to_string(), offset: start.saturating_add(e.valid_up_to()) })
     }
 
     /// Fails when `found` things of `bytes` bytes in all are more than what is left, or than `limit` bytes.
-    pub(super) fn check_length(&self, found: u64, bytes: u64, limit: u64, what: Arguments<'_>) -> Result<(), GgufError> {
+    pub(super) fn check_length(
+        &self,
+        found: u64,
+        bytes: u64,
+        limit: u64,
+        what: Arguments<'_>,
+    ) -> Result<(), GgufError> {
         if bytes > self.left() {
             return Err(GgufError::Length { what: what.to_string(), found, left: self.left() });
         }

@@ -50,7 +50,9 @@ pub enum SplitError {
         first: String,
     },
     /// The parts together hold too few or too many tensors.
-    #[error("the {count} parts hold {found} tensors, `split.tensors.count` is {expected}; is one of them a part of another model?")]
+    #[error(
+        "the {count} parts hold {found} tensors, `split.tensors.count` is {expected}; is one of them a part of another model?"
+    )]
     Tensors {
         /// Number of parts.
         count: u64,
@@ -64,16 +66,16 @@ pub enum SplitError {
 /// The opened files of a GGUF checkpoint.
 pub(in crate::checkpoint) struct Opened {
     pub(in crate::checkpoint) files: Vec<FileBytes>,
-    pub(in crate::checkpoint) metadata: Metadata,
+    pub(in crate::checkpoint) gguf: Gguf,
     pub(in crate::checkpoint) tensors: Vec<TensorInfo>,
 }
 
 /// Opens a GGUF file, and with any part of a split checkpoint all the others.
 pub(in crate::checkpoint) fn open(path: &Path, mode: LoadMode) -> Result<Opened, CheckpointError> {
-    let (file, gguf) = parse(path, mode, 0)?;
+    let (file, gguf, tensors) = parse(path, mode, 0)?;
     let count = gguf.metadata.u64(COUNT)?.unwrap_or(1);
     if count <= 1 {
-        return Ok(Opened { files: vec![file], metadata: gguf.metadata, tensors: gguf.tensors });
+        return Ok(Opened { files: vec![file], gguf, tensors });
     }
     let Some(paths) = siblings(path).filter(|paths| paths.len() as u64 == count) else {
         return Err(problem(path, SplitError::Name { count }));
@@ -92,26 +94,26 @@ fn open_parts(paths: &[PathBuf], mode: LoadMode) -> Result<Opened, CheckpointErr
             let missing = SplitError::Missing { part, count, path: path.display().to_string() };
             return Err(problem(paths.first().unwrap_or(path), missing));
         }
-        let (file, gguf) = parse(path, mode, number)?;
+        let (file, gguf, tensors) = parse(path, mode, number)?;
         expect(path, &gguf.metadata, COUNT, count)?;
         expect(path, &gguf.metadata, NUMBER, number as u64)?;
-        for tensor in &gguf.tensors {
+        for tensor in &tensors {
             let Some(first) = owners.insert(tensor.name.clone(), number) else { continue };
             let first = paths.get(first).map(|path| file_name(path)).unwrap_or_default();
             return Err(problem(path, SplitError::Duplicate { tensor: tensor.name.clone(), first }));
         }
         match &mut opened {
-            None => opened = Some(Opened { files: vec![file], metadata: gguf.metadata, tensors: gguf.tensors }),
+            None => opened = Some(Opened { files: vec![file], gguf, tensors }),
             Some(opened) => {
-                same_model(path, &opened.metadata, &gguf.metadata)?;
+                same_model(path, &opened.gguf.metadata, &gguf.metadata)?;
                 opened.files.push(file);
-                opened.tensors.extend(gguf.tensors);
+                opened.tensors.extend(tensors);
             }
         }
     }
     let opened = opened.expect("a split checkpoint has at least two parts");
     let found = opened.tensors.len() as u64;
-    match opened.metadata.u64(TENSORS)? {
+    match opened.gguf.metadata.u64(TENSORS)? {
         Some(expected) if expected != found => {
             let path = paths.first().expect("a split checkpoint has at least two parts");
             Err(problem(path, SplitError::Tensors { count, found, expected }))
@@ -141,11 +143,11 @@ fn expect(path: &Path, metadata: &Metadata, key: &'static str, expected: u64) ->
     Err(problem(path, SplitError::Key { key, found, expected: expected.to_string() }))
 }
 
-fn parse(path: &Path, mode: LoadMode, number: usize) -> Result<(FileBytes, Gguf), CheckpointError> {
+fn parse(path: &Path, mode: LoadMode, number: usize) -> Result<(FileBytes, Gguf, Vec<TensorInfo>), CheckpointError> {
     let file = FileBytes::open(path, mode)?;
     let name = file.name();
     match Gguf::parse(file.bytes(), &name, number) {
-        Ok(gguf) => Ok((file, gguf)),
+        Ok((gguf, tensors)) => Ok((file, gguf, tensors)),
         Err(problem) => Err(CheckpointError::Gguf { file: name, problem }),
     }
 }
@@ -177,8 +179,10 @@ mod tests {
     fn the_name_of_one_part_gives_all() {
         let all = siblings(Path::new("dir/m-of-x-00002-of-00003.gguf")).unwrap();
         assert_eq!(all.len(), 3);
-        assert_eq!(all[0], Path::new("dir/m-of-x-00001-of-00003.gguf"));
-        for other in ["m.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m-2-of-3.gguf", "m-00001-of-00003.bin"] {
+        assert_eq!(all.first().unwrap(), Path::new("dir/m-of-x-00001-of-00003.gguf"));
+        for other in
+            ["m.gguf", "m-00004-of-00003.gguf", "m-00000-of-00003.gguf", "m-2-of-3.gguf", "m-00001-of-00003.bin"]
+        {
             assert_eq!(siblings(Path::new(other)), None, "{other}");
         }
     }

@@ -23,7 +23,9 @@ pub enum SafetensorsError {
         file_bytes: usize,
     },
     /// The header would go beyond the end of the file.
-    #[error("header length {found} exceeds the {left} bytes that follow it; is this a safetensors file, completely downloaded?")]
+    #[error(
+        "header length {found} exceeds the {left} bytes that follow it; is this a safetensors file, completely downloaded?"
+    )]
     HeaderLength {
         /// The length.
         found: u64,
@@ -85,7 +87,9 @@ pub enum SafetensorsError {
         end: usize,
     },
     /// Tensors that overlap or leave a hole.
-    #[error("tensor `{tensor}`: data_offsets begin at {found}, expected {expected}: tensors must follow one another without gap or overlap")]
+    #[error(
+        "tensor `{tensor}`: data_offsets begin at {found}, expected {expected}: tensors must follow one another without gap or overlap"
+    )]
     Packing {
         /// The tensor.
         tensor: String,
@@ -128,7 +132,13 @@ pub(super) fn parse(bytes: &[u8], number: usize) -> Result<Vec<TensorInfo>, Safe
         let (begin, end) = entry.data_offsets;
         // Both were compared with the length of the file.
         let range = data_start.saturating_add(begin)..data_start.saturating_add(end);
-        tensors.push(TensorInfo { encoding: encoding(entry.dtype), shape: entry.shape.clone(), file: number, range, name });
+        tensors.push(TensorInfo {
+            encoding: encoding(entry.dtype),
+            shape: entry.shape.clone(),
+            file: number,
+            range,
+            name,
+        });
     }
     Ok(tensors)
 }
@@ -157,7 +167,7 @@ fn header_text(bytes: &[u8]) -> Result<(&str, usize), SafetensorsError> {
 fn explain(header: &str, data_start: usize, file_bytes: usize) -> Result<(), SafetensorsError> {
     let Header(mut entries) =
         serde_json::from_str(header).map_err(|e| SafetensorsError::Syntax { reason: e.to_string() })?;
-    entries.sort_by(|(_, a), (_, b)| a.data_offsets.cmp(&b.data_offsets));
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let mut expected = 0;
     for (tensor, HeaderEntry { dtype, shape, data_offsets: (begin, end) }) in entries {
         let Some(found) = end.checked_sub(begin) else {

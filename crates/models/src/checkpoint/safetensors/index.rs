@@ -186,7 +186,8 @@ impl<'de> Deserialize<'de> for TotalSize {
         let number = serde_json::Number::deserialize(deserializer)?;
         let text = number.to_string();
         let whole = text.strip_suffix(".0").unwrap_or(&text);
-        let size = whole.parse().map_err(|_| D::Error::custom(format_args!("`total_size` is {text}, expected bytes")))?;
+        let size =
+            whole.parse().map_err(|_| D::Error::custom(format_args!("`total_size` is {text}, expected bytes")))?;
         Ok(TotalSize(size))
     }
 }

@@ -9,9 +9,8 @@ use std::arch::x86_64::*;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn dequantise(cell: Cell, cells: &[u8], values: &mut [[f32; PANEL]]) {
     let (groups, min) = (cell.groups(), cell.has_min());
-    let units_bytes = if let Cell::Nibbles { .. } = cell { 4 * UNIT } else { 8 * UNIT };
     for (bytes, values) in cells.chunks_exact(cell.bytes()).zip(values.as_chunks_mut::<CELL>().0) {
-        let (units, factors) = bytes.split_at(units_bytes);
+        let (units, factors) = bytes.split_at(cell.quant_bytes());
         for (unit, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let group = unit * groups / 8;
             for h in 0..2 {

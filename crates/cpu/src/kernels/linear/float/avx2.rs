@@ -110,6 +110,9 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
         for x in x.as_chunks::<ROWS>().0 {
             let mut w = [[_mm256_setzero_ps(); 2]; PANELS];
             for (panel, w) in w.iter_mut().enumerate() {
+                if PANELS == 1 {
+                    _mm_prefetch(step.wrapping_add(weights.ahead).cast(), _MM_HINT_T0);
+                }
                 *w = L::load(step.add(panel * weights.panel_bytes));
             }
             for (x, acc) in x.iter().zip(&mut acc) {

@@ -82,6 +82,8 @@ pub(super) struct Weights<'a> {
     pub(super) panel_bytes: usize,
     /// How many panels to multiply: 1, or 4 where the tile has one row.
     pub(super) panels: usize,
+    /// How far ahead to ask memory for weights, in bytes.
+    pub(super) ahead: usize,
 }
 
 /// Adds to `out` a tile of rows, `[k][rows]`, times `weights`; the first chunk along K starts from zero.

@@ -1,15 +1,17 @@
 //! The definition: an exact integer sum for each group of weights that share a scale, then one FMA, and a second one for its minimum.
 
+use super::Cells;
 use crate::kernels::linear::PANEL;
-use crate::kernels::linear::cell::{CELL, Cell};
+use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::quantise::Quantised;
 use crate::kernels::linear::tile::Target;
 
 /// # Safety
 /// `out` has as many rows as the tile.
-pub(super) unsafe fn multiply(cell: Cell, cells: &[u8], tile: Quantised<'_>, out: Target, first: bool) {
+pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+    let cell = cells.cell;
     let (rows, per_group) = (tile.rows, CELL / cell.groups());
-    for (block, bytes) in cells.chunks_exact(cell.bytes()).enumerate() {
+    for (block, bytes) in cells.bytes.chunks_exact(cell.bytes()).enumerate() {
         let opened = cell.open(bytes);
         for row in 0..rows {
             // SAFETY: by the caller's duties; one row at a time.

@@ -24,6 +24,8 @@ pub(super) struct Quantised<'a> {
     pub(super) sums: &'a [i32],
     /// Sums of 16 integers, `[k/16][rows]`.
     pub(super) half_sums: &'a [i32],
+    /// The integers once more in 16 bits, for kernels that take opened cells; else empty.
+    pub(super) words: &'a [i16],
 }
 
 /// The same while it is written.
@@ -45,6 +47,7 @@ impl Quantised<'_> {
             scales: &self.scales[start..end],
             sums: &self.sums[start..end],
             half_sums: &self.half_sums[start * 2..end * 2],
+            words: if self.words.is_empty() { &[] } else { &self.words[start * CELL..end * CELL] },
         }
     }
 }

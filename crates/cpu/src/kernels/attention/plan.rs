@@ -1,0 +1,127 @@
+//! What a step's attention is cut into, and in which order members take it.
+
+use crate::kv::{Place, Shape};
+use std::cmp::Reverse;
+use std::ops::Range;
+
+/// Tokens of a partition. Partitions are anchored at position 0: softmax inside each, merged in order.
+pub(super) const PART: usize = 256;
+
+/// Query rows of a tile at most: K and V of a partition are read once for them.
+const QUERIES: usize = 16;
+/// Rows (queries times heads of a group) at which a tile has enough of them.
+const ROWS: usize = 64;
+
+/// Neighbouring queries of a request with all query heads of one KV head. Row `i` of a tile is query `i / group`, head `i % group`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    pub(super) request: usize,
+    pub(super) head: usize,
+    /// Row of the first query in the batch.
+    pub(super) row: usize,
+    pub(super) queries: usize,
+    /// Position of the first query.
+    pub(super) position: usize,
+    /// Query heads of a KV head.
+    pub(super) group: usize,
+    pub(super) window: Option<usize>,
+    /// Where partial results of its partitions lie, if other members may compute them.
+    pub(super) partials: Option<usize>,
+}
+
+impl Tile {
+    pub(super) fn rows(&self) -> usize {
+        self.queries * self.group
+    }
+
+    /// The positions that row `row` sees.
+    #[inline(always)]
+    fn visible(&self, row: usize) -> Range<usize> {
+        let end = self.position + row / self.group + 1;
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// The tokens of partition `part` that row `row` sees, counted from the partition's start.
+    #[inline(always)]
+    pub(super) fn span(&self, row: usize, part: usize) -> Range<usize> {
+        let (seen, start) = (self.visible(row), part * PART);
+        seen.start.saturating_sub(start).min(PART)..seen.end.saturating_sub(start).min(PART)
+    }
+
+    /// The first partition of which row `row` sees anything.
+    pub(super) fn first_part(&self, row: usize) -> usize {
+        self.visible(row).start / PART
+    }
+
+    /// The partitions that its rows see.
+    pub(super) fn parts(&self) -> Range<usize> {
+        let (start, end) = (self.visible(0).start, self.visible(self.rows() - 1).end);
+        start / PART..end.div_ceil(PART)
+    }
+
+    /// Tokens of `part` that some row sees.
+    fn tokens(&self, part: usize) -> usize {
+        self.span(self.rows() - 1, part).end - self.span(0, part).start
+    }
+}
+
+/// What one member computes at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub(super) tile: usize,
+    /// One partition, to be merged with the tile's others after all are done; `None` for all of them in order.
+    pub(super) part: Option<usize>,
+    cost: usize,
+}
+
+/// The units of one call, the longest first.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) tiles: Vec<Tile>,
+    pub(super) units: Vec<Unit>,
+    /// Rows of the largest tile.
+    pub(super) most_rows: usize,
+    /// Values of all partial results.
+    pub(super) partials: usize,
+    /// Pairs of a row and a token.
+    pub(super) cost: usize,
+}
+
+/// Values of the result of `rows` rows over one partition: weighted V, largest score, sum.
+pub(super) fn partial_len(rows: usize, padded: usize) -> usize {
+    rows * (padded + 2)
+}
+
+impl Plan {
+    /// Plans anew, in the memory of the last plan.
+    pub(super) fn make(&mut self, place: &Place<'_>, shape: &Shape, group: usize, window: Option<usize>, members: usize) {
+        self.tiles.clear();
+        self.units.clear();
+        (self.most_rows, self.partials, self.cost) = (0, 0, 0);
+        let most = (ROWS / group).clamp(1, QUERIES);
+        for request in 0..place.batch.num_requests() {
+            let rows = place.batch.rows(request);
+            for row in rows.clone().step_by(most) {
+                let (queries, position) = (most.min(rows.end - row), place.batch.positions[row] as usize);
+                let tile = Tile { request, head: 0, row, queries, position, group, window, partials: None };
+                self.most_rows = self.most_rows.max(tile.rows());
+                self.cost += shape.heads * tile.parts().map(|part| tile.rows() * tile.tokens(part)).sum::<usize>();
+                self.tiles.extend((0..shape.heads).map(|head| Tile { head, ..tile }));
+            }
+        }
+        for (index, tile) in self.tiles.iter_mut().enumerate() {
+            let (rows, parts) = (tile.rows(), tile.parts());
+            let cost = |part| rows * tile.tokens(part);
+            let whole: usize = parts.clone().map(cost).sum();
+            // A tile that alone could keep the others waiting is done by several members. Bits do not depend on it.
+            if members > 1 && parts.len() > 1 && whole * members * 4 > self.cost {
+                self.units.extend(parts.clone().map(|part| Unit { tile: index, part: Some(part), cost: cost(part) }));
+                tile.partials = Some(self.partials);
+                self.partials += parts.len() * partial_len(rows, shape.padded);
+            } else {
+                self.units.push(Unit { tile: index, part: None, cost: whole });
+            }
+        }
+        self.units.sort_unstable_by_key(|unit| Reverse(unit.cost));
+    }
+}

@@ -1,0 +1,344 @@
+//! Attention against double precision, and its bits under every way to cut, place and share the same rows.
+
+use super::{Attend, AttendScratch, attend};
+use crate::isa::Isa;
+use crate::kv::{KvCache, KvDtype, Place};
+use crate::team::Team;
+use half::{bf16, f16};
+use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec};
+use proptest::prelude::*;
+
+const DTYPES: [KvDtype; 3] = [KvDtype::F32, KvDtype::F16, KvDtype::BF16];
+
+/// What the bits may depend on.
+#[derive(Clone, Copy, Debug)]
+struct Model {
+    spec: KvSpec,
+    group: usize,
+    dtype: KvDtype,
+}
+
+/// What they may not depend on.
+#[derive(Clone, Debug)]
+struct Way {
+    isa: Isa,
+    threads: usize,
+    block_size: usize,
+    /// Steps, each the requests that have rows and how many.
+    steps: Vec<Vec<(usize, usize)>>,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Q,
+    K,
+    V,
+}
+
+/// A number that depends on request, position and place in the row alone.
+fn value(request: usize, position: usize, what: What, i: usize) -> f32 {
+    let mut x = (request as u64) << 48 ^ (position as u64) << 24 ^ (i as u64) << 4 ^ what as u64;
+    for _ in 0..3 {
+        x = (x ^ x >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    ((x >> 40) as f32 / (1 << 23) as f32 - 1.0) * if matches!(what, What::Q) { 4.0 } else { 1.0 }
+}
+
+fn row(request: usize, position: usize, what: What, len: usize) -> impl Iterator<Item = f32> {
+    (0..len).map(move |i| value(request, position, what, i))
+}
+
+/// A request's blocks: given out in a scattered order, given back behind the window.
+#[derive(Default)]
+struct Request {
+    done: usize,
+    first_block: usize,
+    blocks: Vec<u32>,
+}
+
+impl Model {
+    fn attend_spec(&self) -> AttendSpec {
+        AttendSpec { num_heads: self.spec.num_kv_heads * self.group, scale: 1.0 / (self.spec.head_dim as f32).sqrt() }
+    }
+
+    /// Length of a query row.
+    fn width(&self) -> usize {
+        self.spec.num_kv_heads * self.group * self.spec.head_dim
+    }
+
+    /// The outputs of every request, `[positions, H * D]`. Whatever was not written, or was given back, is NaN. `spoil` may change the
+    /// rows `(request, position, k, v)` before they are written.
+    fn run_spoiled(&self, way: &Way, spoil: &dyn Fn(usize, usize, &mut [f32], &mut [f32])) -> Vec<Vec<f32>> {
+        let Way { isa, threads, block_size, ref steps } = *way;
+        let requests = steps.iter().flatten().map(|&(r, _)| r + 1).max().unwrap_or(0);
+        let tokens: usize = steps.iter().flatten().map(|&(_, n)| n).sum();
+        let num_blocks = tokens / block_size + requests + 1;
+        let mut cache = KvCache::new(2, &self.spec, num_blocks, block_size, self.dtype).unwrap();
+        cache.memory.bytes_mut().fill(0xff);
+        let mut free: Vec<u32> = (0..num_blocks as u32).collect();
+        free.sort_unstable_by_key(|b| b.wrapping_mul(0x9e37_79b9));
+        let (team, mut scratch, spec) = (Team::new(threads), AttendScratch::default(), self.attend_spec());
+        let mut states: Vec<Request> = (0..requests).map(|_| Request::default()).collect();
+        let mut outputs = vec![Vec::new(); requests];
+        for step in steps {
+            let mut batch = Batch { query_starts: vec![0], ..Batch::default() };
+            let mut tables = GroupTables { starts: vec![0], ..GroupTables::default() };
+            let (mut q, mut k, mut v) = (Vec::new(), Vec::new(), Vec::new());
+            let kv_width = self.spec.num_kv_heads * self.spec.head_dim;
+            for &(r, n) in step {
+                let state = &mut states[r];
+                let oldest = self.spec.window.map_or(0, |w| (state.done + 1).saturating_sub(w));
+                while state.first_block < oldest / block_size && !state.blocks.is_empty() {
+                    let block = state.blocks.remove(0);
+                    state.first_block += 1;
+                    let bytes = cache.shape.block() * self.dtype.value_bytes();
+                    for layer in 0..2 {
+                        let start = cache.shape.block_at(layer, block as usize) * self.dtype.value_bytes();
+                        cache.memory.bytes_mut()[start..start + bytes].fill(0xff);
+                    }
+                    free.push(block);
+                }
+                while (state.first_block + state.blocks.len()) * block_size < state.done + n {
+                    state.blocks.push(free.remove(0));
+                }
+                for position in state.done..state.done + n {
+                    batch.token_ids.push(0);
+                    batch.positions.push(position as u32);
+                    q.extend(row(r, position, What::Q, self.width()));
+                    let at = k.len();
+                    k.extend(row(r, position, What::K, kv_width));
+                    v.extend(row(r, position, What::V, kv_width));
+                    spoil(r, position, &mut k[at..], &mut v[at..]);
+                }
+                state.done += n;
+                batch.query_starts.push(batch.token_ids.len() as u32);
+                batch.rope_lens.push(0);
+                tables.first_blocks.push(state.first_block as u32);
+                tables.blocks.extend(&state.blocks);
+                tables.starts.push(tables.blocks.len() as u32);
+            }
+            batch.groups.push(tables);
+            batch.validate(1, &[(self.spec, num_blocks)], block_size).unwrap();
+            let place = Place { layer: 1, batch: &batch, tables: &batch.groups[0] };
+            cache.write(&team, isa, &place, &k, &v);
+            let mut out = vec![f32::NAN; q.len()];
+            attend(&team, isa, &q, &Attend { cache: &cache, place, spec: &spec }, &mut out, &mut scratch);
+            for (i, &(r, _)) in step.iter().enumerate() {
+                let rows = batch.rows(i);
+                outputs[r].extend_from_slice(&out[rows.start * self.width()..rows.end * self.width()]);
+            }
+        }
+        outputs
+    }
+
+    fn run(&self, way: &Way) -> Vec<Vec<f32>> {
+        self.run_spoiled(way, &|_, _, _, _| {})
+    }
+
+    /// Request `r` alone, its `n` tokens in one step, on one thread.
+    fn alone(&self, isa: Isa, r: usize, n: usize) -> Vec<f32> {
+        let way = Way { isa, threads: 1, block_size: 16, steps: vec![vec![(r, n)]] };
+        self.run(&way).swap_remove(r)
+    }
+
+    fn stored(&self, x: f32) -> f64 {
+        match self.dtype {
+            KvDtype::F32 => f64::from(x),
+            KvDtype::F16 => f16::from_f32(x).to_f64(),
+            KvDtype::BF16 => bf16::from_f32(x).to_f64(),
+        }
+    }
+
+    /// Head `h` of the row at `position` of request `r` in double precision.
+    fn reference(&self, r: usize, position: usize, h: usize) -> Vec<f64> {
+        let (d, scale) = (self.spec.head_dim, f64::from(self.attend_spec().scale));
+        let first = self.spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let kv = |what, t, i| self.stored(value(r, t, what, h / self.group * d + i));
+        let scores: Vec<f64> = (first..=position)
+            .map(|t| (0..d).map(|i| f64::from(value(r, position, What::Q, h * d + i)) * kv(What::K, t, i)).sum::<f64>())
+            .map(|s| s * scale)
+            .collect();
+        let top = scores.iter().copied().fold(f64::MIN, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        (0..d).map(|i| (first..).zip(&weights).map(|(t, w)| w * kv(What::V, t, i)).sum::<f64>() / sum).collect()
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() && !a.is_nan())
+}
+
+fn model(heads: usize, group: usize, head_dim: usize, window: Option<usize>, dtype: KvDtype) -> Model {
+    Model { spec: KvSpec { num_kv_heads: heads, head_dim, window }, group, dtype }
+}
+
+#[test]
+fn outputs_are_near_double_precision() {
+    let mut worst = 0.0f64;
+    for (heads, group, dim, window) in [
+        (3, 3, 64, None),
+        (1, 1, 8, None),
+        (2, 2, 16, Some(1)),
+        (1, 8, 32, Some(100)),
+        (1, 5, 80, None),
+        (2, 1, 96, Some(300)),
+        (1, 4, 128, None),
+        (1, 2, 256, None),
+        (2, 3, 6, Some(7)),
+        (1, 7, 20, None),
+        (1, 1, 1, None),
+    ] {
+        for dtype in DTYPES {
+            let (model, n) = (model(heads, group, dim, window, dtype), 530);
+            let got = model.alone(Isa::detect(), 0, n);
+            for position in (0..n).step_by(53).chain([255, 256, n - 1]) {
+                for h in 0..heads * group {
+                    let got = &got[position * model.width() + h * dim..][..dim];
+                    for (got, expected) in got.iter().zip(model.reference(0, position, h)) {
+                        let error = (f64::from(*got) - expected).abs();
+                        worst = worst.max(error);
+                        assert!(error < 2e-5, "{model:?} position {position} head {h}: {got} {expected}");
+                    }
+                }
+            }
+        }
+    }
+    println!("largest difference from double precision: {worst:.1e}");
+}
+
+/// Dimensions in use, and some that fill no whole vector.
+fn dims() -> impl Strategy<Value = usize> {
+    prop::sample::select(vec![8, 16, 32, 64, 80, 96, 128, 256, 1, 6, 20, 33])
+}
+
+fn models() -> impl Strategy<Value = Model> {
+    let window = prop_oneof![Just(None), (1usize..300).prop_map(Some)];
+    (1usize..4, 1usize..10, dims(), window, prop::sample::select(DTYPES.to_vec()))
+        .prop_map(|(heads, group, dim, window, dtype)| model(heads, group, dim, window, dtype))
+}
+
+/// Cuts requests of the given lengths into chunks and mixes them into steps, from a list of random numbers.
+fn mix(lengths: &[usize], dice: &[usize]) -> Vec<Vec<(usize, usize)>> {
+    let (mut left, mut dice, mut steps) = (lengths.to_vec(), dice.iter().cycle(), Vec::new());
+    let mut roll = |n: usize| dice.next().unwrap() % n;
+    while left.iter().any(|&n| n > 0) {
+        let mut step = Vec::new();
+        for (r, left) in left.iter_mut().enumerate() {
+            if *left == 0 || roll(4) == 0 {
+                continue;
+            }
+            // One token, a few, or many.
+            let most = [1, 5, 40, 400][roll(4)];
+            let n = (roll(most) + 1).min(*left);
+            *left -= n;
+            step.push((r, n));
+        }
+        if roll(2) == 0 {
+            step.reverse();
+        }
+        if !step.is_empty() {
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+fn ways(max_tokens: usize) -> impl Strategy<Value = (Vec<usize>, Way)> {
+    let lengths = prop::collection::vec(1..max_tokens, 1..4);
+    let dice = prop::collection::vec(0usize..10_000, 97);
+    (lengths, dice, 1usize..5, prop::sample::select(vec![8usize, 16, 24, 32, 64])).prop_map(
+        |(lengths, dice, threads, block_size)| {
+            let steps = mix(&lengths, &dice);
+            (lengths, Way { isa: Isa::detect(), threads, block_size, steps })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_batch_chunking_block_size_and_team(model in models(), (lengths, way) in ways(600)) {
+        for (r, got) in model.run(&way).iter().enumerate() {
+            prop_assert!(same_bits(got, &model.alone(way.isa, r, lengths[r])), "request {r}");
+        }
+    }
+
+    #[test]
+    fn every_isa_has_the_bits_of_the_scalar_kernel(model in models(), (lengths, way) in ways(80), long in 0usize..2) {
+        // Some requests reach into a second partition.
+        let _ = lengths;
+        let mut way = way;
+        if long == 1 && model.spec.head_dim <= 64 && model.group < 4 {
+            way.steps.insert(0, vec![(0, 250)]);
+        }
+        let expected = model.run(&Way { isa: Isa::Scalar, ..way.clone() });
+        for isa in Isa::available() {
+            let got = model.run(&Way { isa, ..way.clone() });
+            prop_assert!(got.iter().zip(&expected).all(|(a, b)| same_bits(a, b)), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn a_long_decode_is_shared_by_partitions_and_keeps_its_bits() {
+    for window in [None, Some(400)] {
+        let model = model(2, 3, 64, window, KvDtype::F16);
+        let expected = model.alone(Isa::detect(), 0, 1300);
+        for threads in [1, 2, 3, 8] {
+            let steps = std::iter::once(vec![(0, 1290)]).chain((0..10).map(|_| vec![(0, 1)])).collect();
+            let got = model.run(&Way { isa: Isa::detect(), threads, block_size: 16, steps });
+            assert!(same_bits(&got[0], &expected), "{threads} threads, window {window:?}");
+        }
+    }
+}
+
+#[test]
+fn a_nan_stays_in_its_request_and_behind_its_position() {
+    for window in [None, Some(20)] {
+        for dtype in DTYPES {
+            let model = model(2, 2, 20, window, dtype);
+            let way = |steps| Way { isa: Isa::detect(), threads: 2, block_size: 8, steps };
+            let spoil = |r, position, k: &mut [f32], v: &mut [f32]| {
+                if r == 1 && position == 37 {
+                    k.fill(f32::NAN);
+                    v.fill(f32::INFINITY);
+                }
+            };
+            let mixed = way(vec![vec![(0, 30), (1, 60), (2, 9)], vec![(2, 20), (1, 1), (0, 1)]]);
+            let got = model.run_spoiled(&mixed, &spoil);
+            for (r, n) in [(0, 31), (2, 29)] {
+                assert!(same_bits(&got[r], &model.alone(Isa::detect(), r, n)), "request {r}");
+            }
+            let (before, behind) = got[1].split_at(37 * model.width());
+            assert!(same_bits(before, &model.alone(Isa::detect(), 1, 37)));
+            let seen = window.unwrap_or(usize::MAX).min(24);
+            let (seeing, past) = behind.split_at(seen * model.width());
+            assert!(seeing.iter().all(|x| x.is_nan()), "a visible NaN must show");
+            assert!(past.iter().all(|x| !x.is_nan()));
+            assert_eq!(past.is_empty(), window.is_none());
+        }
+    }
+}
+
+#[test]
+fn requests_without_rows_and_empty_batches_write_nothing() {
+    let model = model(1, 2, 8, None, KvDtype::F32);
+    let way = Way { isa: Isa::detect(), threads: 2, block_size: 8, steps: vec![vec![], vec![(0, 0), (1, 3)], vec![(1, 1), (0, 0)]] };
+    let got = model.run(&way);
+    assert!(got[0].is_empty() && same_bits(&got[1], &model.alone(Isa::detect(), 1, 4)));
+}
+
+#[test]
+fn zeroed_blocks_hold_zeros_in_every_layer_and_others_stay() {
+    let model = model(2, 1, 6, None, KvDtype::F16);
+    let mut cache = KvCache::new(3, &model.spec, 5, 16, model.dtype).unwrap();
+    cache.memory.bytes_mut().fill(1);
+    cache.zero(&[3, 1]);
+    let block_bytes = cache.shape.block() * 2;
+    for (i, block) in cache.memory().chunks(block_bytes).enumerate() {
+        let expected = u8::from(![1, 3].contains(&(i % 5)));
+        assert!(block.iter().all(|&b| b == expected), "block {} of layer {}", i % 5, i / 5);
+    }
+}

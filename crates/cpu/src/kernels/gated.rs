@@ -1,0 +1,164 @@
+//! Gated activations: `act(gate) * up`.
+
+use super::cut::cut;
+use super::exp::{normal_cdf, sigmoid};
+use super::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::isa::Isa;
+use crate::team::{Disjoint, Team};
+use nxd_ops::Gated;
+
+/// `gate = act(gate) * up`. A value's bits depend on the two values alone.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn gated(team: &Team, isa: Isa, activation: Gated, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up have the same shape");
+    let (n, gate) = (gate.len(), Disjoint::new(gate));
+    // An activation is some ten times the work of a sum.
+    cut(team, n, 2 * LANES, 8 * n, |part| {
+        // SAFETY: the parts of members do not overlap.
+        let gate = unsafe { gate.slice(part.clone()) };
+        dispatch(isa, Gate { activation, gate, up: &up[part] });
+    });
+}
+
+struct Gate<'a> {
+    activation: Gated,
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, zero: L) {
+        match self.activation {
+            Gated::Silu => each(zero, self.gate, self.up, silu::<L>),
+            Gated::Gelu => each(zero, self.gate, self.up, gelu::<L>),
+            Gated::GeluTanh => each(zero, self.gate, self.up, gelu_tanh::<L>),
+        }
+    }
+}
+
+#[inline(always)]
+fn each<L: Lanes>(zero: L, gate: &mut [f32], up: &[f32], act: impl Fn(L) -> L) {
+    let ((gate, last_gate), (up, last_up)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks::<LANES>());
+    for (gate, up) in gate.iter_mut().zip(up) {
+        (act(zero.load(gate)) * zero.load(up)).store(gate);
+    }
+    if !last_gate.is_empty() {
+        (act(zero.load_part(last_gate)) * zero.load_part(last_up)).store_part(last_gate);
+    }
+}
+
+#[inline(always)]
+fn silu<L: Lanes>(x: L) -> L {
+    x * sigmoid(x)
+}
+
+#[inline(always)]
+fn gelu<L: Lanes>(x: L) -> L {
+    x * normal_cdf(x)
+}
+
+/// `x (1 + tanh u) / 2` with `u = √(2/π) (x + 0.044715 x³)`; half of one plus tanh is the sigmoid of `2u`, without cancellation.
+#[inline(always)]
+fn gelu_tanh<L: Lanes>(x: L) -> L {
+    let factor = x.splat(2.0 * 0.797_884_6);
+    let cubic = (x * x).mul_add(x.splat(0.044_715), x.splat(1.0));
+    x * sigmoid(factor * x * cubic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Gated; 3] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh];
+
+    fn run(isa: Isa, threads: usize, activation: Gated, gate: &[f32], up: &[f32]) -> Vec<f32> {
+        let mut out = gate.to_vec();
+        gated(&Team::new(threads), isa, activation, &mut out, up);
+        out
+    }
+
+    /// `Φ(x)` in double precision: a Taylor series near zero, the continued fraction of the tail beyond.
+    fn normal_cdf_f64(x: f64) -> f64 {
+        let density = (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        if x.abs() < 3.0 {
+            let (mut term, mut sum) = (x, x);
+            for n in 1..80 {
+                term *= x * x / f64::from(2 * n + 1);
+                sum += term;
+            }
+            return 0.5 + density * sum;
+        }
+        let tail = density / (1..200).rev().fold(x.abs(), |f, k| x.abs() + f64::from(k) / f);
+        if x < 0.0 { tail } else { 1.0 - tail }
+    }
+
+    fn reference(activation: Gated, x: f64) -> f64 {
+        match activation {
+            Gated::Silu => x / (1.0 + (-x).exp()),
+            Gated::Gelu => x * normal_cdf_f64(x),
+            Gated::GeluTanh => {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                x / (1.0 + (-2.0 * u).exp())
+            }
+        }
+    }
+
+    #[test]
+    fn activations_are_near_double_precision() {
+        let x: Vec<f32> = (-40_000..=40_000).map(|i| i as f32 * 5e-4).collect();
+        let ones = vec![1.0; x.len()];
+        for activation in ALL {
+            let got = run(Isa::detect(), 1, activation, &x, &ones);
+            let (mut worst, mut relative) = (0.0f64, 0.0f64);
+            for (&x, &got) in x.iter().zip(&got) {
+                let expected = reference(activation, f64::from(x));
+                let error = (f64::from(got) - expected).abs();
+                worst = worst.max(error / f64::from(x).abs().max(0.1));
+                if expected.abs() > 1e-30 {
+                    relative = relative.max(error / expected.abs());
+                }
+            }
+            println!("{activation:?}: {worst:.1e} of x, {relative:.1e} of the value");
+            assert!(worst <= 2e-7, "{activation:?}: {worst:e}");
+            assert!(relative <= 1e-5, "{activation:?}: {relative:e} of the value");
+        }
+    }
+
+    #[test]
+    fn every_isa_length_and_team_has_the_bits_of_the_scalar_activation() {
+        let value = |i: usize| (i as f32 * 0.77).sin() * 30.0;
+        for activation in ALL {
+            for n in [0, 1, 7, 8, 9, 15, 16, 17, 40, 10_007] {
+                let (gate, up): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (value(i), value(i + 5))).unzip();
+                let alone: Vec<f32> =
+                    (0..n).flat_map(|i| run(Isa::Scalar, 1, activation, &gate[i..=i], &up[i..=i])).collect();
+                for isa in Isa::available() {
+                    for threads in [1, 3] {
+                        let got = run(isa, threads, activation, &gate, &up);
+                        assert!(got.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{activation:?} {isa} {n}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extremes_stay_what_they_are() {
+        for activation in ALL {
+            for isa in Isa::available() {
+                let x = [f32::MAX, 1e30, -1e30, f32::INFINITY, f32::NAN, 0.0];
+                let got = run(isa, 1, activation, &x, &[1.0; 6]);
+                assert_eq!(got[..2], [f32::MAX, 1e30], "{activation:?} {isa}");
+                assert_eq!(got[2].abs(), 0.0);
+                assert_eq!(got[3], f32::INFINITY);
+                assert!(got[4].is_nan());
+                assert_eq!(got[5], 0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Why a request is refused, or a step failed.
+
+use nxd_executor::ExecutorError;
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A prompt without tokens: there is nothing to continue.
+    #[error("the prompt has no tokens and the model has no token that starts a text; give a prompt of at least one token")]
+    EmptyPrompt,
+    /// A prompt that leaves no room for an answer.
+    #[error(
+        "the prompt has {found} tokens, the context holds {max_model_len} together with at least one generated token; shorten the prompt or raise --max-model-len"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        found: usize,
+        /// Tokens of the context.
+        max_model_len: usize,
+    },
+    /// A token that the model does not have.
+    #[error("token id {id} at index {index} of the prompt is outside the vocabulary of {vocab_size} tokens")]
+    TokenOutsideVocabulary {
+        /// The id.
+        id: u32,
+        /// Where it stands in the prompt.
+        index: usize,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A request for nothing.
+    #[error("max_tokens is 0; ask for at least one token")]
+    NoTokensAsked,
+    /// A sampling parameter outside its range.
+    #[error("sampling parameter `{name}` is {found}; {allowed} is allowed")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        found: f32,
+        /// Its range.
+        allowed: &'static str,
+    },
+    /// A request that the KV cache cannot hold even alone.
+    #[error(
+        "the request needs {needed} KV blocks for {tokens} tokens, the cache has {blocks}; ask for fewer tokens or raise --kv-cache-memory"
+    )]
+    NeverFits {
+        /// Tokens whose keys and values it would store.
+        tokens: usize,
+        /// Blocks that these take in the group that is short.
+        needed: usize,
+        /// Blocks that the group has.
+        blocks: usize,
+    },
+    /// The executor failed; every request of the engine is lost.
+    #[error("the step failed; all running requests have ended")]
+    Executor(#[source] ExecutorError),
+}

@@ -1,0 +1,71 @@
+//! Text from a request's tokens: detokenised as they come, ended by stop strings.
+
+use nxd_models::tokenizer::TextStream;
+
+/// The text of one completion. Tokens go in one at a time; text comes out as soon as it is sure to stay.
+///
+/// The text leaves out stop ids and everything from a stop string on. Where the text is cut depends on its characters alone, not on how
+/// they are spread over tokens: the stop string that is complete first ends it, of several the one that began first.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// `None` without a tokenizer: the text is empty.
+    stream: Option<TextStream>,
+    stop_ids: Vec<u32>,
+    stop_strings: Vec<String>,
+    /// Text that may turn out to be the start of a stop string.
+    held: String,
+    stopped: bool,
+}
+
+impl Generation {
+    /// An empty text. Empty stop strings are left out of account.
+    pub fn new(stream: Option<TextStream>, stop_ids: Vec<u32>, stop_strings: Vec<String>) -> Self {
+        let stop_strings = stop_strings.into_iter().filter(|s| !s.is_empty()).collect();
+        Generation { stream, stop_ids, stop_strings, held: String::new(), stopped: false }
+    }
+
+    /// Takes the next token; returns the text that is sure now.
+    pub fn push(&mut self, token: u32) -> String {
+        if self.stopped || self.stop_ids.contains(&token) {
+            return String::new();
+        }
+        let piece = self.stream.as_mut().map_or_else(String::new, |stream| stream.push(token));
+        self.take(&piece)
+    }
+
+    /// Whether the text has come to a stop string: its request can be aborted.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Ends the text; returns what was held back, the rest of a broken character included.
+    pub fn finish(&mut self) -> String {
+        let Some(stream) = self.stream.take() else { return String::new() };
+        if self.stopped {
+            return String::new();
+        }
+        let sure = self.take(&stream.finish());
+        sure + &std::mem::take(&mut self.held)
+    }
+
+    /// Adds `piece`, cuts at a stop string, and gives what cannot be part of one.
+    fn take(&mut self, piece: &str) -> String {
+        self.held.push_str(piece);
+        // What was held before contains no stop string, so a match has just become complete.
+        let matches = self.stop_strings.iter().filter_map(|s| self.held.find(s.as_str()).map(|at| (at + s.len(), at)));
+        if let Some((_, at)) = matches.min() {
+            self.stopped = true;
+            self.held.truncate(at);
+            return std::mem::take(&mut self.held);
+        }
+        let kept = self.stop_strings.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - kept);
+        std::mem::replace(&mut self.held, rest)
+    }
+}
+
+/// Bytes of the longest end of `text` that is a start of `stop`, all of it excluded.
+fn overlap(text: &str, stop: &str) -> usize {
+    let starts = stop.char_indices().map(|(at, _)| at).filter(|&at| at > 0 && at <= text.len());
+    starts.rev().find(|&len| text.as_bytes().ends_with(&stop.as_bytes()[..len])).unwrap_or(0)
+}

@@ -1,0 +1,137 @@
+//! How a model is loaded, and how text is generated.
+
+use nxd_engine::{EngineOptions, SamplingParams};
+use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions, memory};
+use nxd_models::LoadMode;
+
+/// How a model is loaded. What is `None` is derived from checkpoint and machine.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// CPU threads, shared out among the ranks; `None` for the cores that this process may use.
+    pub threads: Option<usize>,
+    /// Ranks that share every layer.
+    pub tensor_parallel_size: usize,
+    /// What meets quantised weights: blocks of 8-bit activations (fast), or f32.
+    pub activations: Activations,
+    /// How weights are read.
+    pub load_mode: LoadMode,
+    /// Longest prompt and completion together; `None` for the model's own limit, or what fits.
+    pub max_model_len: Option<usize>,
+    /// Type of stored keys and values; `None` for f16 with 8-bit activations and f32 with f32 activations.
+    pub kv_cache_dtype: Option<KvDtype>,
+    /// Most bytes of keys and values, all ranks together; `None` for half of the memory that is available.
+    pub kv_cache_memory_bytes: Option<usize>,
+    /// Tokens a KV block.
+    pub block_size: usize,
+    /// Most requests that share a step.
+    pub max_num_seqs: usize,
+    /// Most tokens a step; a longer prompt is computed in chunks.
+    pub max_num_batched_tokens: usize,
+}
+
+/// The KV cache where the system does not say how much memory there is.
+const UNKNOWN_MEMORY_KV_BYTES: usize = 1 << 30;
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        let EngineOptions { max_num_seqs, max_num_batched_tokens } = EngineOptions::default();
+        LoadOptions {
+            threads: None,
+            tensor_parallel_size: 1,
+            activations: Activations::default(),
+            load_mode: LoadMode::default(),
+            max_model_len: None,
+            kv_cache_dtype: None,
+            kv_cache_memory_bytes: None,
+            block_size: 16,
+            max_num_seqs,
+            max_num_batched_tokens,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// What the executor is told, with everything derived that is not given. Asks the system for its free memory.
+    pub fn executor_options(&self) -> ExecutorOptions {
+        let kv_dtype = match self.activations {
+            Activations::Int8 => KvDtype::F16,
+            Activations::F32 => KvDtype::F32,
+        };
+        let defaults = ExecutorOptions::default();
+        ExecutorOptions {
+            threads: self.threads.unwrap_or(defaults.threads).max(1),
+            tensor_parallel_size: self.tensor_parallel_size,
+            activations: self.activations,
+            kv: KvOptions {
+                block_size: self.block_size,
+                dtype: self.kv_cache_dtype.unwrap_or(kv_dtype),
+                budget_bytes: self.kv_cache_memory_bytes.unwrap_or_else(half_of_the_memory),
+                max_model_len: self.max_model_len,
+                max_num_seqs: self.max_num_seqs.max(1),
+                max_num_batched_tokens: self.max_num_batched_tokens.max(1),
+            },
+            ..defaults
+        }
+    }
+
+    /// What the engine is told.
+    pub fn engine_options(&self) -> EngineOptions {
+        EngineOptions { max_num_seqs: self.max_num_seqs, max_num_batched_tokens: self.max_num_batched_tokens }
+    }
+}
+
+/// Half of what can be had without swapping: the rest is for weights, work space and everybody else.
+fn half_of_the_memory() -> usize {
+    let half = memory::look().available_bytes.map(|bytes| bytes / 2);
+    half.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(UNKNOWN_MEMORY_KV_BYTES)
+}
+
+/// How text is generated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateOptions {
+    /// How tokens are drawn; by default the most likely one is taken.
+    pub sampling: SamplingParams,
+    /// Most tokens to generate; `None` for as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the completion and are left out of it.
+    pub stop: Vec<String>,
+    /// Whether to go on after the model's end-of-text token.
+    pub ignore_eos: bool,
+    /// How many of the most likely tokens to report with each generated one; `None` for no log-probabilities.
+    pub logprobs: Option<u32>,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        GenerateOptions {
+            sampling: SamplingParams::default(),
+            max_tokens: Some(256),
+            stop: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_type_follows_the_activations_unless_given() {
+        let dtype = |options: LoadOptions| options.executor_options().kv.dtype;
+        let with = |activations| LoadOptions { activations, ..LoadOptions::default() };
+        assert_eq!(dtype(with(Activations::Int8)), KvDtype::F16);
+        assert_eq!(dtype(with(Activations::F32)), KvDtype::F32);
+        assert_eq!(dtype(LoadOptions { kv_cache_dtype: Some(KvDtype::Bf16), ..with(Activations::F32) }), KvDtype::Bf16);
+    }
+
+    #[test]
+    fn the_cache_gets_memory_that_the_machine_has() {
+        let budget = LoadOptions::default().executor_options().kv.budget_bytes;
+        let total = memory::look().total_bytes.unwrap_or(u64::MAX);
+        assert!(budget > 0 && (budget as u64) <= total, "{budget} of {total}");
+        let given = LoadOptions { kv_cache_memory_bytes: Some(4096), ..LoadOptions::default() };
+        assert_eq!(given.executor_options().kv.budget_bytes, 4096);
+    }
+}
