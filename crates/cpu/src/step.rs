@@ -162,6 +162,7 @@ impl Ops for CpuStep<'_> {
         for (&row, out) in wanted.iter().zip(out.values().chunks_exact_mut(cols)) {
             out.copy_from_slice(&values[row as usize * cols..][..cols]);
         }
+        drop(values); // the arena takes the result only while nobody reads from it
         out.finish()
     }
 

@@ -69,3 +69,70 @@ fn overlap(text: &str, stop: &str) -> usize {
     let starts = stop.char_indices().map(|(at, _)| at).filter(|&at| at > 0 && at <= text.len());
     starts.rev().find(|&len| text.as_bytes().ends_with(&stop.as_bytes()[..len])).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds whole pieces, as a tokenizer would give them.
+    fn run(pieces: &[&str], stops: &[&str]) -> (Vec<String>, bool) {
+        let mut text = Generation::new(None, Vec::new(), stops.iter().map(|s| (*s).to_owned()).collect());
+        let mut out: Vec<String> = Vec::new();
+        for piece in pieces {
+            if text.stopped() {
+                break;
+            }
+            out.push(text.take(piece));
+        }
+        if !text.stopped() {
+            out.push(std::mem::take(&mut text.held));
+        }
+        (out, text.stopped)
+    }
+
+    #[test]
+    fn text_that_may_begin_a_stop_string_is_held_back() {
+        let (out, stopped) = run(&["ab", "\n", "\n", "c"], &["\n\n"]);
+        assert_eq!((out, stopped), (vec!["ab".into(), String::new(), String::new()], true));
+        let (out, stopped) = run(&["ab\n", "c\n"], &["\n\n"]);
+        assert_eq!((out, stopped), (vec!["ab".into(), "\nc".into(), "\n".into()], false));
+    }
+
+    #[test]
+    fn the_stop_string_that_is_complete_first_counts() {
+        assert_eq!(run(&["xabcd"], &["abcd", "bc"]).0.concat(), "xa");
+        assert_eq!(run(&["xabc"], &["bc", "abc"]).0.concat(), "x");
+        assert_eq!(run(&["aab"], &["ab"]).0.concat(), "a");
+        assert_eq!(run(&["é", "à"], &["éé", "à"]).0.concat(), "é");
+        assert_eq!(run(&["abc"], &["", "d"]), (vec!["abc".into(), String::new()], false));
+    }
+
+    proptest! {
+        #[test]
+        fn the_cut_does_not_depend_on_the_pieces(
+            text in "[abé]{0,24}",
+            stops in proptest::collection::vec("[abé]{1,4}", 0..3),
+            cuts in proptest::collection::vec(1usize..5, 24),
+        ) {
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            let characters: Vec<String> = text.chars().map(String::from).collect();
+            let mut pieces = Vec::new();
+            let (mut rest, mut cuts) = (characters.as_slice(), cuts.iter());
+            while !rest.is_empty() {
+                let (piece, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                pieces.push(piece.concat());
+                rest = later;
+            }
+            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let single: Vec<&str> = characters.iter().map(String::as_str).collect();
+            let (one, stopped) = run(&single, &stops);
+            let (other, other_stopped) = run(&pieces, &stops);
+            prop_assert_eq!(one.concat(), other.concat());
+            prop_assert_eq!(stopped, other_stopped);
+            prop_assert_eq!(stopped, stops.iter().any(|s| text.contains(s)));
+            prop_assert!(text.starts_with(&one.concat()));
+            prop_assert!(stops.iter().all(|s| !one.concat().contains(s)));
+        }
+    }
+}

@@ -63,7 +63,7 @@ struct Group {
 impl Group {
     fn new(manifest: &Manifest, spec: &KvSpec, ranks: usize, options: &KvOptions) -> Self {
         let layers = manifest.kv_layers().iter().filter(|s| *s == spec).count();
-        let token_bytes = 2 * spec.num_kv_heads * spec.head_dim * options.dtype.bytes() * layers * ranks;
+        let token_bytes = 2 * spec.num_kv_heads * spec.head_dim * options.dtype.value_bytes() * layers * ranks;
         Group { window: spec.window, block_bytes: token_bytes.saturating_mul(options.block_size) }
     }
 

@@ -195,7 +195,7 @@ fn vocabulary(metadata: &crate::checkpoint::gguf::Metadata) -> Result<Option<Ggu
         add_bos: metadata.bool(&key("add_bos_token"))?,
         add_eos: metadata.bool(&key("add_eos_token"))?,
         add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
+        precompiled_charsmap: metadata.bytes(&key("precompiled_charsmap"))?.unwrap_or_default(),
         chat_template: metadata.string("tokenizer.chat_template")?.map(str::to_owned),
-        ..GgufVocab::default()
     }))
 }

@@ -125,7 +125,9 @@ mod tests {
             }
             println!("{activation:?}: {worst:.1e} of x, {relative:.1e} of the value");
             assert!(worst <= 2e-7, "{activation:?}: {worst:e}");
-            assert!(relative <= 1e-5, "{activation:?}: {relative:e} of the value");
+            // In the far tail the exponent's own rounding shows: three of them, times an exponent of up to 70, for the cubic.
+            let most = if activation == Gated::GeluTanh { 1.3e-5 } else { 5e-7 };
+            assert!(relative <= most, "{activation:?}: {relative:e} of the value");
         }
     }
 

@@ -140,3 +140,6 @@ impl Table {
         self.first_block + self.blocks.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use crate::commands::load;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use golden::Golden;
-use nxd_executor::{Activations, CpuExecutor, Executor, KvDtype};
+use nxd_executor::{Activations, CpuExecutor, KvDtype};
 use run::Runner;
 use serde::Serialize;
 

@@ -104,7 +104,7 @@ fn numa_nodes() -> Vec<NumaNode> {
             Some(NumaNode {
                 id,
                 cpus: fs::read_to_string(path.join("cpulist")).ok()?.trim().to_owned(),
-                memory_bytes: memory.lines().find(|line| line.contains("MemTotal")).and_then(super::nxd_executor::memory::kib),
+                memory_bytes: memory.lines().find(|line| line.contains("MemTotal")).and_then(nxd_executor::memory::kib),
             })
         })
         .collect();

@@ -1,7 +1,7 @@
 //! One member's part of a call: units as long as there are any, then the merging of partitions that others computed.
 
 use super::Attend;
-use super::partition::{Blocks, MICRO, Partial, attend_part, tiles_of};
+use super::partition::{Blocks, Partial, attend_part, tiles_of};
 use super::plan::{PART, Plan, Tile, partial_len};
 use super::stored::Stored;
 use crate::kernels::exp::exp;
@@ -55,7 +55,7 @@ impl<T: Stored> Kernel for Part<'_, T> {
             let unit = &job.plan.units[unit];
             let tile = &job.plan.tiles[unit.tile];
             let (rows, all) = (tile.rows(), tile.parts());
-            pack(job.q, tile, spec.num_heads, shape.dim, spec.scale, q);
+            pack::<L>(job.q, tile, spec.num_heads, shape.dim, spec.scale, q);
             let parts = unit.part.map_or(all.clone(), |part| part..part + 1);
             let mut sums = Partial::new(merged, rows, shape.padded);
             for part in parts {
@@ -122,13 +122,13 @@ struct Done<'a> {
     padded: usize,
 }
 
-/// Packs the tile's query rows, scaled, in tiles of [`MICRO`] rows `[D][rows]`.
+/// Packs the tile's query rows, scaled, in tiles of [`Lanes::ROWS`] rows `[D][rows]`.
 #[inline(always)]
-fn pack(q: &[f32], tile: &Tile, num_heads: usize, dim: usize, scale: f32, packed: &mut [f32]) {
+fn pack<L: Lanes>(q: &[f32], tile: &Tile, num_heads: usize, dim: usize, scale: f32, packed: &mut [f32]) {
     let rows = tile.rows();
     for row in 0..rows {
-        let first = row / MICRO * MICRO;
-        let (n, head) = (MICRO.min(rows - first), tile.head * tile.group + row % tile.group);
+        let first = row / L::ROWS * L::ROWS;
+        let (n, head) = (L::ROWS.min(rows - first), tile.head * tile.group + row % tile.group);
         let from = &q[((tile.row + row / tile.group) * num_heads + head) * dim..][..dim];
         let to = packed[first * dim..][row - first..].iter_mut().step_by(n);
         for (to, from) in to.zip(from) {

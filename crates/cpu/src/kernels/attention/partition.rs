@@ -11,9 +11,6 @@ use crate::kernels::lanes::{LANES, Lanes};
 use crate::kv::{Place, Shape, TILE};
 use std::ops::Range;
 
-/// Rows that a microkernel takes at most.
-pub(super) const MICRO: usize = 6;
-
 /// The results of a tile's rows over one partition.
 pub(super) struct Partial<'a> {
     /// Weighted V, `[rows, padded D]`.
@@ -73,7 +70,7 @@ pub(super) fn tiles_of(tokens: &Range<usize>) -> Range<usize> {
     tokens.start / TILE..tokens.end.div_ceil(TILE)
 }
 
-/// Computes `out` for the rows of `tile`. `q` holds them scaled, in tiles of [`MICRO`] rows `[D][rows]`; `s` is work space
+/// Computes `out` for the rows of `tile`. `q` holds them scaled, in tiles of [`Lanes::ROWS`] rows `[D][rows]`; `s` is work space
 /// `[rows, PART]`. Rows that see nothing of the partition get a sum of 0.
 #[inline(always)]
 pub(super) fn attend_part<L: Lanes, T: Stored>(
@@ -87,11 +84,16 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
 ) {
     let (rows, dim, padded) = (tile.rows(), blocks.shape.dim, blocks.shape.padded);
     assert!(q.len() >= rows * dim && s.len() >= rows * PART && out.o.len() >= rows * padded);
-    for first in (0..rows).step_by(MICRO) {
-        let n = MICRO.min(rows - first);
+    for first in (0..rows).step_by(L::ROWS) {
+        let n = L::ROWS.min(rows - first);
         let tiles = tiles_of(&(tile.span(first, part).start..tile.span(first + n - 1, part).end));
         let (q, s) = (&q[first * dim..][..n * dim], &mut s[first * PART..][..n * PART]);
         let task = Scores { blocks, tiles, q, s, fetch: first == 0 };
+        if L::ROWS == 1 {
+            // Without vectors there is nothing to keep in registers, and tiles of many rows are much code.
+            task.run::<L, 1, 1>(zero);
+            continue;
+        }
         match n {
             1 => task.run::<L, 1, 8>(zero),
             2 => task.run::<L, 2, 4>(zero),
@@ -106,8 +108,8 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
         (out.m[row], out.l[row]) = softmax(zero, s, tile.span(row, part));
     }
     out.o[..rows * padded].fill(0.0);
-    for first in (0..rows).step_by(MICRO) {
-        let n = MICRO.min(rows - first);
+    for first in (0..rows).step_by(L::ROWS) {
+        let n = L::ROWS.min(rows - first);
         let (s, o) = (&s[first * PART..][..n * PART], &mut out.o[first * padded..][..n * padded]);
         // What all of these rows see; what only some see, before and behind it, is done row by row.
         let common = tile.span(first + n - 1, part).start..tile.span(first, part).end;
@@ -118,6 +120,10 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
             one_row(zero, blocks, before, &s[row * PART..][..PART], &mut o[row * padded..][..padded]);
         }
         let task = Weigh { blocks, tokens: common.clone(), s, o, fetch: first == 0 };
+        if L::ROWS == 1 {
+            task.run::<L, 1, 1>(zero);
+            continue;
+        }
         match n {
             1 => task.run::<L, 1, 8>(zero),
             2 => task.run::<L, 2, 4>(zero),
@@ -184,8 +190,12 @@ impl<T: Stored> Scores<'_, T> {
     #[inline(always)]
     fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
         self.tiles::<L, R, N>(zero);
-        self.tiles::<L, R, 2>(zero);
-        self.tiles::<L, R, 1>(zero);
+        if N > 2 {
+            self.tiles::<L, R, 2>(zero);
+        }
+        if N > 1 {
+            self.tiles::<L, R, 1>(zero);
+        }
     }
 
     /// As many whole groups of `N` tiles as are left.
@@ -249,8 +259,12 @@ impl<T: Stored> Weigh<'_, T> {
     fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
         let mut done = 0;
         self.columns::<L, R, N>(zero, &mut done);
-        self.columns::<L, R, 2>(zero, &mut done);
-        self.columns::<L, R, 1>(zero, &mut done);
+        if N > 2 {
+            self.columns::<L, R, 2>(zero, &mut done);
+        }
+        if N > 1 {
+            self.columns::<L, R, 1>(zero, &mut done);
+        }
     }
 
     /// As many whole groups of `N` vectors as are left behind the `done` first dimensions.

@@ -55,6 +55,8 @@ impl Div for Avx2 {
 }
 
 impl Lanes for Avx2 {
+    const ROWS: usize = 6;
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self {
         // SAFETY: an `Avx2` exists.

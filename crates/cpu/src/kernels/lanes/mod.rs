@@ -20,6 +20,9 @@ pub(crate) const LANES: usize = 8;
 pub(crate) trait Lanes:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
+    /// Rows that a microkernel of products takes at once: as many as leave room in the registers.
+    const ROWS: usize;
+
     /// Eight times `value`.
     fn splat(self, value: f32) -> Self;
     fn load(self, from: &[f32; LANES]) -> Self;

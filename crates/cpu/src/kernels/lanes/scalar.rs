@@ -65,6 +65,8 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 impl Lanes for Scalar {
+    const ROWS: usize = 1;
+
     #[inline(always)]
     fn splat(self, value: f32) -> Self {
         Scalar([value; LANES])

@@ -1,7 +1,4 @@
 //! Safetensors checkpoints: one file, or shards with an index.
-//!
-//! The `safetensors` crate has the last word on a header. Its errors often do not say which tensor is meant, so [`header`] looks
-//! first, with names.
 
 mod header;
 mod index;

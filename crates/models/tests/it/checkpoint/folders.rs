@@ -90,6 +90,16 @@ fn devices_and_fifos_are_refused_without_waiting() {
     }
 }
 
+#[test]
+fn a_file_greater_than_the_memory_is_not_read() {
+    let dir = folder(&[("model.gguf", &GgufFile::good().bytes())]);
+    let path = at(&dir, "model.gguf");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 40).unwrap();
+    let error = Checkpoint::open(&path, LoadMode::Read).unwrap_err().to_string();
+    assert!(error.contains("8796093022208 bytes do not fit into the"), "{error}");
+    assert!(error.ends_with("map the file instead of reading it"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn unreadable_files_and_dead_links_give_the_systems_message() {

@@ -1,7 +1,7 @@
 //! GGUF files: what a good one gives, and one row for each way to be bad.
 
 use super::gguf_writer::*;
-use super::{alone, assert_refused, at, folder, open_bytes, peak_memory};
+use super::{alone, assert_refused, at, folder, memory, open_bytes};
 use nxd_models::checkpoint::gguf::Value;
 use nxd_models::checkpoint::{Encoding, TensorInfo};
 use nxd_models::{Checkpoint, LoadMode};
@@ -228,7 +228,7 @@ fn claims_do_not_make_it_allocate() {
         ("tensors.gguf", GgufFile { num_tensors: Some(50_000_000), ..GgufFile::empty() }, "tensor count 50000000"),
         ("keys.gguf", GgufFile { num_keys: Some(50_000_000), ..GgufFile::empty() }, "key count 50000000"),
     ];
-    let before = peak_memory();
+    let before = memory("VmRSS");
     for (name, file, part) in claims {
         let path = at(&dir, name);
         std::fs::write(&path, file.header()).unwrap();
@@ -238,7 +238,7 @@ fn claims_do_not_make_it_allocate() {
         assert!(error.contains(part) && error.contains("exceeds the limit"), "{error}");
         assert!(start.elapsed().as_secs() < 2, "{name} took {:?}", start.elapsed());
     }
-    let grown = peak_memory() - before;
+    let grown = memory("VmHWM") - before;
     assert!(grown < 100 << 20, "memory grew by {grown} bytes");
 }
 

@@ -56,11 +56,11 @@ fn alone(test: &str) -> bool {
     false
 }
 
-/// The most memory that this process has held, in bytes.
-fn peak_memory() -> u64 {
+/// Memory of this process in bytes: what it holds (`VmRSS`), or the most it has held (`VmHWM`).
+fn memory(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// A path inside `dir`.

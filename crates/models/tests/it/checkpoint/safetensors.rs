@@ -1,9 +1,10 @@
 //! Safetensors files, single and sharded: what good ones give, and one row for each way to be bad.
 
-use super::{assert_refused, at, folder, open_bytes};
+use super::{alone, assert_refused, at, folder, memory, open_bytes};
 use nxd_models::checkpoint::Encoding;
 use nxd_models::{Checkpoint, LoadMode};
 use nxd_ops::Format;
+use std::io::Write;
 
 /// A file with this header, as it is, and `data` zeros.
 fn file(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
@@ -98,7 +99,7 @@ fn header_lengths_are_checked() {
         let bytes = [&length.to_le_bytes()[..], &[b' '; 16]].concat();
         refused(&bytes, &[&format!("header length {length} exceeds the 16 bytes that follow it")]);
     }
-    refused_header(vec![b' '; 40 << 20], 0, &["header length 41943040 exceeds the limit of 33554432 bytes"]);
+    refused_header(vec![b' '; 20 << 20], 0, &["header length 20971520 exceeds the limit of 16777216 bytes"]);
 }
 
 #[test]
@@ -116,6 +117,32 @@ fn headers_that_are_no_tensor_table_are_refused() {
     refused_header(r#"{"__metadata__":{"format":7}}"#, 0, &["`__metadata__` must map strings to strings"]);
     refused_header(one("F7", "[1]", "0", "4"), 4, &["tensor `x`: unknown variant `F7`", "`BF16`"]);
     refused_header(r#"{"x":{"dtype":"F32","shape":[1]}}"#, 4, &["tensor `x`: missing field `data_offsets`"]);
+}
+
+#[test]
+fn the_greatest_header_takes_bounded_memory() {
+    if !alone("checkpoint::safetensors::the_greatest_header_takes_bounded_memory") {
+        return;
+    }
+    let dir = folder(&[]);
+    let path = at(&dir, "x.safetensors");
+    // Written piece by piece: this process must not have held the file before.
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    let length = 16usize << 20;
+    out.write_all(&(length as u64).to_le_bytes()).unwrap();
+    let (mut number, mut left) = (0, length - 1);
+    while left > 80 {
+        let start = if number == 0 { '{' } else { ',' };
+        let entry = format!(r#"{start}"{number:x}":{{"dtype":"F4","shape":[0],"data_offsets":[0,0]}}"#);
+        out.write_all(entry.as_bytes()).unwrap();
+        (number, left) = (number + 1, left - entry.len());
+    }
+    out.write_all(format!("}}{}", " ".repeat(left)).as_bytes()).unwrap();
+    drop(out);
+    let before = memory("VmRSS");
+    assert!(Checkpoint::open(&path, LoadMode::Mmap).unwrap().tensors().count() > 300_000);
+    let grown = memory("VmHWM") - before;
+    assert!(grown < 100 << 20, "memory grew by {grown} bytes");
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! What becomes of requests: refusals, ends, fairness, statistics, and golden continuations.
+
+mod recorder;
+
+use nxd_engine::{Engine, EngineOptions, FinishReason, Output, Request, RequestId, SamplingParams};
+use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions};
+use nxd_models::{LoadMode, Model};
+use recorder::{Recorder, load, models};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn options() -> ExecutorOptions {
+    let kv = KvOptions {
+        block_size: 16,
+        dtype: KvDtype::F32,
+        budget_bytes: 64 << 20,
+        max_model_len: None,
+        max_num_seqs: 8,
+        max_num_batched_tokens: 128,
+    };
+    ExecutorOptions { threads: 1, activations: Activations::F32, kv, ..ExecutorOptions::default() }
+}
+
+/// An engine over the first golden model that attends to everything and does not tie its embedding.
+fn engine(limits: EngineOptions, num_blocks: usize) -> Engine {
+    let (dir, model) = plain_model();
+    let (recorder, _) = Recorder::new(load(&dir, &model, &options()), |_, _| num_blocks);
+    Engine::new(Box::new(recorder), limits)
+}
+
+fn plain_model() -> (std::path::PathBuf, Model) {
+    let plain = |(dir, model): &(std::path::PathBuf, Model)| {
+        dir.join("model.safetensors").exists()
+            && !model.spec().tie_word_embeddings
+            && model.spec().layers.iter().all(|layer| layer.attention.window.is_none())
+            && model.spec().max_position_embeddings >= 256
+    };
+    models().into_iter().find(plain).expect("a plain golden model")
+}
+
+fn request(prompt: &[u32], max_tokens: usize) -> Request {
+    Request { prompt: prompt.to_vec(), max_tokens: Some(max_tokens), ..Request::default() }
+}
+
+/// Steps until all requests have ended; gives each one's tokens and last output.
+fn finish(engine: &mut Engine) -> BTreeMap<RequestId, (Vec<u32>, Output)> {
+    let mut all: BTreeMap<RequestId, (Vec<u32>, Option<Output>)> = BTreeMap::new();
+    for _ in 0..10_000 {
+        for output in engine.step().unwrap() {
+            let (tokens, last) = all.entry(output.id).or_default();
+            assert!(last.as_ref().is_none_or(|last: &Output| last.finished.is_none()), "an output after the last one");
+            tokens.extend(output.token);
+            *last = Some(output);
+        }
+        if !engine.has_work() {
+            assert_eq!(engine.kv_blocks().0, 0);
+            return all.into_iter().map(|(id, (tokens, last))| (id, (tokens, last.unwrap()))).collect();
+        }
+    }
+    panic!("the engine does not get on")
+}
+
+#[test]
+fn requests_that_cannot_be_served_are_refused_with_the_reason() {
+    let mut engine = engine(EngineOptions::default(), 4);
+    let context = engine.info().max_model_len;
+    let vocab_size = engine.info().vocab_size;
+    let mut refused = |request: Request| engine.add_request(request).unwrap_err().to_string();
+    assert_eq!(
+        refused(request(&[], 1)),
+        "the prompt has no tokens and the model has no token that starts a text; give a prompt of at least one token"
+    );
+    assert_eq!(
+        refused(request(&vec![1; context], 1)),
+        format!(
+            "the prompt has {context} tokens, the context holds {context} together with at least one generated token; shorten the prompt or raise --max-model-len"
+        )
+    );
+    assert_eq!(
+        refused(request(&[1, 2, vocab_size as u32], 1)),
+        format!("token id {vocab_size} at index 2 of the prompt is outside the vocabulary of {vocab_size} tokens")
+    );
+    assert_eq!(refused(request(&[1], 0)), "max_tokens is 0; ask for at least one token");
+    let params = SamplingParams { temperature: f32::NAN, ..SamplingParams::default() };
+    assert_eq!(
+        refused(Request { params, ..request(&[1], 1) }),
+        "sampling parameter `temperature` is NaN; a number from 0 up is allowed"
+    );
+    assert_eq!(
+        refused(request(&[1; 40], 26)),
+        "the request needs 5 KV blocks for 65 tokens, the cache has 4; ask for fewer tokens or raise --kv-cache-memory"
+    );
+    assert!(!engine.has_work());
+    engine.add_request(request(&[1; 40], 25)).unwrap();
+    assert_eq!(finish(&mut engine).len(), 1);
+}
+
+#[test]
+fn a_request_ends_at_its_stop_id_or_its_length_and_at_the_context_at_the_latest() {
+    let mut engine = engine(EngineOptions::default(), 1000);
+    let context = engine.info().max_model_len;
+    engine.add_request(request(&[3, 4, 5], 8)).unwrap();
+    let (tokens, last) = finish(&mut engine).pop_first().unwrap().1;
+    assert_eq!((tokens.len(), last.finished.unwrap().reason), (8, FinishReason::Length));
+
+    let stop = tokens[4];
+    let before = tokens.iter().position(|&t| t == stop).unwrap();
+    engine.add_request(Request { stop_ids: vec![stop], ..request(&[3, 4, 5], 8) }).unwrap();
+    let (stopped, last) = finish(&mut engine).pop_first().unwrap().1;
+    assert_eq!((&stopped[..], last.finished.unwrap().reason), (&tokens[..=before], FinishReason::Stop));
+
+    engine.add_request(Request { max_tokens: None, ..request(&vec![7; context - 3], 1) }).unwrap();
+    let (tokens, last) = finish(&mut engine).pop_first().unwrap().1;
+    assert_eq!((tokens.len(), last.finished.unwrap().reason), (3, FinishReason::Length));
+}
+
+#[test]
+fn a_running_request_gets_a_token_of_every_step_while_a_long_prompt_is_computed() {
+    let mut engine = engine(EngineOptions { max_num_seqs: 4, max_num_batched_tokens: 8 }, 1000);
+    let running = engine.add_request(request(&[1, 2, 3], 60)).unwrap();
+    assert_eq!(engine.step().unwrap().len(), 1);
+    let long = engine.add_request(request(&[9; 70], 4)).unwrap();
+    // Seven tokens a step: the first token comes with the tenth step.
+    for step in 1..=10 {
+        let outputs = engine.step().unwrap();
+        assert_eq!(outputs[0].id, running);
+        assert_eq!(outputs.iter().any(|output| output.id == long), step == 10, "step {step}");
+    }
+    let ends = finish(&mut engine);
+    let stats = |id| ends[&id].1.finished.unwrap().stats;
+    assert_eq!((stats(running).steps, stats(running).max_batch), (60, 2));
+    assert_eq!((stats(long).steps, stats(long).max_batch), (13, 2));
+}
+
+#[test]
+fn an_abort_frees_blocks_at_once_and_leaves_others_alone() {
+    let mut engine = engine(EngineOptions::default(), 1000);
+    let kept = engine.add_request(request(&[1, 2, 3], 10)).unwrap();
+    let gone = engine.add_request(request(&[4; 40], 10)).unwrap();
+    let never_ran = engine.add_request(request(&[4; 40], 10)).unwrap();
+    engine.abort(never_ran).unwrap();
+    engine.step().unwrap();
+    assert_eq!(engine.kv_blocks().0, engine.info().kv_groups.len() * 4);
+    let finished = engine.abort(gone).unwrap();
+    assert_eq!((finished.reason, finished.stats.steps), (FinishReason::Abort, 1));
+    assert_eq!(engine.abort(gone), None);
+    assert_eq!(engine.kv_blocks().0, engine.info().kv_groups.len());
+    assert_eq!(finish(&mut engine)[&kept].0.len(), 9);
+}
+
+#[test]
+fn when_blocks_run_out_the_newest_request_is_preempted_and_goes_on_to_the_same_tokens() {
+    let requests = [request(&[1; 15], 30), request(&[2; 15], 30), request(&[3; 15], 30)];
+    let run = |num_blocks| {
+        let mut engine = engine(EngineOptions::default(), num_blocks);
+        requests.iter().for_each(|r| drop(engine.add_request(r.clone()).unwrap()));
+        finish(&mut engine)
+    };
+    let (roomy, tight) = (run(1000), run(5));
+    let preemptions = |ends: &BTreeMap<RequestId, (Vec<u32>, Output)>| -> Vec<usize> {
+        ends.values().map(|(_, last)| last.finished.unwrap().stats.preemptions).collect()
+    };
+    assert_eq!(preemptions(&roomy), [0, 0, 0]);
+    let tight_preemptions = preemptions(&tight);
+    assert_eq!(tight_preemptions[0], 0, "the oldest is never preempted");
+    assert!(tight_preemptions.iter().sum::<usize>() > 0);
+    for (a, b) in roomy.values().zip(tight.values()) {
+        assert_eq!(a.0, b.0);
+    }
+}
+
+#[test]
+fn logits_that_become_nan_end_that_request_alone() {
+    let (dir, model) = plain_model();
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let poison = 5;
+    poison_embedding(&copy.path().join("model.safetensors"), poison, model.spec().hidden_size);
+
+    let sound = [8, 9, 10];
+    let alone = {
+        let mut engine = engine(EngineOptions::default(), 4);
+        engine.add_request(request(&sound, 12)).unwrap();
+        finish(&mut engine).pop_first().unwrap().1.0
+    };
+    let poisoned = Model::open(copy.path(), LoadMode::default()).unwrap();
+    let (recorder, _) = Recorder::new(load(copy.path(), &poisoned, &options()), |_, _| 4);
+    let mut engine = Engine::new(Box::new(recorder), EngineOptions::default());
+    let bad = engine.add_request(request(&[8, poison, 10], 12)).unwrap();
+    let good = engine.add_request(request(&sound, 12)).unwrap();
+    let ends = finish(&mut engine);
+    assert_eq!((ends[&bad].0.len(), ends[&bad].1.finished.unwrap().reason), (0, FinishReason::NotFinite));
+    assert_eq!(ends[&good].0, alone, "a neighbour is disturbed");
+
+    // The poisoned keys and values lie in blocks that later requests get.
+    for _ in 0..4 {
+        engine.add_request(request(&sound, 12)).unwrap();
+    }
+    for (tokens, _) in finish(&mut engine).values() {
+        assert_eq!(*tokens, alone, "a successor is disturbed");
+    }
+}
+
+/// Makes the embedding of token `id` NaN.
+fn poison_embedding(file: &Path, id: u32, hidden_size: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_len]).unwrap();
+    let entry = &header["model.embed_tokens.weight"];
+    assert_eq!(entry["dtype"], "F32");
+    let row = 8 + header_len + entry["data_offsets"][0].as_u64().unwrap() as usize + id as usize * hidden_size * 4;
+    for value in bytes[row..row + hidden_size * 4].chunks_mut(4) {
+        value.copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn golden_continuations_are_the_same_in_one_batch() {
+    let models = models();
+    for (dir, model) in &models {
+        let expected: Value = serde_json::from_slice(&std::fs::read(dir.join("expected.json")).unwrap()).unwrap();
+        let ids = |value: &Value| -> Vec<u32> {
+            value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+        };
+        let (recorder, _) = Recorder::new(load(dir, model, &options()), |_, blocks| blocks);
+        let mut engine = Engine::new(Box::new(recorder), EngineOptions { max_num_seqs: 8, max_num_batched_tokens: 11 });
+        let mut wanted = BTreeMap::new();
+        let mut add = |run: &Value, stop_ids: Vec<u32>| {
+            let tokens = ids(&run["tokens"]);
+            let prompt = ids(&expected["prompts"][run["prompt"].as_u64().unwrap() as usize]);
+            // Runs with a stop id were made with room for more.
+            let max_tokens = if stop_ids.is_empty() { tokens.len() } else { tokens.len() + 4 };
+            let id = engine.add_request(Request { stop_ids, ..request(&prompt, max_tokens) }).unwrap();
+            wanted.insert(id, tokens);
+        };
+        for run in expected["greedy"].as_array().unwrap() {
+            add(run, Vec::new());
+        }
+        if let Some(stop) = expected["greedy_stop"]["eos_token_id"].as_u64() {
+            add(&expected["greedy_stop"], vec![stop as u32]);
+        }
+        let ends = finish(&mut engine);
+        assert_eq!(ends.len(), wanted.len());
+        for (id, tokens) in wanted {
+            assert_eq!(ends[&id].0, tokens, "{}: {id:?}", dir.display());
+        }
+    }
+    println!("{} golden cases ran", models.len());
+}
