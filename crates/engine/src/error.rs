@@ -7,7 +7,9 @@ use nxd_executor::ExecutorError;
 #[non_exhaustive]
 pub enum EngineError {
     /// A prompt without tokens: there is nothing to continue.
-    #[error("the prompt has no tokens and the model has no token that starts a text; give a prompt of at least one token")]
+    #[error(
+        "the prompt has no tokens and the model has no token that starts a text; give a prompt of at least one token"
+    )]
     EmptyPrompt,
     /// A prompt that leaves no room for an answer.
     #[error(

@@ -5,7 +5,7 @@
 //! computed again later, from its prompt and the tokens it has.
 
 use crate::blocks::{BlockManager, BlockTables};
-use crate::request::{Finished, FinishReason, Request, RequestId, Stats};
+use crate::request::{FinishReason, Finished, Request, RequestId, Stats};
 use nxd_ops::{Batch, SamplingBatch, SamplingRow};
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -71,7 +71,14 @@ impl Visit {
 
 fn options(activations: Activations, block_size: usize, threads: usize) -> ExecutorOptions {
     let dtype = if activations == Activations::F32 { KvDtype::F32 } else { KvDtype::F16 };
-    let kv = KvOptions { block_size, dtype, budget_bytes: 64 << 20, max_model_len: None, max_num_seqs: 8, max_num_batched_tokens: 128 };
+    let kv = KvOptions {
+        block_size,
+        dtype,
+        budget_bytes: 64 << 20,
+        max_model_len: None,
+        max_num_seqs: 8,
+        max_num_batched_tokens: 128,
+    };
     ExecutorOptions { threads, activations, kv, ..ExecutorOptions::default() }
 }
 
@@ -117,7 +124,10 @@ fn alone(engine: &mut Engine, bits: &Bits, visits: &[Visit]) -> (Vec<Vec<u32>>, 
         tokens.push(Vec::new());
         while engine.has_work() {
             let outputs = engine.step().unwrap();
-            assert!(outputs.iter().all(|output| output.id == id) && outputs.len() == 1, "the prompt is computed at once");
+            assert!(
+                outputs.iter().all(|output| output.id == id) && outputs.len() == 1,
+                "the prompt is computed at once"
+            );
             tokens[index].extend(outputs[0].token);
         }
     }
@@ -129,8 +139,10 @@ fn compare(activations: Activations, cases: u32) -> usize {
     let mut preemptions = 0;
     let models = models();
     for (dir, model) in &models {
-        let (recorder, expected_bits) = Recorder::new(load(dir, model, &options(activations, 16, 1)), |_, blocks| blocks);
-        let mut reference = Engine::new(Box::new(recorder), EngineOptions { max_num_seqs: 1, max_num_batched_tokens: 128 });
+        let (recorder, expected_bits) =
+            Recorder::new(load(dir, model, &options(activations, 16, 1)), |_, blocks| blocks);
+        let mut reference =
+            Engine::new(Box::new(recorder), EngineOptions { max_num_seqs: 1, max_num_batched_tokens: 128 });
         let reference = std::cell::RefCell::new(&mut reference);
         let seen = std::cell::Cell::new(0);
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });

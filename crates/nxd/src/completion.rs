@@ -56,13 +56,12 @@ mod tests {
 
     #[test]
     fn rates_count_the_prompt_and_the_tokens_after_the_first() {
-        let stats = Stats {
-            prefill: Duration::from_millis(500),
-            decode: Duration::from_secs(2),
-            ..Stats::default()
-        };
+        let stats = Stats { prefill: Duration::from_millis(500), decode: Duration::from_secs(2), ..Stats::default() };
         let timing = Timing::new(&stats, 100, 9);
-        assert_eq!((timing.prompt_tokens_per_s.to_bits(), timing.tokens_per_s.to_bits()), (200f64.to_bits(), 4f64.to_bits()));
+        assert_eq!(
+            (timing.prompt_tokens_per_s.to_bits(), timing.tokens_per_s.to_bits()),
+            (200f64.to_bits(), 4f64.to_bits())
+        );
         assert_eq!(Timing::new(&Stats::default(), 1, 1), Timing::default());
     }
 }

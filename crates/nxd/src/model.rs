@@ -176,7 +176,8 @@ impl Model {
                 let (id, finished, index) = (output.id, output.finished, index_of[&output.id]);
                 let current = &mut active[index];
                 let Some(reason) = current.take(output, &mut |text| on_text(index, text)) else { continue };
-                let finished = finished.or_else(|| engine.abort(id)).expect("a request without an end is in the engine");
+                let finished =
+                    finished.or_else(|| engine.abort(id)).expect("a request without an end is in the engine");
                 current.finish(Finished { reason, ..finished }, &mut |text| on_text(index, text));
                 if reason == FinishReason::NotFinite {
                     let tokens = current.completion.tokens.len();

@@ -123,7 +123,7 @@ mod tests {
         let with = |activations| LoadOptions { activations, ..LoadOptions::default() };
         assert_eq!(dtype(with(Activations::Int8)), KvDtype::F16);
         assert_eq!(dtype(with(Activations::F32)), KvDtype::F32);
-        assert_eq!(dtype(LoadOptions { kv_cache_dtype: Some(KvDtype::Bf16), ..with(Activations::F32) }), KvDtype::Bf16);
+        assert_eq!(dtype(LoadOptions { kv_cache_dtype: Some(KvDtype::BF16), ..with(Activations::F32) }), KvDtype::BF16);
     }
 
     #[test]

@@ -36,7 +36,7 @@ struct Spread {
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let path = load::resolve(&args.model)?;
     let model = load::open(&path, &args.runtime)?;
-    let mut options = load::executor_options(&args.runtime, &args.engine);
+    let mut options = load::options(&args.runtime, &args.engine).executor_options();
     let longest = args.depth + args.prompt_tokens.max(args.gen_tokens);
     let most = args.batch.iter().copied().max().unwrap_or(1);
     options.kv.max_model_len = Some(longest.max(1));
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let chunk = options.kv.max_num_batched_tokens;
     // Sequences keep all their blocks here, those behind a window too.
     options.kv.max_num_batched_tokens = longest.max(1);
-    let mut executor = CpuExecutor::load(&model, &options).map_err(|e| load::executor_failure(&e))?;
+    let mut executor = CpuExecutor::load(&model, &options).map_err(load::executor_failure)?;
     let info = executor.info().clone();
     let blocks_each = longest.div_ceil(info.block_size);
     if let Some(&(_, blocks)) = info.kv_groups.iter().find(|(_, blocks)| *blocks < blocks_each * most) {
@@ -133,7 +133,7 @@ impl Bench<'_> {
         let batch = drive::batch(self.executor.info(), self.blocks_each, chunks);
         let sampling =
             SamplingBatch { rows: vec![SamplingRow::default(); batch.wanted.len()], keep_logits: false };
-        self.executor.step(&batch, &sampling).map_err(|e| load::executor_failure(&e))?;
+        self.executor.step(&batch, &sampling).map_err(load::executor_failure)?;
         Ok(())
     }
 

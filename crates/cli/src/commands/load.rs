@@ -1,12 +1,12 @@
-//! From a command's flags to an opened model and the options of an executor.
+//! From a command's flags to an opened model and the options it is loaded with.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use nxd_executor::{Activations, ExecutorError, ExecutorOptions, KvDtype, KvOptions, memory};
-use nxd_models::{LoadMode, Model};
+use nxd::models::Model as Files;
+use nxd::{Activations, Error, ErrorKind, KvDtype, LoadMode, LoadOptions, Model};
+use nxd_executor::ExecutorError;
 
-use crate::args::{self, EngineArgs, KvCacheDtype, RuntimeArgs};
+use crate::args::{self, Dtype, EngineArgs, KvCacheDtype, RuntimeArgs};
 use crate::failure::{Failure, Kind};
 use crate::hub;
 
@@ -28,55 +28,58 @@ pub(crate) fn mode(args: &RuntimeArgs) -> LoadMode {
     }
 }
 
-/// Opens the model.
-pub(crate) fn open(path: &Path, args: &RuntimeArgs) -> Result<Model, Failure> {
-    Model::open(path, mode(args)).map_err(|e| Failure::of(Kind::Model, &e))
+/// Opens the model's files.
+pub(crate) fn open(path: &Path, args: &RuntimeArgs) -> Result<Files, Failure> {
+    // Arithmetic is f32 whatever the weights are stored as, so f32 asks for nothing else than auto.
+    if let Dtype::Bf16 | Dtype::F16 = args.dtype {
+        let text = "weights cannot be converted to another 16-bit type while they are loaded; --dtype takes `auto` and `f32`";
+        return Err(Failure::new(Kind::Usage, text));
+    }
+    Files::open(path, mode(args)).map_err(|e| failure(&e.into()))
 }
 
-/// The executor that the flags ask for.
-pub(crate) fn executor_options(runtime: &RuntimeArgs, engine: &EngineArgs) -> ExecutorOptions {
-    let defaults = ExecutorOptions::default();
-    let activations = match runtime.activations {
-        args::Activations::Int8 => Activations::Int8,
-        args::Activations::F32 => Activations::F32,
-    };
-    let dtype = match (engine.kv_cache_dtype, activations) {
-        (KvCacheDtype::Auto, Activations::Int8) | (KvCacheDtype::F16, _) => KvDtype::F16,
-        (KvCacheDtype::Auto, Activations::F32) | (KvCacheDtype::F32, _) => KvDtype::F32,
-        (KvCacheDtype::Bf16, _) => KvDtype::BF16,
-    };
-    // Half of what is free: weights and work space need the rest.
-    let budget = engine.kv_cache_memory.or_else(|| memory::look().available_bytes.map(|bytes| bytes / 2));
-    ExecutorOptions {
-        threads: runtime.threads.unwrap_or(defaults.threads),
+/// Opens and loads the model that the user named.
+pub(crate) fn load(model: &str, runtime: &RuntimeArgs, engine: &EngineArgs) -> Result<Model, Failure> {
+    let files = open(&resolve(model)?, runtime)?;
+    Model::from_hub(files, options(runtime, engine)).map_err(|e| failure(&e))
+}
+
+/// The options that the flags ask for.
+pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions {
+    LoadOptions {
+        threads: runtime.threads,
         tensor_parallel_size: runtime.tensor_parallel_size,
-        activations,
-        kv: KvOptions {
-            block_size: engine.block_size,
-            dtype,
-            budget_bytes: budget.map_or(defaults.kv.budget_bytes, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
-            max_model_len: engine.max_model_len,
-            max_num_seqs: engine.max_num_seqs,
-            max_num_batched_tokens: engine.max_num_batched_tokens,
+        activations: match runtime.activations {
+            args::Activations::Int8 => Activations::Int8,
+            args::Activations::F32 => Activations::F32,
         },
-        step_timeout: Duration::from_secs(300),
-        ..defaults
+        load_mode: mode(runtime),
+        max_model_len: engine.max_model_len,
+        kv_cache_dtype: match engine.kv_cache_dtype {
+            KvCacheDtype::Auto => None,
+            KvCacheDtype::F32 => Some(KvDtype::F32),
+            KvCacheDtype::Bf16 => Some(KvDtype::BF16),
+            KvCacheDtype::F16 => Some(KvDtype::F16),
+        },
+        kv_cache_memory_bytes: engine.kv_cache_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+        block_size: engine.block_size,
+        max_num_seqs: engine.max_num_seqs,
+        max_num_batched_tokens: engine.max_num_batched_tokens,
     }
 }
 
-/// An executor's error with the exit code of its kind.
-pub(crate) fn executor_failure(error: &ExecutorError) -> Failure {
-    let kind = match error {
-        ExecutorError::Model(_) => Kind::Model,
-        ExecutorError::KvBudget { .. } => Kind::Memory,
-        ExecutorError::TensorParallel { .. } => Kind::Usage,
-        ExecutorError::Lost { .. } => Kind::Distributed,
-        ExecutorError::Rank { source, .. } => match source {
-            nxd_cpu::CpuError::Source(_) => Kind::Model,
-            nxd_cpu::CpuError::Kv(_) => Kind::Memory,
-            _ => Kind::Distributed,
-        },
-        _ => Kind::Failed,
+/// An error of the library with the exit code of its kind.
+pub(crate) fn failure(error: &Error) -> Failure {
+    let kind = match error.kind() {
+        ErrorKind::Request => Kind::Failed,
+        ErrorKind::Memory => Kind::Memory,
+        ErrorKind::Distributed => Kind::Distributed,
+        _ => Kind::Model,
     };
     Failure::of(kind, error)
+}
+
+/// An executor's error with the exit code of its kind.
+pub(crate) fn executor_failure(error: ExecutorError) -> Failure {
+    failure(&error.into())
 }

@@ -142,7 +142,10 @@ mod tests {
                 for isa in Isa::available() {
                     for threads in [1, 3] {
                         let got = run(isa, threads, activation, &gate, &up);
-                        assert!(got.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()), "{activation:?} {isa} {n}");
+                        assert!(
+                            got.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()),
+                            "{activation:?} {isa} {n}"
+                        );
                     }
                 }
             }

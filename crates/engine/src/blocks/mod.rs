@@ -100,7 +100,10 @@ impl BlockManager {
     }
 
     /// The tables of a batch's requests, in their order; the blocks handed out since the last call are listed to be zeroed.
-    pub(crate) fn batch_tables<'a>(&mut self, requests: impl Iterator<Item = &'a BlockTables> + Clone) -> Vec<GroupTables> {
+    pub(crate) fn batch_tables<'a>(
+        &mut self,
+        requests: impl Iterator<Item = &'a BlockTables> + Clone,
+    ) -> Vec<GroupTables> {
         let fill = |(group, pool): (usize, &mut Pool)| {
             let mut tables = GroupTables { starts: vec![0], ..GroupTables::default() };
             for request in requests.clone() {
@@ -128,7 +131,9 @@ impl Pool {
         let whole = len.div_ceil(block_size);
         match self.window {
             // The first row sees `window - 1` older tokens; both ends of the stretch may lie inside a block.
-            Some(window) => whole.min(window.saturating_add(chunk).saturating_add(block_size).saturating_sub(3) / block_size + 1),
+            Some(window) => {
+                whole.min(window.saturating_add(chunk).saturating_add(block_size).saturating_sub(3) / block_size + 1)
+            }
             None => whole,
         }
     }

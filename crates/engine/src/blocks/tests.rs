@@ -50,7 +50,10 @@ fn a_window_group_keeps_what_the_next_row_sees() {
     blocks.trim(&mut tables, 51);
     let batch = blocks.batch_tables([&tables].into_iter());
     assert_eq!((batch[1].blocks.len(), batch[1].first_blocks[0]), (2, 2));
-    assert!(batch.iter().all(|group| group.zero_blocks.is_empty()), "a block is zeroed once for each time it is handed out");
+    assert!(
+        batch.iter().all(|group| group.zero_blocks.is_empty()),
+        "a block is zeroed once for each time it is handed out"
+    );
     blocks.release(&mut tables);
     assert_eq!(blocks.usage(), (0, 16));
 }

@@ -79,5 +79,6 @@ pub fn models() -> Vec<(PathBuf, Model)> {
 
 /// Loads `model` with room for any test.
 pub fn load(dir: &Path, model: &Model, options: &ExecutorOptions) -> CpuExecutor {
-    CpuExecutor::load(model, options).unwrap_or_else(|e| panic!("{}: {e}: {:?}", dir.display(), std::error::Error::source(&e)))
+    CpuExecutor::load(model, options)
+        .unwrap_or_else(|e| panic!("{}: {e}: {:?}", dir.display(), std::error::Error::source(&e)))
 }

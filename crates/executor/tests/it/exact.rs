@@ -76,7 +76,7 @@ fn together(spec: &DecoderSpec, setup: Setup, requests: &[Request], random: &mut
 
 /// One format in both numeric modes, over threads, block sizes, KV types and instruction sets.
 fn holds_for(format: Format) {
-    let spec = spec(6, 2, (256, 256));
+    let spec = spec(8, 2, (256, 256));
     let modes: &[Activations] =
         if format.is_quantised() { &[Activations::Int8, Activations::F32] } else { &[Activations::F32] };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let path = load::resolve(&args.model)?;
     let golden = Golden::read(args.against.as_deref().unwrap_or(load::folder(&path)))?;
     let model = load::open(&path, &args.runtime)?;
-    let mut options = load::executor_options(&args.runtime, &args.engine);
+    let mut options = load::options(&args.runtime, &args.engine).executor_options();
     options.activations = Activations::F32;
     // Exactly f32 unless another type is asked for, which then is what is checked.
     if args.engine.kv_cache_dtype == KvCacheDtype::Auto {
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     // One request keeps all its blocks, those behind a window too.
     options.kv.max_num_batched_tokens = longest + further;
     options.kv.max_model_len = Some(longest + further);
-    let mut executor = CpuExecutor::load(&model, &options).map_err(|e| load::executor_failure(&e))?;
+    let mut executor = CpuExecutor::load(&model, &options).map_err(load::executor_failure)?;
     let mut runner = Runner { executor: &mut executor, chunk: args.engine.max_num_batched_tokens };
     let report = compare(&mut runner, &golden)?;
     if args.json {
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 fn compare(runner: &mut Runner<'_>, golden: &Golden) -> Result<Report, Failure> {
-    let failed = |e: nxd_executor::ExecutorError| load::executor_failure(&e);
+    let failed = load::executor_failure;
     let mut report = Report {
         ok: true,
         max_abs_error: 0.0,
@@ -102,7 +102,7 @@ fn compare(runner: &mut Runner<'_>, golden: &Golden) -> Result<Report, Failure> 
 /// The first layer whose output leaves the golden data, where they hold inner tensors.
 fn first_inner_difference(runner: &mut Runner<'_>, golden: &Golden) -> Result<Option<String>, Failure> {
     let Some(prompt) = golden.prompts.get(1).filter(|_| !golden.hidden.is_empty()) else { return Ok(None) };
-    let inner = runner.inner(prompt).map_err(|e| load::executor_failure(&e))?;
+    let inner = runner.inner(prompt).map_err(load::executor_failure)?;
     for (place, values) in inner {
         let Some(expected) = golden.hidden.get(&place).filter(|e| e.len() == values.len()) else { continue };
         // Hidden rows may be large where logits are not: the tolerance follows their size.

@@ -166,14 +166,7 @@ fn merge<L: Lanes>(zero: L, tile: &Tile, row: usize, part: usize, new: Done<'_>,
 /// # Safety
 /// No other member writes or reads the row of the output.
 #[inline(always)]
-unsafe fn finish<L: Lanes, T>(
-    zero: L,
-    job: &Job<'_, T>,
-    tile: &Tile,
-    row: usize,
-    sums: &mut Partial<'_>,
-    at: usize,
-) {
+unsafe fn finish<L: Lanes, T>(zero: L, job: &Job<'_, T>, tile: &Tile, row: usize, sums: &mut Partial<'_>, at: usize) {
     let (shape, heads) = (job.attend.cache.shape(), job.attend.spec.num_heads);
     let sum = &mut sums.o[at * shape.padded..][..shape.padded];
     let inverse = zero.splat(1.0 / sums.l[at]);

@@ -94,7 +94,14 @@ pub(super) fn partial_len(rows: usize, padded: usize) -> usize {
 
 impl Plan {
     /// Plans anew, in the memory of the last plan.
-    pub(super) fn make(&mut self, place: &Place<'_>, shape: &Shape, group: usize, window: Option<usize>, members: usize) {
+    pub(super) fn make(
+        &mut self,
+        place: &Place<'_>,
+        shape: &Shape,
+        group: usize,
+        window: Option<usize>,
+        members: usize,
+    ) {
         self.tiles.clear();
         self.units.clear();
         (self.most_rows, self.partials, self.cost) = (0, 0, 0);

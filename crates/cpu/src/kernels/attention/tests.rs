@@ -325,7 +325,12 @@ fn a_nan_stays_in_its_request_and_behind_its_position() {
 #[test]
 fn requests_without_rows_and_empty_batches_write_nothing() {
     let model = model(1, 2, 8, None, KvDtype::F32);
-    let way = Way { isa: Isa::detect(), threads: 2, block_size: 8, steps: vec![vec![], vec![(0, 0), (1, 3)], vec![(1, 1), (0, 0)]] };
+    let way = Way {
+        isa: Isa::detect(),
+        threads: 2,
+        block_size: 8,
+        steps: vec![vec![], vec![(0, 0), (1, 3)], vec![(1, 1), (0, 0)]],
+    };
     let got = model.run(&way);
     assert!(got[0].is_empty() && same_bits(&got[1], &model.alone(Isa::detect(), 1, 4)));
 }
