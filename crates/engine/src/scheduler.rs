@@ -1,7 +1,7 @@
 //! The scheduler: which tokens of which requests the next step computes.
 //!
 //! Requests run in the order of arrival. Each running request gets at least one token of every step, so none starves; what the budget has
-//! left goes to the oldest prompt that is not computed yet. When blocks run out the newest running request gives its own back and is
+//! left goes to the oldest prompt that is not computed yet. No other prompt is begun before that one is done. When blocks run out the newest running request gives its own back and is
 //! computed again later, from its prompt and the tokens it has.
 
 use crate::blocks::{BlockManager, BlockTables};
@@ -72,10 +72,8 @@ impl Scheduler {
         let mut budget = self.max_num_batched_tokens;
         let mut preempted = false;
         while plan.chunks.len() < self.running.len() {
-            let index = plan.chunks.len();
-            // One token is kept for each request behind this one.
-            let most = budget - (self.running.len() - index - 1);
-            match self.chunk(index, most) {
+            // All but the newest need one token each, for which the budget is large enough: only the newest can have more to compute.
+            match self.chunk(plan.chunks.len(), budget) {
                 0 => {
                     self.preempt_newest();
                     preempted = true;
@@ -86,7 +84,7 @@ impl Scheduler {
                 }
             }
         }
-        // A prompt that is cut short waits for blocks, not for budget: a newcomer would take them.
+        // A prompt that has to go on in the next step stays the newest.
         let all_served = !preempted && self.running.iter().zip(&plan.chunks).all(|(s, &tokens)| tokens == s.pending());
         if all_served {
             self.admit(&mut plan, budget);

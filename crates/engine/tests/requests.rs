@@ -1,4 +1,10 @@
 //! What becomes of requests: refusals, ends, fairness, statistics, and golden continuations.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's own functions unwrap and print, too"
+)]
 
 mod recorder;
 
@@ -151,22 +157,34 @@ fn an_abort_frees_blocks_at_once_and_leaves_others_alone() {
 
 #[test]
 fn when_blocks_run_out_the_newest_request_is_preempted_and_goes_on_to_the_same_tokens() {
-    let requests = [1, 2, 3].map(|id| Request { choice: id, ..request(&[id; 15], 30) });
-    let run = |num_blocks| {
-        let mut engine = engine(EngineOptions::default(), num_blocks);
-        requests.iter().for_each(|r| drop(engine.add_request(r.clone()).unwrap()));
-        finish(&mut engine)
-    };
-    let (roomy, tight) = (run(1000), run(5));
-    let preemptions = |ends: &BTreeMap<RequestId, (Vec<u32>, Output)>| -> Vec<usize> {
-        ends.values().map(|(_, last)| last.finished.unwrap().stats.preemptions).collect()
-    };
-    assert_eq!(preemptions(&roomy), [0, 0, 0]);
-    let tight_preemptions = preemptions(&tight);
-    assert_eq!(tight_preemptions[0], 0, "the oldest is never preempted");
-    assert!(tight_preemptions.iter().sum::<usize>() > 0);
-    for (a, b) in roomy.values().zip(tight.values()) {
-        assert_eq!(a.0, b.0);
+    let requests = [1, 2, 3].map(|id| Request { choice: id, ..request(&[id; 15], 60) });
+    let windows = |model: &Model| model.spec().layers.iter().filter(|layer| layer.attention.window.is_some()).count();
+    let all_models = models();
+    let windowed = all_models.iter().find(|(_, model)| windows(model) == model.spec().layers.len());
+    let (plain_dir, plain) = plain_model();
+    // A window of 16 tokens needs two blocks at most, a whole request five.
+    for (dir, model, tight_blocks) in
+        [(&plain_dir, &plain, 6)].into_iter().chain(windowed.map(|(dir, model)| (dir, model, 3)))
+    {
+        let run = |num_blocks| {
+            let (recorder, bits) = Recorder::new(load(dir, model, &options()), |_, _| num_blocks);
+            let mut engine = Engine::new(Box::new(recorder), EngineOptions::default());
+            for request in &requests {
+                engine.add_request(request.clone()).unwrap();
+            }
+            let ends = finish(&mut engine);
+            let preemptions: Vec<usize> =
+                ends.values().map(|(_, last)| last.finished.unwrap().stats.preemptions).collect();
+            let tokens: Vec<Vec<u32>> = ends.into_values().map(|(tokens, _)| tokens).collect();
+            let bits = std::mem::take(&mut *bits.lock().unwrap());
+            (preemptions, tokens, bits)
+        };
+        let (roomy, tight) = (run(1000), run(tight_blocks));
+        assert_eq!(roomy.0, [0, 0, 0]);
+        assert_eq!(tight.0[0], 0, "the oldest is never preempted");
+        assert!(tight.0.iter().sum::<usize>() > 1, "{}: {:?}", dir.display(), tight.0);
+        assert_eq!(roomy.1, tight.1, "{}", dir.display());
+        assert!(roomy.2 == tight.2, "{}: logits differ", dir.display());
     }
 }
 

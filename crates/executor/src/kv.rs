@@ -34,7 +34,7 @@ pub(crate) struct KvPlan {
 pub(crate) fn plan(manifest: &Manifest, ranks: usize, model_len: usize, options: &KvOptions) -> Result<KvPlan, ExecutorError> {
     let groups: Vec<Group> = manifest.kv_groups().iter().map(|spec| Group::new(manifest, spec, ranks, options)).collect();
     let asked = options.max_model_len.unwrap_or(model_len);
-    let bytes_of_one = |len: usize| groups.iter().map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes)).sum::<usize>();
+    let bytes_of_one = |len: usize| groups.iter().map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes)).fold(0, usize::saturating_add);
     let max_model_len = if bytes_of_one(asked) <= options.budget_bytes {
         asked
     } else {
@@ -49,7 +49,7 @@ pub(crate) fn plan(manifest: &Manifest, ranks: usize, model_len: usize, options:
     });
     // Requests are rarely as long as they may be: what is left of the budget makes further blocks, up to what all could use.
     let left = options.budget_bytes - bytes_of_one(max_model_len) * seqs;
-    let block_bytes: usize = groups.iter().map(|g| g.block_bytes).sum();
+    let block_bytes = groups.iter().map(|g| g.block_bytes).fold(0, usize::saturating_add);
     let further = if seqs < options.max_num_seqs { left / block_bytes.max(1) } else { 0 };
     let num_blocks = groups.iter().map(|g| g.blocks_of_one(max_model_len, options) * seqs + further).collect();
     Ok(KvPlan { num_blocks, max_model_len })
@@ -63,15 +63,16 @@ struct Group {
 impl Group {
     fn new(manifest: &Manifest, spec: &KvSpec, ranks: usize, options: &KvOptions) -> Self {
         let layers = manifest.kv_layers().iter().filter(|s| *s == spec).count();
-        let token_bytes = 2 * spec.num_kv_heads * spec.head_dim * options.dtype.value_bytes() * layers * ranks;
-        Group { window: spec.window, block_bytes: token_bytes.saturating_mul(options.block_size) }
+        // Sizes come from a file and from flags: what overflows is more than any budget.
+        let factors = [spec.num_kv_heads, spec.head_dim, options.dtype.value_bytes(), layers, ranks, options.block_size];
+        Group { window: spec.window, block_bytes: factors.into_iter().fold(2, usize::saturating_mul) }
     }
 
     /// Blocks that one request of `len` tokens holds at most.
     fn blocks_of_one(&self, len: usize, options: &KvOptions) -> usize {
         let live = match self.window {
             // Both ends of the live stretch may lie inside a block.
-            Some(window) => len.min(window.saturating_add(options.max_num_batched_tokens) + options.block_size),
+            Some(window) => len.min(window.saturating_add(options.max_num_batched_tokens).saturating_add(options.block_size)),
             None => len,
         };
         live.div_ceil(options.block_size)

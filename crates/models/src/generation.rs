@@ -1,6 +1,6 @@
 //! Ids that start and end a text, from `generation_config.json`, `config.json` and the tokenizer.
 
-use crate::config::{Config, ConfigError, Container, read_object};
+use crate::config::{Config, ConfigError, Container, read_object, short};
 use crate::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn parse(file: &str, key: &str, value: &Value, vocab_size: usize) -> Result<Vec<
         id.filter(|id| (*id as usize) < vocab_size).ok_or_else(|| ConfigError::Value {
             file: file.to_owned(),
             key: key.to_owned(),
-            found: value.to_string(),
+            found: short(value),
             expected: format!("a token id below the vocabulary size, {vocab_size}"),
         })
     };

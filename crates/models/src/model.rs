@@ -33,6 +33,18 @@ pub enum ModelError {
     /// The tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// A configuration of another, larger model.
+    #[error("{file}: {product} imply at least {implied} weights, the checkpoint has {found}; use the configuration that came with these weights")]
+    TooLarge {
+        /// The configuration's file.
+        file: String,
+        /// The keys and values that make the size.
+        product: String,
+        /// Weights of the attention outputs alone.
+        implied: u64,
+        /// Weights that are there.
+        found: u64,
+    },
     /// Tensors that the model has no use for: the configuration does not describe these weights.
     #[error("{file}: unexpected tensors {}; the {family} family has no such weights", .tensors.join(", "))]
     Unexpected {
@@ -55,6 +67,7 @@ impl Model {
         let config = configuration(&checkpoint)?;
         let family = families::find(&config)?;
         let spec = (family.spec)(&config)?;
+        check_size(&checkpoint, &config, &spec)?;
         let tokenizer = tokenizer(&checkpoint, spec.vocab_size)?;
         let generation = Generation::read(checkpoint.dir(), &config, tokenizer.as_ref(), spec.vocab_size)?;
         Ok(Model { checkpoint, config, family, spec, tokenizer, generation })
@@ -112,6 +125,29 @@ impl Model {
             return Err(ModelError::Unexpected { file, tensors, family: self.family.name });
         }
         Ok(weights)
+    }
+}
+
+/// Refuses a configuration that the weights are far too small for: what is declared for each layer and head is then bounded by
+/// the files. Shapes are compared when weights are bound.
+fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> Result<(), ModelError> {
+    let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
+    let product = |factors: &[usize]| factors.iter().fold(1, |n: u64, &f| n.saturating_mul(f as u64));
+    let found = sum(&mut checkpoint.tensors().map(|tensor| product(&tensor.shape)));
+    let of_layer = |heads: usize, head_dim: usize| product(&[heads, head_dim, spec.hidden_size]);
+    let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, l.attention.head_dim)));
+    match spec.layers.first() {
+        Some(layer) if implied > found => {
+            let facts = [
+                ("num_hidden_layers", spec.layers.len()),
+                ("num_attention_heads", layer.attention.num_heads),
+                ("head_dim", layer.attention.head_dim),
+                ("hidden_size", spec.hidden_size),
+            ];
+            let product = facts.map(|(key, value)| format!("`{}` {value}", config.key_in_file(key))).join(" × ");
+            Err(ModelError::TooLarge { file: config.file().to_owned(), product, implied, found })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Black-box tests: the real program, a real process each.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod bad_input;
 mod command_line;
 #[cfg(feature = "hub")]
 mod demo;

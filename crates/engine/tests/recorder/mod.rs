@@ -1,4 +1,10 @@
 //! An executor that notes the bits of all logits, and can pretend to have fewer KV blocks than it has.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's own functions unwrap and print, too"
+)]
 
 use ndarray::ArrayView2;
 use nxd_executor::{CpuExecutor, Executor, ExecutorError, ExecutorOptions, ModelInfo, StepId, StepOutput};
@@ -9,9 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// Bits of a row's logits by (`choice`, position of the token that is drawn). Tests give each request a `choice` of its own.
-pub type Bits = Arc<Mutex<BTreeMap<(u32, u32), Vec<u32>>>>;
+pub(crate) type Rows = BTreeMap<(u32, u32), Vec<u32>>;
 
-pub struct Recorder {
+/// The rows so far.
+pub(crate) type Bits = Arc<Mutex<Rows>>;
+
+pub(crate) struct Recorder {
     inner: CpuExecutor,
     info: ModelInfo,
     bits: Bits,
@@ -19,7 +28,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Wraps `inner`; `num_blocks` says how many blocks of each group the engine may use.
-    pub fn new(inner: CpuExecutor, num_blocks: impl Fn(&KvSpec, usize) -> usize) -> (Recorder, Bits) {
+    pub(crate) fn new(inner: CpuExecutor, num_blocks: impl Fn(&KvSpec, usize) -> usize) -> (Recorder, Bits) {
         let mut info = inner.info().clone();
         for (spec, blocks) in &mut info.kv_groups {
             *blocks = num_blocks(spec, *blocks).min(*blocks);
@@ -61,7 +70,7 @@ impl Executor for Recorder {
 }
 
 /// The golden models that can be opened, with their folders; prints those that cannot.
-pub fn models() -> Vec<(PathBuf, Model)> {
+pub(crate) fn models() -> Vec<(PathBuf, Model)> {
     let mut found = Vec::new();
     for dir in nxd_testkit::folders(&nxd_testkit::goldens()) {
         let weights = |name: &str| dir.join(name).exists();
@@ -78,7 +87,7 @@ pub fn models() -> Vec<(PathBuf, Model)> {
 }
 
 /// Loads `model` with room for any test.
-pub fn load(dir: &Path, model: &Model, options: &ExecutorOptions) -> CpuExecutor {
+pub(crate) fn load(dir: &Path, model: &Model, options: &ExecutorOptions) -> CpuExecutor {
     CpuExecutor::load(model, options)
         .unwrap_or_else(|e| panic!("{}: {e}: {:?}", dir.display(), std::error::Error::source(&e)))
 }

@@ -222,7 +222,8 @@ impl Config {
             let Some(value) = self.get(key) else { continue };
             let is_neutral = value == &Value::Bool(false) || value.as_f64().is_some_and(|x| (x - neutral).abs() < 1e-12);
             if !is_neutral {
-                return Err(self.unsupported(key, value, &format!("the key left out, or {neutral}")));
+                let or = if neutral.is_nan() { String::new() } else { format!(", or {neutral}") };
+                return Err(self.unsupported(key, value, &format!("the key left out{or}")));
             }
         }
         Ok(())
@@ -246,7 +247,7 @@ impl Config {
     }
 
     /// The key as the file spells it.
-    fn key_in_file(&self, key: &str) -> String {
+    pub(crate) fn key_in_file(&self, key: &str) -> String {
         match self.container {
             Container::HuggingFace => key.to_owned(),
             Container::Gguf => gguf::key_in_file(&self.architecture, key),
@@ -271,7 +272,7 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, ConfigError
 }
 
 /// A value for a message: at most 80 characters.
-fn short(value: &Value) -> String {
+pub(crate) fn short(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),

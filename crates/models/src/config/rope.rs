@@ -36,8 +36,9 @@ impl Parameters<'_> {
     fn original_context(&self) -> Result<Option<usize>, ConfigError> {
         let key = "original_max_position_embeddings";
         match self.optional(key)? {
-            Some(n) if n < 1e9 => Ok(Some(n as usize)),
-            Some(n) => Err(self.config.wrong(&self.key(key), &Value::from(n), "a context length below 10⁹")),
+            // Some writers store it as a float.
+            Some(n) if (1.0..1e9).contains(&n) && n.fract() <= 0.0 => Ok(Some(n as usize)),
+            Some(n) => Err(self.config.wrong(&self.key(key), &Value::from(n), "a whole number of tokens below 10⁹")),
             None => self.config.optional_size(key),
         }
     }
@@ -80,6 +81,10 @@ impl Config {
             None => self.positive("partial_rotary_factor", 1.0)?,
         };
         let rotary_dim = (head_dim as f64 * partial) as usize;
+        if rotary_dim == head_dim && !head_dim.is_multiple_of(2) {
+            let expected = "an even number, as values of a head are rotated in pairs; without the key it is hidden_size / heads";
+            return Err(self.wrong("head_dim", &Value::from(head_dim), expected));
+        }
         if partial > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
             let expected = format!("a factor that makes an even part of head_dim {head_dim}");
             return Err(self.wrong("partial_rotary_factor", &Value::from(partial), &expected));
@@ -109,10 +114,15 @@ impl Config {
             }),
             Some("llama3") => {
                 let original = parameters.original_context()?;
+                let (low, high) = (parameters.number("low_freq_factor")?, parameters.number("high_freq_factor")?);
+                if high <= low {
+                    let (key, expected) = (parameters.key("high_freq_factor"), format!("a number above low_freq_factor {low}"));
+                    return Err(self.wrong(&key, &Value::from(high), &expected));
+                }
                 Ok(RopeScaling::Llama3 {
                     factor: parameters.number("factor")?,
-                    low_freq_factor: parameters.number("low_freq_factor")?,
-                    high_freq_factor: parameters.number("high_freq_factor")?,
+                    low_freq_factor: low,
+                    high_freq_factor: high,
                     original_max_position_embeddings: original
                         .ok_or_else(|| self.missing(&parameters.key("original_max_position_embeddings")))?,
                 })
@@ -147,6 +157,10 @@ impl Config {
                     Some(factor) => factor,
                     None => max as f64 / original as f64,
                 };
+                if factor > 1.0 && original == 1 {
+                    let key = parameters.key("original_max_position_embeddings");
+                    return Err(self.wrong(&key, &Value::from(original), "a context of 2 or more"));
+                }
                 let default = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
                 Ok(RopeScaling::LongRope {
                     short_factor: parameters.factors("short_factor", rotary_dim / 2)?,

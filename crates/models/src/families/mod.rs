@@ -67,6 +67,9 @@ const REFUSED: &[(&str, f64)] = &[
 
 /// The fields that all families share, read once: a pre-norm decoder with RMS norms, rotary positions and a gated MLP.
 fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    if let Some(method) = config.value("quantization_config").and_then(|q| q.get("quant_method")) {
+        return Err(config.unsupported("quantization_config.quant_method", method, "weights that are not quantised, or GGUF"));
+    }
     config.refuse(REFUSED)?;
     let (hidden_size, num_heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
     let num_kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(num_heads);
@@ -83,6 +86,10 @@ fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
         }
     };
     let num_layers = config.whole("num_hidden_layers", 1..=4096)?.ok_or_else(|| config.missing("num_hidden_layers"))?;
+    let eps = config.positive("rms_norm_eps", 1e-6)?;
+    if eps > 1.0 {
+        return Err(config.wrong("rms_norm_eps", &Value::from(eps), "a number above 0 and at most 1"));
+    }
     let layer = LayerSpec {
         attention: AttentionSpec {
             num_heads,
@@ -107,7 +114,7 @@ fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
         max_position_embeddings: config.optional_size("max_position_embeddings")?.unwrap_or(2048),
         embedding_scale: None,
         tie_word_embeddings: config.flag("tie_word_embeddings", false)?,
-        norm: RmsNormSpec { eps: config.positive("rms_norm_eps", 1e-6)? as f32, offset: 0.0 },
+        norm: RmsNormSpec { eps: eps as f32, offset: 0.0 },
         norm_placement: NormPlacement::Pre,
         layers: vec![layer; num_layers],
     })

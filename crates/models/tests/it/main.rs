@@ -4,4 +4,5 @@
 
 mod chat;
 mod checkpoint;
+mod config;
 mod tokenizer;

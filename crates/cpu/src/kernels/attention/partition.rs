@@ -219,15 +219,15 @@ impl<T: Stored> Scores<'_, T> {
             let mut sums = [[zero; N]; R];
             for d in 0..dim {
                 let mut k = [zero; N];
-                for n in 0..N {
+                for (k, key) in k.iter_mut().zip(keys) {
                     // SAFETY: each tile has `dim` times eight values, by the slice above.
-                    k[n] = T::load(zero, unsafe { &*keys[n].add(d) });
+                    *k = T::load(zero, unsafe { &*key.add(d) });
                 }
-                for r in 0..R {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: `q` has `R` values for each of `dim`, as asserted.
                     let q = zero.splat(unsafe { *self.q.get_unchecked(d * R + r) });
-                    for n in 0..N {
-                        sums[r][n] = q.mul_add(k[n], sums[r][n]);
+                    for (sum, k) in sums.iter_mut().zip(k) {
+                        *sum = q.mul_add(k, *sum);
                     }
                 }
             }
@@ -290,17 +290,17 @@ impl<T: Stored> Weigh<'_, T> {
                 let values = self.blocks.all[self.blocks.values[tile]..][..TILE * padded].as_ptr();
                 for token in self.tokens.start.max(tile * TILE)..self.tokens.end.min(tile * TILE + TILE) {
                     let mut v = [zero; N];
-                    for n in 0..N {
+                    for (n, v) in v.iter_mut().enumerate() {
                         // SAFETY: the tile has eight rows of `padded` values, by the slice above; columns end at `padded`.
                         let at = unsafe { values.add((token % TILE) * padded + column + n * LANES) };
                         // SAFETY: as above; there is no alignment to keep beyond the values' own.
-                        v[n] = T::load(zero, unsafe { &*at.cast::<[T; LANES]>() });
+                        *v = T::load(zero, unsafe { &*at.cast::<[T; LANES]>() });
                     }
-                    for r in 0..R {
+                    for (r, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: `s` has `PART` values a row and tokens end before, as asserted.
                         let weight = zero.splat(unsafe { *self.s.get_unchecked(r * PART + token) });
-                        for n in 0..N {
-                            sums[r][n] = weight.mul_add(v[n], sums[r][n]);
+                        for (sum, v) in sums.iter_mut().zip(v) {
+                            *sum = weight.mul_add(v, *sum);
                         }
                     }
                 }

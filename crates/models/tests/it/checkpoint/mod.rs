@@ -3,7 +3,7 @@
 mod folders;
 mod fuzz;
 mod gguf;
-mod gguf_writer;
+pub(crate) mod gguf_writer;
 mod golden;
 mod safetensors;
 mod split;
