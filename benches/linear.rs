@@ -3,7 +3,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nxd_cpu::kernels::linear::{Activations, PackedMatrix, Scratch, linears};
 use nxd_cpu::{Isa, team::Team};
-use nxd_ops::{BlockFormat, Format, LocalWeight, Role, SharedBytes, Sharding, StoredWeight, WeightSpec};
+use nxd_ops::{BlockFormat, Format, LocalWeight, Role, Sharding, SharedBytes, StoredWeight, WeightSpec};
 use std::hint::black_box;
 
 const ROWS: usize = 1536;

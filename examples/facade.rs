@@ -12,7 +12,8 @@ fn main() -> Result<()> {
     // A tiny random checkpoint of this repository: it needs no download, and speaks no language.
     let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crates/testkit/goldens/llama-mha-default");
     let path = args.next().map_or(tiny, PathBuf::from);
-    let prompt = args.next().map_or(Prompt::Ids(vec![305, 68, 234]), |p| Prompt::Text(p.to_string_lossy().into_owned()));
+    let prompt =
+        args.next().map_or(Prompt::Ids(vec![305, 68, 234]), |p| Prompt::Text(p.to_string_lossy().into_owned()));
 
     let model = Model::load(path, Default::default())?;
     let options = GenerateOptions { max_tokens: Some(24), ..Default::default() };

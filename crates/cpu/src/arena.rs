@@ -54,9 +54,11 @@ impl Arena {
         let mut slots = self.slots.borrow_mut();
         let free = |(i, slot): (usize, &Slot)| (slot.references == 0).then_some((i, slot.data.len()));
         // The smallest that is large enough, else the largest, which then grows.
-        let fitting = slots.iter().enumerate().filter_map(free).min_by_key(|&(_, size)| {
-            if size >= len { (false, size) } else { (true, usize::MAX - size) }
-        });
+        let fitting = slots
+            .iter()
+            .enumerate()
+            .filter_map(free)
+            .min_by_key(|&(_, size)| if size >= len { (false, size) } else { (true, usize::MAX - size) });
         let slot = match fitting {
             Some((slot, _)) => slot,
             None => {

@@ -9,7 +9,8 @@ use crate::kv::Place;
 use crate::sampling::draw_row;
 use nxd_collectives::{CollectiveError, ProcessGroup};
 use nxd_ops::{
-    AttendSpec, Axis, Batch, Capture, Drawn, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch, Weight,
+    AttendSpec, Axis, Batch, Capture, Drawn, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch,
+    Weight,
 };
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -126,7 +127,9 @@ impl Ops for CpuStep<'_> {
                 out.values().copy_from_slice(values);
                 out.finish()
             }
-            (Input::Hidden, Purpose::Forward(_)) => unreachable!("a forward step makes hidden rows, it does not take them"),
+            (Input::Hidden, Purpose::Forward(_)) => {
+                unreachable!("a forward step makes hidden rows, it does not take them")
+            }
         }
     }
 
@@ -288,6 +291,7 @@ impl Ops for CpuStep<'_> {
                 *drawn[row].lock().unwrap_or_else(PoisonError::into_inner) = draw(row, member.id);
             }
         });
-        self.outputs.drawn = drawn.into_iter().map(|d| d.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
+        self.outputs.drawn =
+            drawn.into_iter().map(|d| d.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
     }
 }

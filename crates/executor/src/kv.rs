@@ -31,10 +31,21 @@ pub(crate) struct KvPlan {
 }
 
 /// Plans the blocks of every group for `model_len`, the context the model was configured for.
-pub(crate) fn plan(manifest: &Manifest, ranks: usize, model_len: usize, options: &KvOptions) -> Result<KvPlan, ExecutorError> {
-    let groups: Vec<Group> = manifest.kv_groups().iter().map(|spec| Group::new(manifest, spec, ranks, options)).collect();
+pub(crate) fn plan(
+    manifest: &Manifest,
+    ranks: usize,
+    model_len: usize,
+    options: &KvOptions,
+) -> Result<KvPlan, ExecutorError> {
+    let groups: Vec<Group> =
+        manifest.kv_groups().iter().map(|spec| Group::new(manifest, spec, ranks, options)).collect();
     let asked = options.max_model_len.unwrap_or(model_len);
-    let bytes_of_one = |len: usize| groups.iter().map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes)).fold(0, usize::saturating_add);
+    let bytes_of_one = |len: usize| {
+        groups
+            .iter()
+            .map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes))
+            .fold(0, usize::saturating_add)
+    };
     let max_model_len = if bytes_of_one(asked) <= options.budget_bytes {
         asked
     } else {
@@ -64,7 +75,8 @@ impl Group {
     fn new(manifest: &Manifest, spec: &KvSpec, ranks: usize, options: &KvOptions) -> Self {
         let layers = manifest.kv_layers().iter().filter(|s| *s == spec).count();
         // Sizes come from a file and from flags: what overflows is more than any budget.
-        let factors = [spec.num_kv_heads, spec.head_dim, options.dtype.value_bytes(), layers, ranks, options.block_size];
+        let factors =
+            [spec.num_kv_heads, spec.head_dim, options.dtype.value_bytes(), layers, ranks, options.block_size];
         Group { window: spec.window, block_bytes: factors.into_iter().fold(2, usize::saturating_mul) }
     }
 
@@ -72,7 +84,9 @@ impl Group {
     fn blocks_of_one(&self, len: usize, options: &KvOptions) -> usize {
         let live = match self.window {
             // Both ends of the live stretch may lie inside a block.
-            Some(window) => len.min(window.saturating_add(options.max_num_batched_tokens).saturating_add(options.block_size)),
+            Some(window) => {
+                len.min(window.saturating_add(options.max_num_batched_tokens).saturating_add(options.block_size))
+            }
             None => len,
         };
         live.div_ceil(options.block_size)

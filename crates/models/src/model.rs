@@ -34,7 +34,9 @@ pub enum ModelError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// A configuration of another, larger model.
-    #[error("{file}: {product} imply at least {implied} weights, the checkpoint has {found}; use the configuration that came with these weights")]
+    #[error(
+        "{file}: {product} imply at least {implied} weights, the checkpoint has {found}; use the configuration that came with these weights"
+    )]
     TooLarge {
         /// The configuration's file.
         file: String,

@@ -49,8 +49,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let blocks_each = longest.div_ceil(info.block_size);
     if let Some(&(_, blocks)) = info.kv_groups.iter().find(|(_, blocks)| *blocks < blocks_each * most) {
         let fits = blocks / blocks_each;
-        let text = format!("a KV cache of {} bytes holds {fits} sequences of {longest} tokens, --batch asks for {most}", options.kv.budget_bytes);
-        return Err(Failure::new(crate::failure::Kind::Memory, text).with_help("lower --batch, or raise --kv-cache-memory"));
+        let text = format!(
+            "a KV cache of {} bytes holds {fits} sequences of {longest} tokens, --batch asks for {most}",
+            options.kv.budget_bytes
+        );
+        return Err(
+            Failure::new(crate::failure::Kind::Memory, text).with_help("lower --batch, or raise --kv-cache-memory")
+        );
     }
     let mut bench = Bench { executor: &mut executor, blocks_each, chunk, vocab_size: info.vocab_size };
     let mut rows = Vec::new();
@@ -63,7 +68,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             for _ in 0..args.repeat {
                 bench.fill(batch, 0, args.depth)?;
                 let start = Instant::now();
-                if generate { bench.generate(batch, args.depth, tokens)? } else { bench.fill(batch, args.depth, tokens)? }
+                if generate {
+                    bench.generate(batch, args.depth, tokens)?
+                } else {
+                    bench.fill(batch, args.depth, tokens)?
+                }
                 rates.push((batch * tokens) as f64 / start.elapsed().as_secs_f64());
             }
             rates.sort_by(f64::total_cmp);
@@ -122,7 +131,8 @@ impl Bench<'_> {
     fn generate(&mut self, batch: usize, start: usize, count: usize) -> Result<(), Failure> {
         for position in start..start + count {
             let token = [self.token(position)];
-            let chunk = |sequence| Chunk { sequence, start: position, tokens: &token, wanted: 1, rope_len: start + count };
+            let chunk =
+                |sequence| Chunk { sequence, start: position, tokens: &token, wanted: 1, rope_len: start + count };
             let chunks: Vec<_> = (0..batch).map(chunk).collect();
             self.step(&chunks)?;
         }
@@ -131,8 +141,7 @@ impl Bench<'_> {
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<(), Failure> {
         let batch = drive::batch(self.executor.info(), self.blocks_each, chunks);
-        let sampling =
-            SamplingBatch { rows: vec![SamplingRow::default(); batch.wanted.len()], keep_logits: false };
+        let sampling = SamplingBatch { rows: vec![SamplingRow::default(); batch.wanted.len()], keep_logits: false };
         self.executor.step(&batch, &sampling).map_err(load::executor_failure)?;
         Ok(())
     }
@@ -144,13 +153,20 @@ impl Bench<'_> {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text = format!("{:<10} {:>6} {:>6} {:>8} {:>12} {:>24} {:>9}", "test", "batch", "depth", "threads", "tokens/s", "min to max", "GB/s");
+    let mut text = format!(
+        "{:<10} {:>6} {:>6} {:>8} {:>12} {:>24} {:>9}",
+        "test", "batch", "depth", "threads", "tokens/s", "min to max", "GB/s"
+    );
     for row in rows {
         let Spread { median, min, max } = row.tokens_per_s;
         let range = format!("{min:.1} to {max:.1}");
         text.push_str(&format!(
             "\n{:<10} {:>6} {:>6} {:>8} {median:>12.1} {range:>24} {:>9.2}",
-            row.test, row.batch, row.depth, row.threads, row.bytes_per_s / 1e9
+            row.test,
+            row.batch,
+            row.depth,
+            row.threads,
+            row.bytes_per_s / 1e9
         ));
     }
     text

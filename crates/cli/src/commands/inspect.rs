@@ -51,8 +51,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     }
     if let Ok(spec) = &spec {
         // A broken tokenizer is an error of its own, whatever else is fine.
-        let tokenizer =
-            model::tokenizer(&checkpoint, spec.vocab_size).map_err(|e| Failure::of(Kind::Model, &e))?;
+        let tokenizer = model::tokenizer(&checkpoint, spec.vocab_size).map_err(|e| Failure::of(Kind::Model, &e))?;
         report.tokenizer = tokenizer.as_ref().map(nxd_models::Tokenizer::vocab_size);
         report.chat_template = tokenizer.is_some_and(|t| t.chat_template().is_some());
     }
@@ -132,17 +131,23 @@ fn page(report: &Report) -> String {
         ("weights", HumanBytes(report.weights_bytes).to_string()),
         ("layers", number(report.layers)),
         ("hidden size", number(report.hidden_size)),
-        ("heads", format!("{} query, {} KV, of {}", number(report.heads), number(report.kv_heads), number(report.head_dim))),
+        (
+            "heads",
+            format!("{} query, {} KV, of {}", number(report.heads), number(report.kv_heads), number(report.head_dim)),
+        ),
         ("vocabulary", number(report.vocab_size)),
         ("context", number(report.max_position_embeddings)),
         ("tensors", dtypes.join(", ")),
         ("quantisation", report.quantisation.clone().unwrap_or_else(|| "none".to_owned())),
         ("tokenizer", report.tokenizer.map_or_else(|| "none".to_owned(), |n| format!("{n} tokens"))),
         ("chat template", if report.chat_template { "yes" } else { "no" }.to_owned()),
-        ("runs on", match &report.why_not {
-            Some(why) => format!("nothing yet: {why}"),
-            None => report.runs_on.clone(),
-        }),
+        (
+            "runs on",
+            match &report.why_not {
+                Some(why) => format!("nothing yet: {why}"),
+                None => report.runs_on.clone(),
+            },
+        ),
     ];
     let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:<14} {value}")).collect();
     lines.join("\n")

@@ -32,7 +32,8 @@ pub(crate) fn mode(args: &RuntimeArgs) -> LoadMode {
 pub(crate) fn open(path: &Path, args: &RuntimeArgs) -> Result<Files, Failure> {
     // Arithmetic is f32 whatever the weights are stored as, so f32 asks for nothing else than auto.
     if let Dtype::Bf16 | Dtype::F16 = args.dtype {
-        let text = "weights cannot be converted to another 16-bit type while they are loaded; --dtype takes `auto` and `f32`";
+        let text =
+            "weights cannot be converted to another 16-bit type while they are loaded; --dtype takes `auto` and `f32`";
         return Err(Failure::new(Kind::Usage, text));
     }
     Files::open(path, mode(args)).map_err(|e| failure(&e.into()))

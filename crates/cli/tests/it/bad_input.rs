@@ -79,13 +79,28 @@ fn a_configuration_of_another_model_is_refused_when_weights_are_bound() {
         (json!({"architectures": ["T5Model"]}), &["config.json", "`architectures`", "T5Model", "LlamaForCausalLM"][..]),
         (json!({"hidden_size": 1e300}), &["config.json", "`hidden_size` is 1e+300", "whole number"]),
         (json!({"num_hidden_layers": -1}), &["config.json", "`num_hidden_layers` is -1", "4096"]),
-        (json!({"num_hidden_layers": 4096, "hidden_size": 1 << 28}), &["config.json", "`num_hidden_layers` 4096", "imply"]),
-        (json!({"num_attention_heads": 1 << 28, "num_key_value_heads": 1 << 28, "head_dim": 1 << 28}), &["config.json", "imply"]),
+        (
+            json!({"num_hidden_layers": 4096, "hidden_size": 1 << 28}),
+            &["config.json", "`num_hidden_layers` 4096", "imply"],
+        ),
+        (
+            json!({"num_attention_heads": 1 << 28, "num_key_value_heads": 1 << 28, "head_dim": 1 << 28}),
+            &["config.json", "imply"],
+        ),
         (json!({"vocab_size": 513}), &["model.safetensors", "`model.embed_tokens.weight` is [512, 64]", "[513, 64]"]),
-        (json!({"intermediate_size": 1 << 28}), &["model.safetensors", "gate_proj.weight` is [128, 64]", "[268435456, 64]"]),
-        (json!({"num_hidden_layers": 3}), &["model.safetensors", "`model.layers.2.self_attn.q_proj.weight` is missing"]),
+        (
+            json!({"intermediate_size": 1 << 28}),
+            &["model.safetensors", "gate_proj.weight` is [128, 64]", "[268435456, 64]"],
+        ),
+        (
+            json!({"num_hidden_layers": 3}),
+            &["model.safetensors", "`model.layers.2.self_attn.q_proj.weight` is missing"],
+        ),
         (json!({"num_hidden_layers": 1}), &["unexpected tensors `model.layers.1."]),
-        (json!({"quantization_config": {"quant_method": "awq"}}), &["config.json", "`quantization_config.quant_method` is \"awq\""]),
+        (
+            json!({"quantization_config": {"quant_method": "awq"}}),
+            &["config.json", "`quantization_config.quant_method` is \"awq\""],
+        ),
         (json!({"rope_scaling": {"rope_type": "linear", "factor": 0}}), &["config.json", "`rope_scaling.factor` is 0"]),
     ] {
         let home = Home::new();

@@ -6,9 +6,9 @@ mod command_line;
 #[cfg(feature = "hub")]
 mod demo;
 mod doctor;
-mod golden;
 #[cfg(feature = "hub")]
 mod fake_hub;
+mod golden;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;

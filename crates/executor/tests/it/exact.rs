@@ -84,7 +84,9 @@ fn holds_for(format: Format) {
         for kv in [KvDtype::F32, KvDtype::F16, KvDtype::BF16] {
             let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };
             let requests = alone(&spec, setup, &[1, 5, 40, 61], &mut random);
-            for (threads, block_size, isa) in [(1, 16, Isa::detect()), (2, 8, Isa::detect()), (3, 32, Isa::Scalar), (4, 24, Isa::detect())] {
+            for (threads, block_size, isa) in
+                [(1, 16, Isa::detect()), (2, 8, Isa::detect()), (3, 32, Isa::Scalar), (4, 24, Isa::detect())]
+            {
                 together(&spec, Setup { threads, block_size, isa, ..setup }, &requests, &mut random);
             }
         }

@@ -2,9 +2,7 @@
 
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
-use nxd_modules::{
-    AttentionSpec, Decoder, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler,
-};
+use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
 use nxd_ops::{
     Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
     SamplingRow, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
@@ -55,9 +53,7 @@ impl WeightSource for Made {
         let (format, data) = match (spec.role, self.format) {
             (Role::Vector, _) => (Format::F32, floats(rows, |_| 1.0 + 0.2 * random.unit())),
             (_, Format::F32) => (Format::F32, floats(rows * cols, |_| 0.2 * random.unit())),
-            (_, Format::F16) => {
-                (Format::F16, (0..rows * cols).flat_map(|_| half(0.2 * random.unit())).collect())
-            }
+            (_, Format::F16) => (Format::F16, (0..rows * cols).flat_map(|_| half(0.2 * random.unit())).collect()),
             (_, Format::BF16) => {
                 let upper = |x: f32| ((x.to_bits() >> 16) as u16).to_le_bytes();
                 (Format::BF16, (0..rows * cols).flat_map(|_| upper(0.2 * random.unit())).collect())
@@ -69,7 +65,13 @@ impl WeightSource for Made {
             }
         };
         let data = SharedBytes::from(data);
-        Ok(StoredWeight { origin: format!("made: tensor `{}`", spec.name), format, shape: spec.shape, data, order: None })
+        Ok(StoredWeight {
+            origin: format!("made: tensor `{}`", spec.name),
+            format,
+            shape: spec.shape,
+            data,
+            order: None,
+        })
     }
 }
 
@@ -198,8 +200,7 @@ impl Runner {
         let mut step = self.device.open(&batch);
         self.decoder.forward(&mut step);
         let hidden = step.close().unwrap().hidden;
-        let sampling =
-            SamplingBatch { rows: vec![SamplingRow::default(); batch.num_tokens()], keep_logits: true };
+        let sampling = SamplingBatch { rows: vec![SamplingRow::default(); batch.num_tokens()], keep_logits: true };
         let mut step = self.device.open_sampling(&hidden, &sampling);
         Sampler::new(&self.decoder).forward(&mut step);
         let logits = step.close().unwrap().logits;

@@ -121,7 +121,9 @@ impl Config {
         let rotary = self.optional_size("rotary_dim")?;
         let head_dim = match self.optional_size("head_dim")? {
             Some(dim) => Some(dim),
-            None => self.optional_size("hidden_size")?.zip(self.optional_size("num_attention_heads")?).map(|(e, h)| e / h),
+            None => {
+                self.optional_size("hidden_size")?.zip(self.optional_size("num_attention_heads")?).map(|(e, h)| e / h)
+            }
         };
         match (rotary, head_dim) {
             (Some(rotary), Some(head_dim)) if rotary != head_dim => {

@@ -162,9 +162,7 @@ impl Config {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| range.contains(n)) {
             Some(n) => Ok(Some(n)),
-            None => {
-                Err(self.wrong(key, value, &format!("a whole number from {} to {}", range.start(), range.end())))
-            }
+            None => Err(self.wrong(key, value, &format!("a whole number from {} to {}", range.start(), range.end()))),
         }
     }
 
@@ -220,7 +218,8 @@ impl Config {
     pub fn refuse(&self, keys: &[(&str, f64)]) -> Result<(), ConfigError> {
         for &(key, neutral) in keys {
             let Some(value) = self.get(key) else { continue };
-            let is_neutral = value == &Value::Bool(false) || value.as_f64().is_some_and(|x| (x - neutral).abs() < 1e-12);
+            let is_neutral =
+                value == &Value::Bool(false) || value.as_f64().is_some_and(|x| (x - neutral).abs() < 1e-12);
             if !is_neutral {
                 let or = if neutral.is_nan() { String::new() } else { format!(", or {neutral}") };
                 return Err(self.unsupported(key, value, &format!("the key left out{or}")));

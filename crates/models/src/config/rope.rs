@@ -82,7 +82,8 @@ impl Config {
         };
         let rotary_dim = (head_dim as f64 * partial) as usize;
         if rotary_dim == head_dim && !head_dim.is_multiple_of(2) {
-            let expected = "an even number, as values of a head are rotated in pairs; without the key it is hidden_size / heads";
+            let expected =
+                "an even number, as values of a head are rotated in pairs; without the key it is hidden_size / heads";
             return Err(self.wrong("head_dim", &Value::from(head_dim), expected));
         }
         if partial > 1.0 || rotary_dim < 2 || !rotary_dim.is_multiple_of(2) {
@@ -116,7 +117,8 @@ impl Config {
                 let original = parameters.original_context()?;
                 let (low, high) = (parameters.number("low_freq_factor")?, parameters.number("high_freq_factor")?);
                 if high <= low {
-                    let (key, expected) = (parameters.key("high_freq_factor"), format!("a number above low_freq_factor {low}"));
+                    let (key, expected) =
+                        (parameters.key("high_freq_factor"), format!("a number above low_freq_factor {low}"));
                     return Err(self.wrong(&key, &Value::from(high), &expected));
                 }
                 Ok(RopeScaling::Llama3 {

@@ -35,7 +35,8 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let num_layers = spec.layers.len();
     let attention = spec.layers[0].attention.clone();
     let head_dim = config.optional_size("head_dim")?.unwrap_or(256);
-    let default_scalar = if is_gguf && num_layers == LAYERS_27B { spec.hidden_size / attention.num_heads } else { head_dim };
+    let default_scalar =
+        if is_gguf && num_layers == LAYERS_27B { spec.hidden_size / attention.num_heads } else { head_dim };
     let scale = (1.0 / config.positive("query_pre_attn_scalar", default_scalar as f64)?.sqrt()) as f32;
     let pattern = config.optional_size("sliding_window_pattern")?.unwrap_or(6);
     let sliding = sliding_layers(config, num_layers, |layer| !(layer + 1).is_multiple_of(pattern))?;

@@ -68,8 +68,7 @@ impl Golden {
     /// Reads `expected.json` and `expected.safetensors` of `dir`.
     pub(super) fn read(dir: &Path) -> Result<Self, Failure> {
         let (json, tensors) = (dir.join("expected.json"), dir.join("expected.safetensors"));
-        let expected: Expected =
-            serde_json::from_slice(&read(&json)?).map_err(|e| broken(&json, &e.to_string()))?;
+        let expected: Expected = serde_json::from_slice(&read(&json)?).map_err(|e| broken(&json, &e.to_string()))?;
         let mut greedy = expected.greedy;
         match expected.greedy_stop {
             Some(OneOrMany::One(one)) => greedy.push(one),
@@ -115,7 +114,10 @@ impl Golden {
         }
         if let Some(logits) = self.logits.iter().find(|l| l.rows == 0 || l.rows > self.prompts[l.prompt].len()) {
             let tokens = self.prompts[logits.prompt].len();
-            return Err(broken(json, &format!("`{}` has {} rows, its prompt {tokens} tokens", logits.name, logits.rows)));
+            return Err(broken(
+                json,
+                &format!("`{}` has {} rows, its prompt {tokens} tokens", logits.name, logits.rows),
+            ));
         }
         if self.logits.is_empty() && self.greedy.is_empty() {
             return Err(broken(json, "there is neither a logits tensor nor a greedy continuation to compare with"));

@@ -77,7 +77,8 @@ fn compare(runner: &mut Runner<'_>, golden: &Golden) -> Result<Report, Failure> 
             report.ok = false;
             report.first_difference.get_or_insert_with(|| format!("{}: off by {error}", logits.name));
         }
-        report.max_abs_error = if error.is_nan() || error > report.max_abs_error { error } else { report.max_abs_error };
+        report.max_abs_error =
+            if error.is_nan() || error > report.max_abs_error { error } else { report.max_abs_error };
     }
     for (i, greedy) in golden.greedy.iter().enumerate() {
         let prompt = &golden.prompts[greedy.prompt];
@@ -120,7 +121,11 @@ fn max_abs_error(found: &[f32], expected: &[f32]) -> f32 {
     if found.len() != expected.len() {
         return f32::NAN;
     }
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |max, d| if d.is_nan() || d > max { d } else { max })
+    found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |max, d| if d.is_nan() || d > max { d } else { max })
 }
 
 fn summary(report: &Report) -> String {

@@ -105,7 +105,14 @@ fn the_architecture_must_be_supported() {
 
 #[test]
 fn sizes_must_be_whole_numbers_in_range() {
-    for key in ["embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv", "context_length", "vocab_size"] {
+    for key in [
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "context_length",
+        "vocab_size",
+    ] {
         let named = format!("`llama.{key}` is ");
         let allowed = "a whole number from 1 to 268435456";
         assert_changes_refused(&[
@@ -129,7 +136,10 @@ fn sizes_must_be_whole_numbers_in_range() {
 #[test]
 fn sizes_must_fit_each_other() {
     assert_changes_refused(&[
-        (number("attention.head_count_kv", 3), &["`llama.attention.head_count_kv` is 3", "a divisor of the 4 query heads"]),
+        (
+            number("attention.head_count_kv", 3),
+            &["`llama.attention.head_count_kv` is 3", "a divisor of the 4 query heads"],
+        ),
         (number("attention.head_count", 6), &["`llama.attention.head_count` is 6", "divisor of hidden_size 8"]),
         (number("attention.head_count", 8), &["`llama.attention.key_length` is 1", "an even number"]),
         (number("attention.key_length", 3), &["`llama.attention.key_length` is 3", "an even number"]),
@@ -174,6 +184,9 @@ fn tensors_that_disagree_with_the_metadata_are_named() {
 #[test]
 fn a_file_too_small_for_its_metadata_is_refused_before_anything_is_sized_by_it() {
     for change in [number("block_count", 4096), number("attention.key_length", 1 << 28)] {
-        assert_changes_refused(&[(change, &["`llama.block_count`", "`llama.attention.head_count` 4", "imply at least", "the checkpoint has"])]);
+        assert_changes_refused(&[(
+            change,
+            &["`llama.block_count`", "`llama.attention.head_count` 4", "imply at least", "the checkpoint has"],
+        )]);
     }
 }

@@ -97,18 +97,43 @@ fn architectures_must_name_a_family() {
         (json!({"architectures": []}), &["`architectures` is []", "a list with the name of a model class"]),
         (json!({"architectures": "LlamaForCausalLM"}), &["`architectures` is \"Llama", "a list"]),
         (json!({"architectures": [7]}), &["`architectures` is [7]", "a list"]),
-        (json!({"architectures": ["T5ForConditionalGeneration"]}), &["`architectures`", "\"T5For", "supported: LlamaForCausalLM"]),
+        (
+            json!({"architectures": ["T5ForConditionalGeneration"]}),
+            &["`architectures`", "\"T5For", "supported: LlamaForCausalLM"],
+        ),
         (json!({"architectures": [long]}), &["`architectures`", "xxx…", "supported: LlamaForCausalLM"]),
     ]);
 }
 
 #[test]
 fn sizes_must_be_whole_numbers_in_range() {
-    let keys = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "max_position_embeddings", "head_dim"];
+    let keys = [
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "vocab_size",
+        "max_position_embeddings",
+        "head_dim",
+    ];
     for key in keys {
-        for value in [json!(0), json!(-1), json!(1e300), json!(2.5), json!("8"), json!(true), json!([8]), json!({}), json!(u64::MAX), json!(1u64 << 29)] {
+        for value in [
+            json!(0),
+            json!(-1),
+            json!(1e300),
+            json!(2.5),
+            json!("8"),
+            json!(true),
+            json!([8]),
+            json!({}),
+            json!(u64::MAX),
+            json!(1u64 << 29),
+        ] {
             let (name, found) = (format!("`{key}` is "), value.to_string());
-            assert_changes_refused(&[(json!({ key: value }), &[&name, &found, "expected a whole number from 1 to 268435456"])]);
+            assert_changes_refused(&[(
+                json!({ key: value }),
+                &[&name, &found, "expected a whole number from 1 to 268435456"],
+            )]);
         }
     }
     for value in [json!(0), json!(-2), json!(4097), json!(4e9), json!("2")] {
@@ -152,9 +177,15 @@ fn numbers_flags_and_texts_must_be_what_they_are() {
 #[test]
 fn what_changes_the_computation_is_refused_by_name() {
     assert_changes_refused(&[
-        (json!({"quantization_config": {"bits": 4, "quant_method": "gptq"}}), &["`quantization_config.quant_method` is \"gptq\"", "not supported"]),
+        (
+            json!({"quantization_config": {"bits": 4, "quant_method": "gptq"}}),
+            &["`quantization_config.quant_method` is \"gptq\"", "not supported"],
+        ),
         (json!({"quantization_config": {"quant_method": "martian"}}), &["\"martian\"", "not supported"]),
-        (json!({"quantization_config": {"bits": 4}}), &["`quantization_config` is {\"bits\":4}", "supported: the key left out"]),
+        (
+            json!({"quantization_config": {"bits": 4}}),
+            &["`quantization_config` is {\"bits\":4}", "supported: the key left out"],
+        ),
         (json!({"quantization_config": 4}), &["`quantization_config` is 4", "supported: the key left out"]),
         (json!({"num_local_experts": 8}), &["`num_local_experts` is 8", "the key left out, or 0"]),
         (json!({"final_logit_softcapping": 30.0}), &["`final_logit_softcapping` is 30.0", "the key left out, or 0"]),
@@ -163,35 +194,73 @@ fn what_changes_the_computation_is_refused_by_name() {
 
 #[test]
 fn rotary_scaling_must_be_known_and_whole() {
-    let llama3 = |low: f64, high: f64| json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": low,
-        "high_freq_factor": high, "original_max_position_embeddings": 16}});
+    let llama3 = |low: f64, high: f64| {
+        json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": low,
+        "high_freq_factor": high, "original_max_position_embeddings": 16}})
+    };
     let scaling = |fields: Value| json!({ "rope_scaling": fields });
     assert_changes_refused(&[
         (scaling(json!("linear")), &["`rope_scaling` is \"linear\"", "an object"]),
-        (scaling(json!({"rope_type": "spiral"})), &["`rope_scaling.rope_type` is \"spiral\"", "supported: default, linear"]),
+        (
+            scaling(json!({"rope_type": "spiral"})),
+            &["`rope_scaling.rope_type` is \"spiral\"", "supported: default, linear"],
+        ),
         (scaling(json!({"type": 5, "factor": 2.0})), &["`rope_scaling.rope_type` is 5", "supported: default, linear"]),
         (scaling(json!({"rope_type": "linear"})), &["`rope_scaling.factor` is missing"]),
-        (scaling(json!({"rope_type": "linear", "factor": 0})), &["`rope_scaling.factor` is 0", "a finite number above 0"]),
-        (scaling(json!({"type": "dynamic", "factor": -2})), &["`rope_scaling.factor` is -2", "a finite number above 0"]),
-        (scaling(json!({"rope_type": "yarn", "factor": "4"})), &["`rope_scaling.factor` is \"4\"", "a finite number above 0"]),
-        (scaling(json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 0.5})), &["original_max_position_embeddings` is 0.5", "a whole number"]),
+        (
+            scaling(json!({"rope_type": "linear", "factor": 0})),
+            &["`rope_scaling.factor` is 0", "a finite number above 0"],
+        ),
+        (
+            scaling(json!({"type": "dynamic", "factor": -2})),
+            &["`rope_scaling.factor` is -2", "a finite number above 0"],
+        ),
+        (
+            scaling(json!({"rope_type": "yarn", "factor": "4"})),
+            &["`rope_scaling.factor` is \"4\"", "a finite number above 0"],
+        ),
+        (
+            scaling(json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 0.5})),
+            &["original_max_position_embeddings` is 0.5", "a whole number"],
+        ),
         (scaling(json!({"rope_type": "llama3", "factor": 8})), &["`rope_scaling.low_freq_factor` is missing"]),
         (llama3(4.0, 4.0), &["`rope_scaling.high_freq_factor` is 4.0", "above low_freq_factor 4"]),
         (scaling(json!({"rope_type": "longrope", "factor": 2})), &["`rope_scaling.short_factor` is missing"]),
-        (scaling(json!({"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1]})), &["`rope_scaling.short_factor` is [1,1]", "a list of 1 finite"]),
-        (scaling(json!({"rope_type": "longrope", "short_factor": [1], "long_factor": [0]})), &["`rope_scaling.long_factor` is [0]", "a list of 1 finite"]),
-        (scaling(json!({"rope_type": "longrope", "short_factor": [1], "long_factor": [1], "original_max_position_embeddings": 1})), &["original_max_position_embeddings` is 1", "2 or more"]),
+        (
+            scaling(json!({"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1]})),
+            &["`rope_scaling.short_factor` is [1,1]", "a list of 1 finite"],
+        ),
+        (
+            scaling(json!({"rope_type": "longrope", "short_factor": [1], "long_factor": [0]})),
+            &["`rope_scaling.long_factor` is [0]", "a list of 1 finite"],
+        ),
+        (
+            scaling(
+                json!({"rope_type": "longrope", "short_factor": [1], "long_factor": [1], "original_max_position_embeddings": 1}),
+            ),
+            &["original_max_position_embeddings` is 1", "2 or more"],
+        ),
         (json!({"rope_parameters": 3}), &["`rope_parameters` is 3", "an object"]),
-        (json!({"rope_parameters": {"rope_type": "linear", "factor": 0}}), &["`rope_parameters.factor` is 0", "above 0"]),
+        (
+            json!({"rope_parameters": {"rope_type": "linear", "factor": 0}}),
+            &["`rope_parameters.factor` is 0", "above 0"],
+        ),
     ]);
 }
 
 #[test]
 fn layer_types_must_name_each_layer() {
-    let mistral = |types: Value| json!({"architectures": ["MistralForCausalLM"], "sliding_window": 4, "layer_types": types});
+    let mistral =
+        |types: Value| json!({"architectures": ["MistralForCausalLM"], "sliding_window": 4, "layer_types": types});
     assert_changes_refused(&[
-        (mistral(json!(["full_attention"])), &["`layer_types` is [\"full_attention\"]", "one entry for each of the 2 layers"]),
-        (mistral(json!(["full_attention", "linear_attention"])), &["`layer_types` is \"linear_attention\"", "supported: full_attention"]),
+        (
+            mistral(json!(["full_attention"])),
+            &["`layer_types` is [\"full_attention\"]", "one entry for each of the 2 layers"],
+        ),
+        (
+            mistral(json!(["full_attention", "linear_attention"])),
+            &["`layer_types` is \"linear_attention\"", "supported: full_attention"],
+        ),
         (mistral(json!("full_attention")), &["`layer_types` is \"full_attention\"", "a list of strings"]),
         (mistral(json!(vec!["full_attention"; 10_000])), &["`layer_types`", "…", "each of the 2 layers"]),
     ]);
@@ -199,7 +268,13 @@ fn layer_types_must_name_each_layer() {
 
 #[test]
 fn ids_that_end_a_text_must_be_in_the_vocabulary() {
-    for (value, found) in [(json!(16), "16"), (json!([2, 999]), "999"), (json!(-1), "-1"), (json!("</s>"), "\"</s>\""), (json!(4294967295u64), "4294967295")] {
+    for (value, found) in [
+        (json!(16), "16"),
+        (json!([2, 999]), "999"),
+        (json!(-1), "-1"),
+        (json!("</s>"), "\"</s>\""),
+        (json!(4294967295u64), "4294967295"),
+    ] {
         let found = format!("`eos_token_id` is {found}");
         let allowed = "a token id below the vocabulary size, 16";
         assert_changes_refused(&[(json!({ "eos_token_id": value }), &[&found, allowed])]);
@@ -208,7 +283,8 @@ fn ids_that_end_a_text_must_be_in_the_vocabulary() {
         assert_refused(dir.path(), &["generation_config.json", &found, allowed]);
     }
     let dir = folder(good().to_string().as_bytes(), "");
-    fs::write(dir.path().join("generation_config.json"), json!({ "eos_token_id": "x".repeat(1 << 20) }).to_string()).unwrap();
+    fs::write(dir.path().join("generation_config.json"), json!({ "eos_token_id": "x".repeat(1 << 20) }).to_string())
+        .unwrap();
     assert_refused(dir.path(), &["generation_config.json", "`eos_token_id`", "…"]);
     fs::write(dir.path().join("generation_config.json"), "[]").unwrap();
     assert_refused(dir.path(), &["generation_config.json", "not a JSON object"]);
@@ -231,7 +307,10 @@ fn shapes_that_disagree_name_both_sides() {
         (json!({"intermediate_size": 1u32 << 28}), &["mlp.gate_proj.weight` is [12, 8]", "implies [268435456, 8]"]),
         (json!({"num_key_value_heads": 1}), &["k_proj.weight` is [4, 8]", "implies [2, 8]"]),
         (json!({"head_dim": 4}), &["q_proj.weight` is [8, 8]", "implies [16, 8]"]),
-        (json!({"num_hidden_layers": 3}), &["`model.layers.2.self_attn.q_proj.weight` is missing", "have `model.layers."]),
+        (
+            json!({"num_hidden_layers": 3}),
+            &["`model.layers.2.self_attn.q_proj.weight` is missing", "have `model.layers."],
+        ),
         (json!({"num_hidden_layers": 1}), &["unexpected tensors `model.layers.1.", "llama"]),
     ]);
 }
@@ -254,7 +333,14 @@ fn weights_too_small_for_the_configuration_are_refused_before_anything_is_sized_
         json!({"head_dim": most}),
         json!({"hidden_size": most}),
     ] {
-        let parts = ["`num_hidden_layers` ", "`num_attention_heads` ", "`head_dim` ", "`hidden_size` ", "imply at least", "the checkpoint has"];
+        let parts = [
+            "`num_hidden_layers` ",
+            "`num_attention_heads` ",
+            "`head_dim` ",
+            "`hidden_size` ",
+            "imply at least",
+            "the checkpoint has",
+        ];
         assert_changes_refused(&[(changes, &parts)]);
     }
 }
