@@ -156,6 +156,23 @@ fn an_abort_frees_blocks_at_once_and_leaves_others_alone() {
 }
 
 #[test]
+fn presence_penalties_look_at_generated_tokens_alone() {
+    let mut engine = engine(EngineOptions::default(), 1000);
+    let mut tokens_with = |presence_penalty| {
+        let params = SamplingParams { presence_penalty, ..SamplingParams::default() };
+        // More than half of the vocabulary stands in the prompt.
+        let prompt: Vec<u32> = (0..engine.info().vocab_size as u32 * 3 / 5).collect();
+        engine.add_request(Request { params, choice: presence_penalty as i32 as u32, ..request(&prompt, 6) }).unwrap();
+        finish(&mut engine).pop_first().unwrap().1.0
+    };
+    let (plain, rewarded, punished) = (tokens_with(0.0), tokens_with(-1e4), tokens_with(1e4));
+    assert_eq!((rewarded[0], punished[0]), (plain[0], plain[0]), "the prompt counts as generated");
+    assert!(rewarded.iter().all(|&token| token == plain[0]));
+    let distinct: std::collections::BTreeSet<_> = punished.iter().collect();
+    assert_eq!(distinct.len(), punished.len());
+}
+
+#[test]
 fn when_blocks_run_out_the_newest_request_is_preempted_and_goes_on_to_the_same_tokens() {
     let requests = [1, 2, 3].map(|id| Request { choice: id, ..request(&[id; 15], 60) });
     let windows = |model: &Model| model.spec().layers.iter().filter(|layer| layer.attention.window.is_some()).count();

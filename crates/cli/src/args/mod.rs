@@ -1,7 +1,5 @@
 //! What can be typed: the commands and their flags. Every flag has a twin in the environment, `NXD_` and its name.
 
-#![allow(dead_code, unused_imports, reason = "some flags wait for the commands that read them")]
-
 mod engine;
 mod examine;
 mod generate;

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 #[cfg(feature = "hub")]
 mod fake_hub;
+mod generate;
 mod golden;
 mod program;
 #[cfg(feature = "hub")]
