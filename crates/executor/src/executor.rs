@@ -27,7 +27,7 @@ pub struct ModelInfo {
 
 /// A forward step whose rows wait to be sampled or read. Only the newest step can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StepId(pub(crate) u64);
+pub struct StepId(pub u64);
 
 /// What a sampled step gives.
 #[derive(Clone, Debug, Default, PartialEq)]

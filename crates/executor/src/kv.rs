@@ -37,6 +37,8 @@ pub(crate) fn plan(
     model_len: usize,
     options: &KvOptions,
 ) -> Result<KvPlan, ExecutorError> {
+    let block_size = options.block_size.max(1); // the cache names the rule when it refuses 0
+    let options = &KvOptions { block_size, ..*options };
     let groups: Vec<Group> =
         manifest.kv_groups().iter().map(|spec| Group::new(manifest, spec, ranks, options)).collect();
     let asked = options.max_model_len.unwrap_or(model_len);

@@ -18,4 +18,4 @@ pub use cpu::{CpuExecutor, ExecutorOptions};
 pub use error::ExecutorError;
 pub use executor::{Executor, ModelInfo, StepId, StepOutput};
 pub use kv::KvOptions;
-pub use nxd_cpu::{Activations, Isa, KvDtype};
+pub use nxd_cpu::{Activations, CpuError, Isa, KvDtype};

@@ -1,7 +1,7 @@
 //! What can go wrong, and whose matter it is.
 
 use nxd_engine::EngineError;
-use nxd_executor::ExecutorError;
+use nxd_executor::{CpuError, ExecutorError};
 use nxd_models::chat::ChatError;
 use nxd_models::{ModelError, TokenizerError};
 
@@ -76,6 +76,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Model(_) | Error::NoTokenizer { .. } | Error::NoChatTemplate { .. } => ErrorKind::Model,
+            // Weights and cache are bound by then: what a rank can still fail at is its peers.
+            Error::Engine(EngineError::Executor(ExecutorError::Rank { .. })) => ErrorKind::Distributed,
             Error::Executor(error) | Error::Engine(EngineError::Executor(error)) => executor_kind(error),
             Error::Chat(ChatError::Raised(_)) => ErrorKind::Request,
             // A template that fails is a broken file.
@@ -88,7 +90,7 @@ impl Error {
 
 fn executor_kind(error: &ExecutorError) -> ErrorKind {
     match error {
-        ExecutorError::KvBudget { .. } => ErrorKind::Memory,
+        ExecutorError::KvBudget { .. } | ExecutorError::Rank { source: CpuError::Kv(_), .. } => ErrorKind::Memory,
         ExecutorError::TensorParallel { .. } | ExecutorError::Lost { .. } => ErrorKind::Distributed,
         ExecutorError::Batch(_) | ExecutorError::Step { .. } | ExecutorError::SamplingRows { .. } => ErrorKind::Request,
         _ => ErrorKind::Model,

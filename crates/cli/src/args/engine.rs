@@ -24,7 +24,7 @@ pub(crate) struct EngineArgs {
     pub(crate) max_num_batched_tokens: usize,
 
     /// Tokens in one KV block.
-    #[arg(long, env = "NXD_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = values::positive,
+    #[arg(long, env = "NXD_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = values::block_size,
           allow_negative_numbers = true)]
     pub(crate) block_size: usize,
 

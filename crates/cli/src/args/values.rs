@@ -61,6 +61,13 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+pub(super) fn block_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (8..=4096).contains(&n) && n % 8 == 0 => Ok(n),
+        _ => Err("expected a multiple of 8 from 8 to 4096".to_owned()),
+    }
+}
+
 pub(super) fn thread_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=1024) => Ok(n),

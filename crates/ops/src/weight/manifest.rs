@@ -40,6 +40,8 @@ pub struct WeightSpec {
 pub struct Manifest {
     mesh: Mesh,
     weights: Vec<WeightSpec>,
+    /// Their names, so that declaring many stays linear.
+    names: HashSet<String>,
     ropes: Vec<RopeSpec>,
     kv_layers: Vec<KvSpec>,
 }
@@ -47,7 +49,7 @@ pub struct Manifest {
 impl Manifest {
     /// An empty manifest for a parallel layout.
     pub fn new(mesh: Mesh) -> Self {
-        Manifest { mesh, weights: Vec::new(), ropes: Vec::new(), kv_layers: Vec::new() }
+        Manifest { mesh, weights: Vec::new(), names: HashSet::new(), ropes: Vec::new(), kv_layers: Vec::new() }
     }
 
     /// The parallel layout that the weights are cut for.
@@ -116,7 +118,7 @@ impl<'m> Params<'m> {
     /// When the name is taken, or a shard layout has another number of ranks than its axis: both are mistakes of a module.
     pub fn weight(&mut self, name: &str, role: Role, shape: [usize; 2], sharding: Sharding) -> Weight {
         let name = if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) };
-        assert!(self.manifest.weights.iter().all(|w| w.name != name), "weight `{name}` is declared twice");
+        assert!(self.manifest.names.insert(name.clone()), "weight `{name}` is declared twice");
         if let Sharding::Split { axis, layout, .. } = &sharding {
             assert_eq!(layout.ranks(), self.manifest.mesh.size(*axis), "shard layout of `{name}`");
         }
@@ -138,12 +140,5 @@ impl<'m> Params<'m> {
     pub fn kv_layer(&mut self, spec: KvSpec) -> KvLayer {
         self.manifest.kv_layers.push(spec);
         KvLayer((self.manifest.kv_layers.len() - 1) as u32)
-    }
-}
-
-impl Manifest {
-    /// The names of all declared weights.
-    pub fn names(&self) -> HashSet<&str> {
-        self.weights.iter().map(|w| w.name.as_str()).collect()
     }
 }

@@ -43,7 +43,6 @@ fn assert_changes_refused(cases: &[(Value, &[&str])]) {
     for (changes, parts) in cases {
         let dir = folder(with(changes).to_string().as_bytes(), "");
         let parts = [&["config.json"], *parts].concat();
-        println!("{changes}");
         assert_refused(dir.path(), &parts);
     }
 }
