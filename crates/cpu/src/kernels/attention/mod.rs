@@ -1,7 +1,7 @@
 //! Attention over a paged KV cache: scores, softmax and weighted V of every row of a ragged batch, prefill chunks and decode rows alike.
 //!
 //! A row attends to K and V as stored, its own included, in partitions of 256 tokens that are anchored at position 0: softmax inside each
-//! (`partition`), merged in order ([`member`]). A row's bits depend on its position and the layer's window alone, not on the batch, the
+//! (`partition`), merged in order (`member`). A row's bits depend on its position and the layer's window alone, not on the batch, the
 //! chunking, the block size, the tiling or the threads (`plan`).
 
 mod member;
