@@ -1,8 +1,10 @@
 //! `nxd chat`: a conversation in the terminal.
 
+use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use nxd::{Completion, FinishReason, GenerateOptions, Message, Model};
 use rustyline::DefaultEditor;
@@ -117,15 +119,24 @@ impl Conversation {
 }
 
 /// A flag that Ctrl-C sets while an answer runs; at the prompt the line editor sees the key itself.
+///
+/// Call it before the line editor is made: that puts back, after each line, the handler which it found.
 fn listen() -> Result<Arc<AtomicBool>, Failure> {
     let failed = |error: std::io::Error| Failure::new(Kind::Failed, format!("cannot listen for Ctrl-C: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
+    // The first poll installs the handler; it must not be left to the thread, which starts when it likes.
+    let mut signal = Box::pin(tokio::signal::ctrl_c());
+    let first = runtime.block_on(poll_fn(|context| Poll::Ready(signal.as_mut().poll(context))));
+    if let Poll::Ready(Err(error)) = first {
+        return Err(failed(error));
+    }
     let listen = move || {
         runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
+            while signal.await.is_ok() {
                 set.store(true, Ordering::Relaxed);
+                signal = Box::pin(tokio::signal::ctrl_c());
             }
         });
     };

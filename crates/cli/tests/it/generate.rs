@@ -255,3 +255,27 @@ fn chat_answers_lines_and_commands() {
     assert!(err.contains("/system") && err.contains("answer 8 tokens") && err.contains("/nonsense is not"), "{err}");
     assert!(out.trim().len() > 3, "{out:?}");
 }
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_the_answer_and_not_the_program() {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nxd"))
+        .args(["chat", demo().to_str().unwrap(), "--max-tokens", "4000", "--ignore-eos"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"Write the numbers from 1 to 500.\n").unwrap();
+    // The answer has begun when its first byte is there.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    stdin.write_all(b"/stats\n/quit\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{:?} {err}", output.status);
+    assert!(err.contains("(stopped)") && err.contains("answer "), "{err}");
+}
