@@ -129,6 +129,11 @@ impl Config {
         self.fields.get(key).is_some_and(|v| !v.is_null())
     }
 
+    /// Whether the key is there, be it null.
+    pub fn mentions(&self, key: &str) -> bool {
+        self.fields.contains_key(key)
+    }
+
     /// The value of a key, as JSON.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.get(key)

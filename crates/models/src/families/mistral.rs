@@ -12,7 +12,11 @@ pub(super) const FAMILY: Family =
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base(config)?;
-    let window = config.optional_size("sliding_window")?;
+    // No key means the class's default, null means no window.
+    let window = match config.mentions("sliding_window") {
+        true => config.optional_size("sliding_window")?,
+        false => Some(4096),
+    };
     let sliding = sliding_layers(config, spec.layers.len(), |_| true)?;
     for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
         layer.attention.window = window.filter(|_| sliding);
