@@ -23,7 +23,7 @@ pub(crate) struct EngineArgs {
           value_parser = values::positive, allow_negative_numbers = true)]
     pub(crate) max_num_batched_tokens: usize,
 
-    /// Tokens in one KV block.
+    /// Tokens in one KV block, a multiple of 8.
     #[arg(long, env = "NXD_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = values::block_size,
           allow_negative_numbers = true)]
     pub(crate) block_size: usize,

@@ -27,7 +27,7 @@ pub(crate) struct RuntimeArgs {
           value_parser = values::one_stage, allow_negative_numbers = true)]
     pub(crate) pipeline_parallel_size: usize,
 
-    /// Type of unquantised weights; `auto` keeps the file's.
+    /// Type of unquantised weights; `auto` and `f32` keep the file's and compute in f32, others are refused so far.
     #[arg(long, env = "NXD_DTYPE", value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
 
