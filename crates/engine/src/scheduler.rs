@@ -182,6 +182,7 @@ impl Sequence {
             position: self.tokens.len() as u32,
             choice: self.request.choice,
             logprobs: self.request.logprobs,
+            allowed: None,
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The executor of the eager device: ranks are threads of this process.
 
+use crate::device::{Device, Dtype};
 use crate::error::ExecutorError;
 use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
-use crate::kv::{self, KvOptions};
+use crate::kv;
+use crate::options::ExecutorOptions;
 use crate::rank::Rank;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ndarray::ArrayView2;
 use nxd_collectives::{ProcessGroup, ThreadGroup};
-use nxd_cpu::{Activations, CpuDevice, CpuError, CpuOptions, Isa, KvDtype};
+use nxd_cpu::{CpuDevice, CpuError, CpuOptions};
 use nxd_models::Model;
 use nxd_modules::Decoder;
 use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
@@ -15,44 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// How a model is run.
-#[derive(Clone, Copy, Debug)]
-pub struct ExecutorOptions {
-    /// Threads, shared out among the ranks.
-    pub threads: usize,
-    /// Ranks of tensor parallelism.
-    pub tensor_parallel_size: usize,
-    /// Numeric mode of quantised weights.
-    pub activations: Activations,
-    /// Instruction set of the kernels.
-    pub isa: Isa,
-    /// The KV cache.
-    pub kv: KvOptions,
-    /// The longest wait for a rank within a step.
-    pub step_timeout: Duration,
-}
-
-impl Default for ExecutorOptions {
-    fn default() -> Self {
-        let CpuOptions { threads, activations, isa } = CpuOptions::default();
-        ExecutorOptions {
-            threads,
-            tensor_parallel_size: 1,
-            activations,
-            isa,
-            kv: KvOptions {
-                block_size: 16,
-                dtype: KvDtype::F16,
-                budget_bytes: 1 << 30,
-                max_model_len: None,
-                max_num_seqs: 256,
-                max_num_batched_tokens: 512,
-            },
-            step_timeout: Duration::from_secs(300),
-        }
-    }
-}
 
 /// Most ranks: more than that on one machine is a slip of the pen.
 const MAX_RANKS: usize = 64;
@@ -81,11 +45,15 @@ enum Command {
 }
 
 impl CpuExecutor {
-    /// Declares the model, binds its weights on every rank, and makes the KV cache.
+    /// Declares the model, binds its weights on every rank, and makes the KV cache. The options' device is not looked at.
     ///
     /// # Errors
-    /// When the files do not fit the configuration, the layout is impossible, or the memory cannot be had.
+    /// When another type than f32 is asked for, the files do not fit the configuration, the layout is impossible, or the memory cannot be had.
     pub fn load(model: &Model, options: &ExecutorOptions) -> Result<Self, ExecutorError> {
+        // Arithmetic is f32 whatever the weights are stored as, so f32 asks for nothing else than the default.
+        if let Some(dtype @ (Dtype::BF16 | Dtype::F16)) = options.dtype {
+            return Err(ExecutorError::Dtype { device: Device::Cpu, dtype });
+        }
         let ranks = options.tensor_parallel_size;
         if ranks == 0 || ranks > MAX_RANKS {
             let why = format!("sizes from 1 to {MAX_RANKS} are");

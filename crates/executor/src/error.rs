@@ -1,8 +1,13 @@
 //! What an executor reports.
 
+use crate::device::{Device, Dtype};
 use nxd_cpu::CpuError;
 use nxd_models::ModelError;
 use nxd_ops::BatchError;
+#[cfg(feature = "pjrt")]
+use nxd_runtime::pjrt::{ErrorCode, PjrtError};
+#[cfg(feature = "pjrt")]
+use nxd_stablehlo::error::DeviceError;
 
 /// An error of an executor.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +16,24 @@ pub enum ExecutorError {
     /// The model's files cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A device that this build has no code for.
+    #[error("device `{device}` is not in this build: {why}")]
+    NotBuilt {
+        /// The device.
+        device: Device,
+        /// Why not, or what to do.
+        why: &'static str,
+    },
+    /// A type that the device does not compute in.
+    #[error(
+        "--dtype {dtype} on the device `{device}`: weights cannot be converted to another 16-bit type while they are loaded; --dtype takes `auto` and `f32` there"
+    )]
+    Dtype {
+        /// The device.
+        device: Device,
+        /// The type asked for.
+        dtype: Dtype,
+    },
     /// The device failed on a rank.
     #[error("rank {rank} failed")]
     Rank {
@@ -19,6 +42,20 @@ pub enum ExecutorError {
         /// Why.
         #[source]
         source: CpuError,
+    },
+    /// The traced device failed.
+    #[cfg(feature = "pjrt")]
+    #[error("the traced device failed")]
+    Traced(#[from] DeviceError),
+    /// The library that drives a device cannot be used.
+    #[cfg(feature = "pjrt")]
+    #[error("device `{device}` cannot be used")]
+    Plugin {
+        /// The device.
+        device: Device,
+        /// What is wrong with its library.
+        #[source]
+        source: PjrtError,
     },
     /// A rank's thread is gone or does not answer.
     #[error("rank {rank} {what}")]
@@ -67,4 +104,45 @@ pub enum ExecutorError {
         /// Why not.
         why: String,
     },
+}
+
+impl ExecutorError {
+    /// Whether memory does not suffice, the machine's or a device's.
+    pub fn is_memory(&self) -> bool {
+        match self {
+            ExecutorError::KvBudget { .. } | ExecutorError::Rank { source: CpuError::Kv(_), .. } => true,
+            #[cfg(feature = "pjrt")]
+            ExecutorError::Plugin { source, .. } | ExecutorError::Traced(DeviceError::Plugin { source, .. }) => {
+                matches!(source, PjrtError::Plugin { code: ErrorCode::ResourceExhausted, .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the layout of ranks is the matter, or a rank that is gone.
+    pub fn is_distributed(&self) -> bool {
+        match self {
+            ExecutorError::TensorParallel { .. } | ExecutorError::Lost { .. } => true,
+            #[cfg(feature = "pjrt")]
+            ExecutorError::Traced(DeviceError::Devices { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "pjrt"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_a_plugin_are_told_apart() {
+        let refused = |code| PjrtError::Plugin { function: "PJRT_Buffer", code, text: "no".to_owned() };
+        let upload =
+            |code| ExecutorError::from(DeviceError::Plugin { doing: "upload".to_owned(), source: refused(code) });
+        assert!(upload(ErrorCode::ResourceExhausted).is_memory() && !upload(ErrorCode::Internal).is_memory());
+        let devices = DeviceError::Devices { ranks: 4, devices: 1, platform: "cuda".to_owned() };
+        let devices = ExecutorError::from(devices);
+        assert!(devices.is_distributed() && !devices.is_memory());
+        assert!(!upload(ErrorCode::Internal).is_distributed());
+    }
 }

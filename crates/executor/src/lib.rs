@@ -1,21 +1,32 @@
 //! The executor: one step of a model on a device, over one rank or many.
 //!
-//! [`Executor`] is what schedulers call, ours or a user's: it hides the device, its ranks and its buffers. [`CpuExecutor`] runs the eager
-//! device, a team of threads for each rank. This is the only library that names devices.
+//! [`Executor`] is what schedulers call, ours or a user's: it hides the device, its ranks and its buffers. [`load`](load()) gives the
+//! executor of the device that is asked for. [`CpuExecutor`] runs the eager device, a team of threads for each rank; with the cargo
+//! feature `pjrt` there is one for traced devices too. This is the only library that names devices.
 //!
 //! *Does not know*: requests, scheduling, text.
 //!
-//! Reading order: [`executor`], [`kv`], [`memory`], [`cpu`].
+//! Reading order: [`executor`], [`device`], [`options`], [`load`](mod@load), [`kv`], [`memory`], [`cpu`], `traced`.
 
 pub mod cpu;
+pub mod device;
 pub mod error;
 pub mod executor;
 pub mod kv;
+pub mod load;
 pub mod memory;
+pub mod options;
 mod rank;
+#[cfg(feature = "pjrt")]
+pub mod traced;
 
-pub use cpu::{CpuExecutor, ExecutorOptions};
+pub use cpu::CpuExecutor;
+pub use device::{Device, Dtype, ParseDeviceError};
 pub use error::ExecutorError;
 pub use executor::{Executor, ModelInfo, StepId, StepOutput};
 pub use kv::KvOptions;
+pub use load::load;
 pub use nxd_cpu::{Activations, CpuError, Isa, KvDtype};
+pub use options::ExecutorOptions;
+#[cfg(feature = "pjrt")]
+pub use traced::TracedExecutor;

@@ -1,7 +1,7 @@
 //! What can go wrong, and whose matter it is.
 
 use nxd_engine::EngineError;
-use nxd_executor::{CpuError, ExecutorError};
+use nxd_executor::ExecutorError;
 use nxd_models::chat::ChatError;
 use nxd_models::{ModelError, TokenizerError};
 
@@ -69,6 +69,8 @@ pub enum ErrorKind {
     Memory,
     /// A rank, or the layout of ranks.
     Distributed,
+    /// What was asked for cannot be had in this build, or not together.
+    Options,
 }
 
 impl Error {
@@ -90,9 +92,11 @@ impl Error {
 
 fn executor_kind(error: &ExecutorError) -> ErrorKind {
     match error {
-        ExecutorError::KvBudget { .. } | ExecutorError::Rank { source: CpuError::Kv(_), .. } => ErrorKind::Memory,
-        ExecutorError::TensorParallel { .. } | ExecutorError::Lost { .. } => ErrorKind::Distributed,
+        _ if error.is_memory() => ErrorKind::Memory,
+        _ if error.is_distributed() => ErrorKind::Distributed,
+        ExecutorError::NotBuilt { .. } | ExecutorError::Dtype { .. } => ErrorKind::Options,
         ExecutorError::Batch(_) | ExecutorError::Step { .. } | ExecutorError::SamplingRows { .. } => ErrorKind::Request,
+        // Files, and the libraries that drive devices.
         _ => ErrorKind::Model,
     }
 }

@@ -17,13 +17,13 @@
 //!
 //! ```no_run
 //! use nxd::engine::{Engine, EngineOptions, Request};
-//! use nxd::executor::{CpuExecutor, ExecutorOptions};
+//! use nxd::executor::{self, ExecutorOptions};
 //! use nxd::models::{LoadMode, Model};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::open("models/SmolLM2-135M-Instruct".as_ref(), LoadMode::default())?;
-//! let executor = CpuExecutor::load(&model, &ExecutorOptions::default())?;
-//! let mut engine = Engine::new(Box::new(executor), EngineOptions::default());
+//! let executor = executor::load(&model, &ExecutorOptions::default())?;
+//! let mut engine = Engine::new(executor, EngineOptions::default());
 //! let first = engine.add_request(Request { prompt: vec![1, 2, 3], max_tokens: Some(8), ..Request::default() })?;
 //! let outputs = engine.step()?;
 //! engine.abort(first);
@@ -35,13 +35,12 @@
 //! **Bring a scheduler.** [`executor::Executor`] runs one ragged batch at a time and knows no requests.
 //!
 //! ```no_run
-//! use nxd::LoadOptions;
-//! use nxd::executor::{CpuExecutor, Executor};
+//! use nxd::{LoadOptions, executor};
 //! use nxd::models::{LoadMode, Model};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::open("models/SmolLM2-135M-Instruct".as_ref(), LoadMode::default())?;
-//! let executor = CpuExecutor::load(&model, &LoadOptions::default().executor_options())?;
+//! let executor = executor::load(&model, &LoadOptions::default().executor_options())?;
 //! println!("{} tokens of context", executor.info().max_model_len);
 //! # Ok(())
 //! # }
@@ -67,7 +66,7 @@ pub use completion::{Completion, Timing};
 pub use error::{Error, ErrorKind};
 pub use model::Model;
 pub use nxd_engine::{FinishReason, SamplingParams, TokenLogprob};
-pub use nxd_executor::{Activations, KvDtype};
+pub use nxd_executor::{Activations, Device, Dtype, KvDtype};
 pub use nxd_models::LoadMode;
 pub use options::{GenerateOptions, LoadOptions};
 pub use prompt::{Message, Prompt};

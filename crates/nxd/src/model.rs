@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::options::{GenerateOptions, LoadOptions};
 use crate::prompt::{Message, Prompt};
 use nxd_engine::{Engine, FinishReason, Finished, Generation, Output, Request};
-use nxd_executor::{CpuExecutor, ModelInfo};
+use nxd_executor::ModelInfo;
 use nxd_models::chat::Conversation;
 use nxd_models::tokenizer::{TextStream, Tokenizer};
 use serde_json::Value;
@@ -26,7 +26,8 @@ impl Model {
     /// Loads a folder in Hugging Face layout, a folder with one GGUF file, or a GGUF file.
     ///
     /// # Errors
-    /// When files are missing, malformed or not supported, when memory does not suffice, or when the layout of ranks is impossible.
+    /// When files are missing, malformed or not supported, when the device or its library cannot be used, when memory does not suffice,
+    /// or when the layout of ranks is impossible.
     pub fn load(path: impl AsRef<Path>, options: LoadOptions) -> Result<Self, Error> {
         Model::from_hub(nxd_models::Model::open(path.as_ref(), options.load_mode)?, options)
     }
@@ -36,8 +37,8 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_hub(hub: nxd_models::Model, options: LoadOptions) -> Result<Self, Error> {
-        let executor = CpuExecutor::load(&hub, &options.executor_options())?;
-        let engine = Engine::new(Box::new(executor), options.engine_options());
+        let executor = nxd_executor::load(&hub, &options.executor_options())?;
+        let engine = Engine::new(executor, options.engine_options());
         Ok(Model { hub, info: engine.info().clone(), engine: Mutex::new(engine) })
     }
 

@@ -1,23 +1,28 @@
 //! How a model is loaded, and how text is generated.
 
 use nxd_engine::{EngineOptions, SamplingParams};
-use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions, memory};
+use nxd_executor::{Activations, Device, Dtype, ExecutorOptions, KvDtype, KvOptions, memory};
 use nxd_models::LoadMode;
 
 /// How a model is loaded. What is `None` is derived from checkpoint and machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadOptions {
+    /// What computes.
+    pub device: Device,
+    /// Type of the arithmetic's activations; `None` for the device's own choice. The CPU computes in f32 and refuses another type.
+    pub dtype: Option<Dtype>,
     /// CPU threads, shared out among the ranks; `None` for the cores that this process may use.
     pub threads: Option<usize>,
     /// Ranks that share every layer.
     pub tensor_parallel_size: usize,
-    /// What meets quantised weights: blocks of 8-bit activations (fast), or f32.
+    /// What meets quantised weights on the CPU: blocks of 8-bit activations (fast), or f32. Other devices dequantise.
     pub activations: Activations,
     /// How weights are read.
     pub load_mode: LoadMode,
     /// Longest prompt and completion together; `None` for the model's own limit, or what fits.
     pub max_model_len: Option<usize>,
-    /// Type of stored keys and values; `None` for f16 with 8-bit activations and f32 with f32 activations.
+    /// Type of stored keys and values; `None` for f16 with 8-bit activations and f32 with f32 activations, and on other devices than
+    /// the CPU for the type of the arithmetic.
     pub kv_cache_dtype: Option<KvDtype>,
     /// Most bytes of keys and values, all ranks together; `None` for half of the memory that is available.
     pub kv_cache_memory_bytes: Option<usize>,
@@ -36,6 +41,8 @@ impl Default for LoadOptions {
     fn default() -> Self {
         let EngineOptions { max_num_seqs, max_num_batched_tokens } = EngineOptions::default();
         LoadOptions {
+            device: Device::default(),
+            dtype: None,
             threads: None,
             tensor_parallel_size: 1,
             activations: Activations::default(),
@@ -53,18 +60,16 @@ impl Default for LoadOptions {
 impl LoadOptions {
     /// What the executor is told, with everything derived that is not given. Asks the system for its free memory.
     pub fn executor_options(&self) -> ExecutorOptions {
-        let kv_dtype = match self.activations {
-            Activations::Int8 => KvDtype::F16,
-            Activations::F32 => KvDtype::F32,
-        };
         let defaults = ExecutorOptions::default();
         ExecutorOptions {
+            device: self.device.clone(),
+            dtype: self.dtype,
             threads: self.threads.unwrap_or(defaults.threads).max(1),
             tensor_parallel_size: self.tensor_parallel_size,
             activations: self.activations,
             kv: KvOptions {
                 block_size: self.block_size,
-                dtype: self.kv_cache_dtype.unwrap_or(kv_dtype),
+                dtype: self.kv_cache_dtype.unwrap_or_else(|| self.device.kv_dtype(self.dtype, self.activations)),
                 budget_bytes: self.kv_cache_memory_bytes.unwrap_or_else(half_of_the_memory),
                 max_model_len: self.max_model_len,
                 max_num_seqs: self.max_num_seqs.max(1),
@@ -118,12 +123,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cache_type_follows_the_activations_unless_given() {
+    fn the_cache_type_follows_the_numeric_mode_unless_given() {
         let dtype = |options: LoadOptions| options.executor_options().kv.dtype;
         let with = |activations| LoadOptions { activations, ..LoadOptions::default() };
         assert_eq!(dtype(with(Activations::Int8)), KvDtype::F16);
         assert_eq!(dtype(with(Activations::F32)), KvDtype::F32);
         assert_eq!(dtype(LoadOptions { kv_cache_dtype: Some(KvDtype::BF16), ..with(Activations::F32) }), KvDtype::BF16);
+        let f32_on_another =
+            LoadOptions { device: "cuda".parse().unwrap(), dtype: Some(Dtype::F32), ..LoadOptions::default() };
+        assert_eq!(dtype(f32_on_another), KvDtype::F32);
     }
 
     #[test]

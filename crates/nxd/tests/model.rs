@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's own functions unwrap, too")]
 
 use nxd::{
-    Error, ErrorKind, FinishReason, GenerateOptions, KvDtype, LoadOptions, Message, Model, Prompt, SamplingParams,
+    Device, Dtype, Error, ErrorKind, FinishReason, GenerateOptions, KvDtype, LoadOptions, Message, Model, Prompt,
+    SamplingParams,
 };
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -171,6 +172,22 @@ fn models_that_cannot_be_loaded_say_whose_matter_it_is() {
     assert_eq!(Model::load(dir, tiny).err().unwrap().kind(), ErrorKind::Memory);
     let ranks = LoadOptions { tensor_parallel_size: 0, ..options() };
     assert_eq!(Model::load(dir, ranks).err().unwrap().kind(), ErrorKind::Distributed);
+    let bf16 = LoadOptions { dtype: Some(Dtype::BF16), ..options() };
+    let error = Model::load(dir, bf16).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Options);
+    assert!(error.to_string().starts_with("--dtype bf16 on the device `cpu`: "), "{error}");
+}
+
+#[test]
+fn a_device_without_its_library_is_an_error_that_names_it() {
+    let device: Device = "pjrt:/no/such/plugin.so".parse().unwrap();
+    let error = Model::load(&folders(true)[0], LoadOptions { device, ..options() }).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("/no/such/plugin.so"), "{text}");
+    #[cfg(feature = "pjrt")]
+    assert_eq!(error.kind(), ErrorKind::Model, "{text}");
+    #[cfg(not(feature = "pjrt"))]
+    assert_eq!((error.kind(), text.contains("cargo feature `pjrt`")), (ErrorKind::Options, true), "{text}");
 }
 
 #[test]

@@ -16,21 +16,26 @@
 //!
 //! *Does not know*: any device, file format container, model family, or thread. Of the collectives it knows `Mesh` and `Axis` only.
 //!
-//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`ops`], [`batch`], [`sampling`], [`philox`].
+//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`ops`], [`kernel`], [`batch`], [`sampling`],
+//! [`philox`]; with the feature `testing` also `testing`, the op suite that every device's tests run.
 
 pub mod batch;
 pub mod format;
+pub mod kernel;
 pub mod ops;
 pub mod philox;
 pub mod quant;
 pub mod sampling;
 pub mod spec;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod weight;
 
 pub use nxd_collectives::{Axis, Mesh};
 
 pub use batch::{Batch, BatchError, Capture, GroupTables};
 pub use format::{BlockFormat, Format};
+pub use kernel::{Attribute, Kernel};
 pub use ops::{Input, Ops, Output, Rows};
 pub use sampling::{Drawn, SamplingBatch, SamplingParams, SamplingRow, TokenLogprob};
 pub use spec::{AttendSpec, Gated, KvLayer, KvSpec, NormSpec, Rope, RopeScaling, RopeSpec};

@@ -1,5 +1,6 @@
 //! The one central abstraction: what a model asks of a device during one step.
 
+use crate::kernel::Kernel;
 use crate::spec::{AttendSpec, Gated, KvLayer, NormSpec, Rope};
 use crate::weight::Weight;
 use nxd_collectives::Axis;
@@ -107,4 +108,12 @@ pub trait Ops {
 
     /// Draws a token for each row of `logits` `[W, V]` as the step's sampling rows say, and hands the result to the step's outputs.
     fn draw(&mut self, logits: &Self::Tensor);
+
+    /// Runs a kernel that is not among these ops: the device's implementation of its name, or else its composition.
+    fn custom<K: Kernel>(&mut self, kernel: &K, inputs: &[&Self::Tensor], weights: &[Weight]) -> Vec<Self::Tensor>
+    where
+        Self: Sized,
+    {
+        kernel.compose(self, inputs, weights)
+    }
 }

@@ -1,5 +1,7 @@
 //! How tokens are drawn: parameters, one step's sampling rows, and what comes of them.
 
+use std::sync::Arc;
+
 /// How one request draws its tokens. Order of the filters: penalties, temperature, top-k, top-p, min-p, typical.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingParams {
@@ -62,6 +64,12 @@ pub struct SamplingRow {
     pub choice: u32,
     /// How many of the most likely tokens to report; `None` for no log-probabilities.
     pub logprobs: Option<u32>,
+    /// Which tokens may be drawn, as a grammar's mask: token `t` may if bit `t % 32` of word `t / 32` is set, and words that are
+    /// missing forbid. Reported log-probabilities do not see it. `None` allows all.
+    ///
+    /// # Shapes
+    /// `[⌈V / 32⌉]`.
+    pub allowed: Option<Arc<[u32]>>,
 }
 
 /// The sampling rows of one step, one for each wanted row of its batch.
@@ -92,6 +100,6 @@ pub enum Drawn {
         /// The most likely tokens, best first, then the drawn one if it is not among them; empty unless asked for.
         logprobs: Vec<TokenLogprob>,
     },
-    /// The row's logits hold a NaN or no finite value, so nothing can be drawn.
+    /// The row's logits hold a NaN or an infinity, or no finite value that is allowed, so nothing can be drawn.
     NotFinite,
 }

@@ -43,3 +43,20 @@ pub fn assert_bits(left: &[f32], right: &[f32], what: &str) {
         assert!(a.to_bits() == b.to_bits(), "{what}: element {i} differs: {a:?} against {b:?}");
     }
 }
+
+/// The PJRT plugin that tests run on: `NXD_PJRT_CPU_PLUGIN` when it is set, else the one that `cargo xtask pjrt` fetched.
+///
+/// # Panics
+/// When there is no such file.
+pub fn pjrt_cpu_plugin() -> PathBuf {
+    let path = match std::env::var_os("NXD_PJRT_CPU_PLUGIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).unwrap_or_default();
+            cache.join("nxd/pjrt/lammps-jax-pjrt-cpu-0.11.2/pjrt_c_api_cpu_plugin.so")
+        }
+    };
+    assert!(path.is_file(), "{} is missing; run `cargo xtask pjrt`, which fetches it", path.display());
+    path
+}

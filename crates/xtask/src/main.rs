@@ -1,12 +1,16 @@
-//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `demo`.
+//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `demo`, `pjrt`.
 //!
 //! This program knows no crate of the house. It runs cargo, and reads sources and `cargo metadata`.
 
+mod on_device;
+mod pjrt;
+mod programs;
 mod step;
 mod test;
 mod tidy;
 mod workspace;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -19,11 +23,14 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
 commands
-  test               what CI runs, cheapest first: fmt, tidy, clippy, doc, build, demo model, tests, examples, benches once
-  tidy               the house rules alone: crates' arrows, names, headers, `unsafe`, licences
-  goldens [-- DIR]   the golden tests, with the cases of the repository or those in DIR
-  demo               fetch the demo model into the cache, once
-  help               this text";
+  test       what CI runs, cheapest first: fmt, tidy, clippy, doc, build, demo model, pjrt plugin, tests, examples, benches once
+  tidy       the house rules alone: crates' arrows, names, headers, `unsafe`, licences
+  goldens [--device DEVICE] [-- DIR]
+             the golden tests, with the cases of the repository or those in DIR; with --device instead `nxd check` of each case
+             on that device (`cpu`, `pjrt:PATH`, `cuda`, `neuron`; `pjrt` is the fetched plugin), and the text of the demo model
+  demo       fetch the demo model into the cache, once
+  pjrt       fetch a PJRT plugin for CPUs into the cache, once, and print its path
+  help       this text";
 
 /// What the user asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +38,9 @@ enum Task {
     Help,
     Test,
     Tidy,
-    Goldens(Option<PathBuf>),
+    Goldens { device: Option<String>, folder: Option<PathBuf> },
     Demo,
+    Pjrt,
 }
 
 fn main() -> ExitCode {
@@ -60,8 +68,10 @@ fn run(task: &Task) -> Result<()> {
             eprintln!("== all steps passed in {:.1} s", start.elapsed().as_secs_f64());
         }
         Task::Tidy => tidy::run(&workspace, tidy::Platforms::All)?,
-        Task::Goldens(folder) => test::goldens(&workspace, folder.as_deref())?,
+        Task::Goldens { device: None, folder } => test::goldens(&workspace, folder.as_deref())?,
+        Task::Goldens { device: Some(device), folder } => on_device::run(&workspace, device, folder.as_deref())?,
         Task::Demo => test::demo(&workspace)?,
+        Task::Pjrt => writeln!(std::io::stdout(), "{}", pjrt::plugin()?.display())?,
     }
     Ok(())
 }
@@ -73,11 +83,29 @@ fn parse(args: &[String]) -> Option<Task> {
         ["test"] => Some(Task::Test),
         ["tidy"] => Some(Task::Tidy),
         ["demo"] => Some(Task::Demo),
-        ["goldens"] => Some(Task::Goldens(None)),
-        ["goldens", "--", folder] => Some(Task::Goldens(Some(PathBuf::from(folder)))),
-        ["goldens", folder] if !folder.starts_with('-') => Some(Task::Goldens(Some(PathBuf::from(folder)))),
+        ["pjrt"] => Some(Task::Pjrt),
+        ["goldens", rest @ ..] => parse_goldens(rest),
         _ => None,
     }
+}
+
+/// One device and one folder at most, in either order.
+fn parse_goldens(mut words: &[&str]) -> Option<Task> {
+    let (mut device, mut folder) = (None, None);
+    while let [word, rest @ ..] = words {
+        let (place, value, rest) = match (word.strip_prefix("--device="), *word, rest) {
+            (Some(value), _, _) => (&mut device, value, rest),
+            (None, "--device", [value, rest @ ..]) => (&mut device, *value, rest),
+            (None, "--", [value, rest @ ..]) => (&mut folder, *value, rest),
+            (None, value, _) if !value.starts_with('-') => (&mut folder, value, rest),
+            _ => return None,
+        };
+        if value.is_empty() || value.starts_with('-') || place.replace(value).is_some() {
+            return None;
+        }
+        words = rest;
+    }
+    Some(Task::Goldens { device: device.map(str::to_owned), folder: folder.map(PathBuf::from) })
 }
 
 #[cfg(test)]
@@ -94,15 +122,29 @@ mod tests {
         assert_eq!(parsed("tidy"), Some(Task::Tidy));
         assert_eq!(parsed("demo"), Some(Task::Demo));
         assert_eq!(parsed("--help"), Some(Task::Help));
-        assert_eq!(parsed("goldens"), Some(Task::Goldens(None)));
+        assert_eq!(parsed("pjrt"), Some(Task::Pjrt));
+        let goldens = |device: Option<&str>, folder: Option<&str>| {
+            Some(Task::Goldens { device: device.map(str::to_owned), folder: folder.map(PathBuf::from) })
+        };
+        assert_eq!(parsed("goldens"), goldens(None, None));
         for line in ["goldens -- a/b", "goldens a/b"] {
-            assert_eq!(parsed(line), Some(Task::Goldens(Some("a/b".into()))), "{line}");
+            assert_eq!(parsed(line), goldens(None, Some("a/b")), "{line}");
+        }
+        for line in ["goldens --device pjrt:/p.so", "goldens --device=pjrt:/p.so"] {
+            assert_eq!(parsed(line), goldens(Some("pjrt:/p.so"), None), "{line}");
+        }
+        for line in ["goldens --device cpu -- a/b", "goldens a/b --device=cpu", "goldens -- a/b --device cpu"] {
+            assert_eq!(parsed(line), goldens(Some("cpu"), Some("a/b")), "{line}");
         }
     }
 
     #[test]
     fn anything_else_is_a_usage_error() {
-        for line in ["", "tests", "test --fast", "tidy now", "goldens --", "goldens --all", "goldens a b"] {
+        for line in ["", "tests", "test --fast", "tidy now", "pjrt now", "goldens --", "goldens --all", "goldens a b"] {
+            assert_eq!(parsed(line), None, "{line}");
+        }
+        for line in ["goldens --device", "goldens --device=", "goldens --device -- a", "goldens --device a --device=b"]
+        {
             assert_eq!(parsed(line), None, "{line}");
         }
     }

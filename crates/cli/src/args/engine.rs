@@ -28,7 +28,8 @@ pub(crate) struct EngineArgs {
           allow_negative_numbers = true)]
     pub(crate) block_size: usize,
 
-    /// Type of stored keys and values; `auto` is f16 with int8 activations and f32 with f32 activations.
+    /// Type of stored keys and values; `auto` is f16 with int8 activations and f32 with f32 activations, and the type of the
+    /// arithmetic on devices other than the CPU.
     #[arg(long, env = "NXD_KV_CACHE_DTYPE", value_enum, default_value_t)]
     pub(crate) kv_cache_dtype: KvCacheDtype,
 

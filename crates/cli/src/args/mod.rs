@@ -167,6 +167,33 @@ mod tests {
         assert_eq!(args.batch, [1, 8, 32]);
     }
 
+    #[cfg(feature = "pjrt")]
+    #[test]
+    fn every_command_that_computes_takes_a_device_and_a_type() {
+        for line in [&["generate", "m", "--prompt", "a"][..], &["chat", "m"], &["bench", "m"], &["check", "m"]] {
+            for device in ["cpu", "pjrt:/a b/plugin.so", "cuda", "neuron"] {
+                let command = parse(&[line, &["--device", device, "--dtype", "bf16"]].concat());
+                let runtime = match command.unwrap() {
+                    Command::Generate(args) => args.runtime,
+                    Command::Chat(args) => args.runtime,
+                    Command::Bench(args) => args.runtime,
+                    Command::Check(args) => args.runtime,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!((runtime.device.to_string().as_str(), runtime.dtype), (device, Dtype::Bf16), "{line:?}");
+            }
+        }
+    }
+
+    #[cfg(not(feature = "pjrt"))]
+    #[test]
+    fn devices_that_are_not_built_in_are_usage_errors() {
+        for device in ["pjrt:/plugin.so", "cuda", "neuron"] {
+            let error = parse(&["chat", "m", "--device", device]).expect_err("parsed").to_string();
+            assert!(error.contains("supported: `cpu`"), "{error}");
+        }
+    }
+
     #[test]
     fn wrong_lines_are_usage_errors_that_say_what_to_write() {
         for (line, text) in [
@@ -176,7 +203,9 @@ mod tests {
             (&["generate", "m", "--prompt", "a", "--top-k", "1", "--top-k", "2"], "cannot be used multiple times"),
             (&["generate", "m", "--prompt", "a", "--kv-cache-memory", "1e3"], "`4GiB`"),
             (&["generate", "m", "--prompt", "a", "--kv-cache-memory", "-1"], "`4GiB`"),
-            (&["generate", "m", "--prompt", "a", "--device", "cuda"], "supported: `cpu`"),
+            (&["generate", "m", "--prompt", "a", "--device", "gpu"], "`gpu` is not a device"),
+            (&["generate", "m", "--prompt", "a", "--device", "pjrt:"], "as in `pjrt:/path/to/plugin.so`"),
+            (&["check", "m", "--dtype", "fp64"], "auto, f32, bf16, f16"),
             (&["generate", "m", "--prompt", "a", "--threads", "0"], "from 1 to 1024"),
             (&["generate", "m", "--prompt", "a", "--temperature", "-1"], "at least 0"),
             (&["generate", "m", "--prompt-ids", "1,x"], "`x` is not a token id"),

@@ -1,6 +1,7 @@
 //! Flags of every command that computes: on what it runs and how numbers are held.
 
 use clap::{Args, ValueEnum};
+use nxd::Device;
 
 use super::values;
 
@@ -8,9 +9,9 @@ use super::values;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct RuntimeArgs {
-    /// What computes. This build drives `cpu`.
+    /// What computes: `cpu`, `pjrt:/path/to/plugin.so` (any PJRT plugin), `cuda` or `neuron` (their plugin, where it is installed).
     #[arg(long, env = "NXD_DEVICE", value_name = "DEVICE", default_value = "cpu", value_parser = values::device)]
-    pub(crate) device: String,
+    pub(crate) device: Device,
 
     /// CPU threads, all ranks together [default: the cores this process may use].
     #[arg(long, short = 't', env = "NXD_THREADS", value_name = "N", value_parser = values::thread_count,
@@ -27,11 +28,13 @@ pub(crate) struct RuntimeArgs {
           value_parser = values::one_stage, allow_negative_numbers = true)]
     pub(crate) pipeline_parallel_size: usize,
 
-    /// Type of unquantised weights; `auto` and `f32` keep the file's and compute in f32, others are refused so far.
+    /// Type of the arithmetic on devices other than the CPU; `auto` is the device's own choice. The CPU keeps the file's types,
+    /// computes in f32, and takes `auto` and `f32` alone.
     #[arg(long, env = "NXD_DTYPE", value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
 
-    /// What meets quantised weights: 8-bit activation blocks (fast), or f32 (weights dequantised in registers).
+    /// What meets quantised weights on the CPU: 8-bit activation blocks (fast), or f32 (weights dequantised in registers). Other
+    /// devices dequantise and compute in --dtype, whatever stands here.
     #[arg(long, env = "NXD_ACTIVATIONS", value_enum, default_value_t)]
     pub(crate) activations: Activations,
 

@@ -1,5 +1,7 @@
 //! Parsers of flag values: sizes, ranges, token ids, devices. Their errors say what is accepted.
 
+use nxd::Device;
+
 /// A comma-separated list of token ids; the empty text is the empty list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenIds(pub(crate) Vec<u32>);
@@ -40,11 +42,12 @@ pub(super) fn size_bytes(text: &str) -> Result<u64, String> {
     if bytes == 0 { Err("a size of 0 bytes holds nothing".to_owned()) } else { Ok(bytes) }
 }
 
-pub(super) fn device(text: &str) -> Result<String, String> {
-    match text {
-        "cpu" => Ok(text.to_owned()),
-        other => Err(format!("device `{other}` is not in this build; supported: `cpu`")),
+pub(super) fn device(text: &str) -> Result<Device, String> {
+    let device = text.parse::<Device>().map_err(|error| error.to_string())?;
+    if device != Device::Cpu && !cfg!(feature = "pjrt") {
+        return Err(format!("device `{text}` is not in this build; supported: `cpu`"));
     }
+    Ok(device)
 }
 
 pub(super) fn one_stage(text: &str) -> Result<usize, String> {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use nxd_executor::{CpuExecutor, Executor};
+use nxd_executor::Executor;
 use nxd_ops::{SamplingBatch, SamplingRow};
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let chunk = options.kv.max_num_batched_tokens;
     // Sequences keep all their blocks here, those behind a window too.
     options.kv.max_num_batched_tokens = longest.max(1);
-    let mut executor = CpuExecutor::load(&model, &options).map_err(load::executor_failure)?;
+    let mut executor = nxd_executor::load(&model, &options).map_err(load::executor_failure)?;
     let info = executor.info().clone();
     let blocks_each = longest.div_ceil(info.block_size);
     if let Some(&(_, blocks)) = info.kv_groups.iter().find(|(_, blocks)| *blocks < blocks_each * most) {
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             Failure::new(crate::failure::Kind::Memory, text).with_help("lower --batch, or raise --kv-cache-memory")
         );
     }
-    let mut bench = Bench { executor: &mut executor, blocks_each, chunk, vocab_size: info.vocab_size };
+    let mut bench = Bench { executor: executor.as_mut(), blocks_each, chunk, vocab_size: info.vocab_size };
     let mut rows = Vec::new();
     for &batch in &args.batch {
         for (name, tokens, generate) in [("pp", args.prompt_tokens, false), ("tg", args.gen_tokens, true)] {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use nxd::models::Model as Files;
-use nxd::{Activations, Error, ErrorKind, KvDtype, LoadMode, LoadOptions, Model};
+use nxd::{Activations, Dtype, Error, ErrorKind, KvDtype, LoadMode, LoadOptions, Model};
 use nxd_executor::ExecutorError;
 
-use crate::args::{self, Dtype, EngineArgs, KvCacheDtype, RuntimeArgs};
+use crate::args::{self, EngineArgs, KvCacheDtype, RuntimeArgs};
 use crate::failure::{Failure, Kind};
 use crate::hub;
 
@@ -30,12 +30,6 @@ pub(crate) fn mode(args: &RuntimeArgs) -> LoadMode {
 
 /// Opens the model's files.
 pub(crate) fn open(path: &Path, args: &RuntimeArgs) -> Result<Files, Failure> {
-    // Arithmetic is f32 whatever the weights are stored as, so f32 asks for nothing else than auto.
-    if let Dtype::Bf16 | Dtype::F16 = args.dtype {
-        let text =
-            "weights cannot be converted to another 16-bit type while they are loaded; --dtype takes `auto` and `f32`";
-        return Err(Failure::new(Kind::Usage, text));
-    }
     Files::open(path, mode(args)).map_err(|e| failure(&e.into()))
 }
 
@@ -48,6 +42,13 @@ pub(crate) fn load(model: &str, runtime: &RuntimeArgs, engine: &EngineArgs) -> R
 /// The options that the flags ask for.
 pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions {
     LoadOptions {
+        device: runtime.device.clone(),
+        dtype: match runtime.dtype {
+            args::Dtype::Auto => None,
+            args::Dtype::F32 => Some(Dtype::F32),
+            args::Dtype::Bf16 => Some(Dtype::BF16),
+            args::Dtype::F16 => Some(Dtype::F16),
+        },
         threads: runtime.threads,
         tensor_parallel_size: runtime.tensor_parallel_size,
         activations: match runtime.activations {
@@ -75,6 +76,7 @@ pub(crate) fn failure(error: &Error) -> Failure {
         ErrorKind::Request => Kind::Failed,
         ErrorKind::Memory => Kind::Memory,
         ErrorKind::Distributed => Kind::Distributed,
+        ErrorKind::Options => Kind::Usage,
         _ => Kind::Model,
     };
     Failure::of(kind, error)

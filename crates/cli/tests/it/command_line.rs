@@ -23,7 +23,9 @@ fn usage_errors_exit_with_2_and_suggest() {
         (&["pull", "demo", "--jsno"], "--json"),
         (&["pull", "demo", "--json", "--json"], "multiple times"),
         (&["pull"], "<ID>"),
-        (&["generate", "demo", "--prompt", "a", "--device", "neuron"], "supported: `cpu`"),
+        (&["generate", "demo", "--prompt", "a", "--device", "tpu"], "`tpu` is not a device"),
+        (&["check", "demo", "--device", "pjrt:"], "as in `pjrt:/path/to/plugin.so`"),
+        (&["bench", "demo", "--dtype", "int8"], "[possible values: auto, f32, bf16, f16]"),
         (&["doctor", "--log-level", "a=b=c"], "not a log level"),
     ] {
         let run = home.nxd(args, &[]);

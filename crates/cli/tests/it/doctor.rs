@@ -28,10 +28,29 @@ fn a_launcher_in_path_and_a_named_plugin_are_found() {
     std::fs::set_permissions(bin.join("mpirun"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let plugin = home.path().join("plugin.so");
     std::fs::write(&plugin, "").unwrap();
+    let fetched = home.path().join(".cache/nxd/pjrt/some-package-1.0/pjrt_c_api_cpu_plugin.so");
+    std::fs::create_dir_all(fetched.parent().unwrap()).unwrap();
+    std::fs::write(&fetched, "").unwrap();
     let vars = [("PATH", bin.to_str().unwrap()), ("PJRT_PLUGIN_LIBRARY_PATH", plugin.to_str().unwrap())];
     let run = home.nxd(&["doctor", "--json"], &vars);
     let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!(report["mpi"]["version"], "mpirun (Open MPI) 9.9.9");
+    for plugin in [plugin, fetched] {
+        let plugin = std::fs::canonicalize(plugin).unwrap();
+        assert!(report["pjrt_plugins"].as_array().unwrap().contains(&plugin.to_str().unwrap().into()), "{report}");
+    }
+}
+
+#[cfg(feature = "pjrt")]
+#[test]
+fn the_plugin_of_a_python_package_is_found() {
+    let home = Home::new();
+    let plugin = home.path().join("venv/lib/python3.12/site-packages/jax_plugins/xla_cuda13/xla_cuda_plugin.so");
+    std::fs::create_dir_all(plugin.parent().unwrap()).unwrap();
+    std::fs::write(&plugin, "").unwrap();
+    let venv = home.path().join("venv");
+    let run = home.nxd(&["doctor", "--json"], &[("VIRTUAL_ENV", venv.to_str().unwrap())]);
+    let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     let plugin = std::fs::canonicalize(plugin).unwrap();
     assert!(report["pjrt_plugins"].as_array().unwrap().contains(&plugin.to_str().unwrap().into()), "{report}");
 }

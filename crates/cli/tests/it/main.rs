@@ -5,6 +5,7 @@ mod bad_input;
 mod command_line;
 #[cfg(feature = "hub")]
 mod demo;
+mod device;
 mod doctor;
 #[cfg(feature = "hub")]
 mod fake_hub;

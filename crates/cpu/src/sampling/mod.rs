@@ -1,9 +1,10 @@
 //! Drawing tokens: a row's logits and parameters to a token, whatever other rows are drawn beside it.
 //!
-//! Order: penalties, temperature, top-k, top-p, min-p, typical, draw. Every sum has one order, so the token depends on the row alone.
-//! Reading order: [`penalties`], [`filter`], [`speculation`].
+//! Order: penalties, mask, temperature, top-k, top-p, min-p, typical, draw. Every sum has one order, so the token depends on the row
+//! alone. Reading order: [`penalties`], [`mask`], [`filter`], [`speculation`].
 
 pub mod filter;
+pub mod mask;
 pub mod penalties;
 mod select;
 mod softmax;
@@ -18,7 +19,7 @@ use softmax::{CHUNK, log_partition, sum, weights_into};
 /// Work space of [`draw_row`]: after the first rows nothing is allocated but the log-probabilities that are handed out.
 #[derive(Debug, Default)]
 pub struct SamplingScratch {
-    penalised: Vec<f32>,
+    adjusted: Vec<f32>,
     counts: Vec<u32>,
     weights: Vec<f32>,
     sums: Vec<f64>,
@@ -45,15 +46,20 @@ const ONE_TOKEN: SamplingParams = SamplingParams {
 /// falls when the probabilities of the kept tokens are laid side by side by rising id.
 ///
 /// # Shapes
-/// `logits`: `[V]`. -∞ forbids a token; NaN, +∞ or nothing finite gives [`Drawn::NotFinite`].
+/// `logits`: `[V]`. -∞ forbids a token; NaN, +∞ or nothing finite that is allowed gives [`Drawn::NotFinite`].
 pub fn draw_row(logits: &[f32], row: &SamplingRow, scratch: &mut SamplingScratch) -> Drawn {
-    let id = if row.params.uses_history() {
-        let mut penalised = std::mem::take(&mut scratch.penalised);
-        penalised.clear();
-        penalised.extend_from_slice(logits);
-        penalties::penalise(&mut penalised, row, &mut scratch.counts);
-        let id = draw(&penalised, row, scratch);
-        scratch.penalised = penalised;
+    let id = if row.params.uses_history() || row.allowed.is_some() {
+        let mut adjusted = std::mem::take(&mut scratch.adjusted);
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
+        if row.params.uses_history() {
+            penalties::penalise(&mut adjusted, row, &mut scratch.counts);
+        }
+        if let Some(allowed) = &row.allowed {
+            mask::forbid_others(&mut adjusted, allowed);
+        }
+        let id = draw(&adjusted, row, scratch);
+        scratch.adjusted = adjusted;
         id
     } else {
         draw(logits, row, scratch)
@@ -102,7 +108,7 @@ pub fn logprobs(logits: &[f32], count: usize, drawn: u32, scratch: &mut Sampling
     Some(best)
 }
 
-/// A token of penalised logits.
+/// A token of penalised and masked logits.
 fn draw(logits: &[f32], row: &SamplingRow, scratch: &mut SamplingScratch) -> Option<u32> {
     let params = &row.params;
     let peak = peak(logits)?;

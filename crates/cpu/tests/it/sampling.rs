@@ -372,6 +372,35 @@ fn what_is_not_finite_is_reported() {
     }
 }
 
+#[test]
+fn a_mask_limits_the_draw_and_leaves_the_logprobs() {
+    let logits = [0.0, 3.0, -1.0, 2.5];
+    let mut scratch = SamplingScratch::default();
+    for params in [SamplingParams::default(), SamplingParams { repetition_penalty: 1.5, ..PLAIN }, PLAIN] {
+        let row = |bits: u32| SamplingRow {
+            params,
+            history: vec![0],
+            logprobs: Some(1),
+            allowed: Some([bits].into()),
+            ..SamplingRow::default()
+        };
+        for (bits, only) in [(0b0100, 2), (0b0001, 0), (0b1000, 3)] {
+            let Drawn::Token { id, logprobs: best } = draw_row(&logits, &row(bits), &mut scratch) else {
+                panic!("nothing was drawn")
+            };
+            assert_eq!(id, only, "{params:?}");
+            assert_eq!(best, logprobs(&logits, 1, only, &mut scratch).unwrap(), "{params:?}");
+            assert_eq!(best[0].id, 1, "the most likely token is reported although it is forbidden");
+        }
+        assert_eq!(draw_row(&logits, &row(0), &mut scratch), Drawn::NotFinite);
+        let free = SamplingRow { allowed: None, ..row(0) };
+        assert_eq!(draw_row(&logits, &row(0b1111), &mut scratch), draw_row(&logits, &free, &mut scratch));
+        let forbidden_nan = [f32::NAN, 1.0];
+        let unasked = SamplingRow { logprobs: None, ..row(0b10) };
+        assert_eq!(draw_row(&forbidden_nan, &unasked, &mut scratch), Drawn::NotFinite);
+    }
+}
+
 /// Draws at many positions and compares how often each token came with its probability.
 fn assert_drawn_as_likely(logits: &[f32], params: SamplingParams) {
     const DRAWS: u32 = 20_000;

@@ -4,3 +4,5 @@
 mod exact;
 mod model;
 mod ranks;
+#[cfg(feature = "pjrt")]
+mod traced;

@@ -178,25 +178,31 @@ pub(crate) fn ranks(spec: &DecoderSpec, setup: Setup, size: usize) -> Vec<Runner
     groups.into_iter().enumerate().map(runner).collect()
 }
 
+/// The ragged step of these rows, every row wanted; all KV groups share the requests' tables.
+pub(crate) fn batch(requests: &[Rows], block_size: usize, groups: usize) -> Batch {
+    let mut batch = Batch { query_starts: vec![0], ..Batch::default() };
+    let mut tables = GroupTables { starts: vec![0], ..GroupTables::default() };
+    for rows in requests {
+        let end = rows.start + rows.tokens.len();
+        batch.token_ids.extend(&rows.tokens);
+        batch.positions.extend(rows.start as u32..end as u32);
+        batch.query_starts.push(batch.token_ids.len() as u32);
+        batch.rope_lens.push(end as u32);
+        let (had, has) = (rows.start.div_ceil(block_size), end.div_ceil(block_size));
+        tables.blocks.extend(&rows.blocks[..has]);
+        tables.zero_blocks.extend(&rows.blocks[had..has]);
+        tables.starts.push(tables.blocks.len() as u32);
+        tables.first_blocks.push(0);
+    }
+    batch.groups = vec![tables; groups];
+    batch.wanted = (0..batch.num_tokens() as u32).collect();
+    batch
+}
+
 impl Runner {
     /// Runs a ragged step and gives the logits of all its rows, `[T, V]`.
     pub(crate) fn step(&mut self, requests: &[Rows]) -> Vec<f32> {
-        let mut batch = Batch { query_starts: vec![0], ..Batch::default() };
-        let mut tables = GroupTables { starts: vec![0], ..GroupTables::default() };
-        for rows in requests {
-            let end = rows.start + rows.tokens.len();
-            batch.token_ids.extend(&rows.tokens);
-            batch.positions.extend(rows.start as u32..end as u32);
-            batch.query_starts.push(batch.token_ids.len() as u32);
-            batch.rope_lens.push(end as u32);
-            let (had, has) = (rows.start.div_ceil(self.setup.block_size), end.div_ceil(self.setup.block_size));
-            tables.blocks.extend(&rows.blocks[..has]);
-            tables.zero_blocks.extend(&rows.blocks[had..has]);
-            tables.starts.push(tables.blocks.len() as u32);
-            tables.first_blocks.push(0);
-        }
-        batch.groups = vec![tables; 2];
-        batch.wanted = (0..batch.num_tokens() as u32).collect();
+        let batch = batch(requests, self.setup.block_size, 2);
         let mut step = self.device.open(&batch);
         self.decoder.forward(&mut step);
         let hidden = step.close().unwrap().hidden;

@@ -8,9 +8,12 @@ use crate::commands::load;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use golden::Golden;
-use nxd_executor::{Activations, CpuExecutor, KvDtype};
+use nxd_executor::{Activations, Device, Dtype, KvDtype};
 use run::Runner;
 use serde::Serialize;
+
+/// What a logit may be off on devices other than the CPU, whose compilers order and fuse sums as they like.
+const OTHER_DEVICES_TOLERANCE: f32 = 2e-3;
 
 /// The result, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -27,11 +30,15 @@ struct Report {
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let path = load::resolve(&args.model)?;
-    let golden = Golden::read(args.against.as_deref().unwrap_or(load::folder(&path)))?;
+    let mut golden = Golden::read(args.against.as_deref().unwrap_or(load::folder(&path)))?;
     let model = load::open(&path, &args.runtime)?;
     let mut options = load::options(&args.runtime, &args.engine).executor_options();
     options.activations = Activations::F32;
+    if options.device != Device::Cpu {
+        golden.tolerance = golden.tolerance.max(OTHER_DEVICES_TOLERANCE);
+    }
     // Exactly f32 unless another type is asked for, which then is what is checked.
+    options.dtype.get_or_insert(Dtype::F32);
     if args.engine.kv_cache_dtype == KvCacheDtype::Auto {
         options.kv.dtype = KvDtype::F32;
     }
@@ -41,8 +48,8 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     // One request keeps all its blocks, those behind a window too.
     options.kv.max_num_batched_tokens = longest + further;
     options.kv.max_model_len = Some(longest + further);
-    let mut executor = CpuExecutor::load(&model, &options).map_err(load::executor_failure)?;
-    let mut runner = Runner { executor: &mut executor, chunk: args.engine.max_num_batched_tokens };
+    let mut executor = nxd_executor::load(&model, &options).map_err(load::executor_failure)?;
+    let mut runner = Runner { executor: executor.as_mut(), chunk: args.engine.max_num_batched_tokens };
     let report = compare(&mut runner, &golden)?;
     if args.json {
         output::json(&report)?;

@@ -1,0 +1,50 @@
+//! How a model is run.
+
+use crate::device::{Device, Dtype};
+use crate::kv::KvOptions;
+use nxd_cpu::{Activations, CpuOptions, Isa, KvDtype};
+use std::time::Duration;
+
+/// How a model is run.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// What computes.
+    pub device: Device,
+    /// Type of the arithmetic's activations on traced devices, `None` for the target's own choice. The CPU computes in f32.
+    pub dtype: Option<Dtype>,
+    /// Threads, shared out among the ranks. The CPU alone looks at it.
+    pub threads: usize,
+    /// Ranks of tensor parallelism.
+    pub tensor_parallel_size: usize,
+    /// Numeric mode of quantised weights. The CPU alone looks at it: traced devices dequantise.
+    pub activations: Activations,
+    /// Instruction set of the CPU's kernels.
+    pub isa: Isa,
+    /// The KV cache.
+    pub kv: KvOptions,
+    /// The longest wait for a rank within a step.
+    pub step_timeout: Duration,
+}
+
+impl Default for ExecutorOptions {
+    fn default() -> Self {
+        let CpuOptions { threads, activations, isa } = CpuOptions::default();
+        ExecutorOptions {
+            device: Device::default(),
+            dtype: None,
+            threads,
+            tensor_parallel_size: 1,
+            activations,
+            isa,
+            kv: KvOptions {
+                block_size: 16,
+                dtype: KvDtype::F16,
+                budget_bytes: 1 << 30,
+                max_model_len: None,
+                max_num_seqs: 256,
+                max_num_batched_tokens: 512,
+            },
+            step_timeout: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The executor of traced devices: ranks are devices of one PJRT client.
+
+mod plugin;
+
+use crate::error::ExecutorError;
+use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
+use crate::kv;
+use crate::options::ExecutorOptions;
+use ndarray::ArrayView2;
+use nxd_cpu::KvDtype;
+use nxd_models::Model;
+use nxd_modules::{Decoder, Sampler};
+use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
+use nxd_stablehlo::cache::ProgramCache;
+use nxd_stablehlo::device::{TracedDevice, TracedOptions, TracedStep};
+use nxd_stablehlo::kernel::Kernels;
+use nxd_stablehlo::record::Element;
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+/// Most ranks: more than that in one process is a slip of the pen.
+const MAX_RANKS: usize = 64;
+
+/// Bytes of compiled programs that are kept on disk.
+const CACHE_BYTES: u64 = 4 << 30;
+
+/// A model on the devices of a PJRT plugin.
+pub struct TracedExecutor {
+    info: ModelInfo,
+    device: TracedDevice,
+    decoder: Decoder,
+    sampler: Sampler,
+    steps: u64,
+    step: TracedStep,
+    /// The newest step's hidden rows, once they have been asked for.
+    hidden: OnceCell<Vec<f32>>,
+    wanted: usize,
+}
+
+impl TracedExecutor {
+    /// Loads the plugin, binds the model's weights on every rank's device, and makes the KV cache.
+    ///
+    /// # Errors
+    /// When the plugin cannot be loaded, has too few devices or fails, when the files do not fit the configuration, the layout is
+    /// impossible, or the memory cannot be had.
+    pub fn load(model: &Model, options: &ExecutorOptions) -> Result<Self, ExecutorError> {
+        TracedExecutor::load_with(model, options, Kernels::default())
+    }
+
+    /// As [`TracedExecutor::load`], with kernels that take the place of composed ops.
+    ///
+    /// # Errors
+    /// As [`TracedExecutor::load`].
+    pub fn load_with(model: &Model, options: &ExecutorOptions, kernels: Kernels) -> Result<Self, ExecutorError> {
+        let ranks = options.tensor_parallel_size;
+        if ranks == 0 || ranks > MAX_RANKS {
+            let why = format!("sizes from 1 to {MAX_RANKS} are");
+            return Err(ExecutorError::TensorParallel { found: ranks, why });
+        }
+        let spec = model.spec();
+        let mut manifest = Manifest::new(Mesh::tensor(ranks));
+        let decoder = Decoder::new(&mut Params::new(&mut manifest), spec);
+        let sampler = Sampler::new(&decoder);
+        let manifest = Arc::new(manifest);
+        let weights = model.weights(&manifest)?;
+        let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &options.kv)?;
+
+        let (client, target) = plugin::open(&options.device, ranks)?;
+        let mut traced = TracedOptions::of(target);
+        if let Some(dtype) = options.dtype {
+            traced.dtype = plugin::element(dtype);
+        }
+        traced.kernels = kernels;
+        traced.max_rows = options.kv.max_num_batched_tokens.max(1).next_power_of_two();
+        traced.cache = ProgramCache::default_folder().map(|folder| ProgramCache::open(&folder, CACHE_BYTES));
+        let mut device = TracedDevice::bind(client, Arc::clone(&manifest), &weights, traced)?;
+        let element = match options.kv.dtype {
+            KvDtype::F32 => Element::F32,
+            KvDtype::F16 => Element::F16,
+            KvDtype::BF16 => Element::BF16,
+        };
+        device.allocate_kv(&plan.num_blocks, options.kv.block_size, element)?;
+        let info = ModelInfo {
+            vocab_size: spec.vocab_size,
+            hidden_size: spec.hidden_size,
+            max_model_len: plan.max_model_len,
+            block_size: options.kv.block_size,
+            kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
+            weights_bytes: device.weights_bytes(),
+            kv_bytes: device.kv_bytes(),
+            kernels: Vec::new(),
+        };
+        let (step, hidden) = (TracedStep::default(), OnceCell::new());
+        Ok(TracedExecutor { info, device, decoder, sampler, steps: 0, step, hidden, wanted: 0 })
+    }
+
+    /// The device, for a look at its programs.
+    pub fn device(&self) -> &TracedDevice {
+        &self.device
+    }
+
+    fn newest(&self, step: StepId) -> Result<(), ExecutorError> {
+        if step.0 == self.steps { Ok(()) } else { Err(ExecutorError::Step { asked: step.0, newest: self.steps }) }
+    }
+}
+
+impl Executor for TracedExecutor {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError> {
+        batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
+        let decoder = &self.decoder;
+        self.step = self.device.forward(batch, |tracer| decoder.forward(tracer))?;
+        self.hidden = OnceCell::new();
+        self.steps += 1;
+        self.wanted = batch.wanted.len();
+        Ok(StepId(self.steps))
+    }
+
+    fn sample(&mut self, step: StepId, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError> {
+        self.newest(step)?;
+        if sampling.rows.len() != self.wanted {
+            return Err(ExecutorError::SamplingRows { found: sampling.rows.len(), expected: self.wanted });
+        }
+        let sampler = &self.sampler;
+        let (drawn, logits) = self.device.sample(&self.step, sampling, |tracer| sampler.forward(tracer))?;
+        Ok(StepOutput { drawn, logits })
+    }
+
+    fn hidden(&self, step: StepId) -> Result<ArrayView2<'_, f32>, ExecutorError> {
+        self.newest(step)?;
+        let values = match self.hidden.get() {
+            Some(values) => values,
+            None => {
+                let values = self.device.hidden(&self.step)?;
+                self.hidden.get_or_init(|| values)
+            }
+        };
+        let shape = (self.wanted, self.info.hidden_size);
+        Ok(ArrayView2::from_shape(shape, values).expect("a step keeps all wanted rows"))
+    }
+
+    fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError> {
+        self.newest(step)?;
+        Ok(&self.step.layers)
+    }
+}

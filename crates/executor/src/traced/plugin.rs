@@ -1,0 +1,63 @@
+//! From the device that a user named to a client of its plugin.
+
+use crate::device::{Device, Dtype};
+use crate::error::ExecutorError;
+use nxd_runtime::pjrt::{self, Client, ClientOption, Kind, PjrtError, Plugin};
+use nxd_stablehlo::record::Element;
+use nxd_stablehlo::target::{Setting, Target};
+use std::path::{Path, PathBuf};
+
+/// Loads the plugin of `device` and makes a client with a device for each rank.
+pub(super) fn open(device: &Device, ranks: usize) -> Result<(Client, Target), ExecutorError> {
+    let failed = |source| ExecutorError::Plugin { device: device.clone(), source };
+    let (path, expected) = match device {
+        Device::Pjrt(path) => (path.clone(), expected(path)),
+        Device::Cuda => (pjrt::find(Kind::Cuda).map_err(failed)?, Some(Target::CUDA)),
+        Device::Neuron => (pjrt::find(Kind::Neuron).map_err(failed)?, Some(Target::NEURON)),
+        Device::Cpu => (PathBuf::new(), None),
+    };
+    let plugin = Plugin::load(&path).map_err(failed)?;
+    let client = client(&plugin, expected.as_ref(), ranks).map_err(failed)?;
+    let target = Target::of_platform(client.platform_name());
+    tracing::info!(
+        platform = client.platform_name(),
+        devices = client.devices().len(),
+        target = target.name,
+        "plugin ready"
+    );
+    Ok((client, target))
+}
+
+/// What a plugin's file name says it drives: options of a client have to be known before it can be asked.
+fn expected(path: &Path) -> Option<Target> {
+    let name = path.file_name()?.to_string_lossy().to_lowercase();
+    [("cpu", Target::CPU), ("cuda", Target::CUDA), ("neuron", Target::NEURON)]
+        .into_iter()
+        .find(|(word, _)| name.contains(word))
+        .map(|(_, target)| target)
+}
+
+fn client(plugin: &Plugin, expected: Option<&Target>, ranks: usize) -> Result<Client, PjrtError> {
+    let settings = expected.map(|target| target.client_options(ranks)).unwrap_or_default();
+    let options: Vec<(&str, ClientOption)> = settings.into_iter().map(|(name, value)| (name, option(value))).collect();
+    plugin.create_client(&options)
+}
+
+fn option(setting: Setting) -> ClientOption {
+    match setting {
+        Setting::Bool(value) => ClientOption::Bool(value),
+        Setting::Int(value) => ClientOption::Int(value),
+        Setting::Float(value) => ClientOption::Float(value),
+        Setting::Text(value) => ClientOption::Text(value.to_owned()),
+        Setting::Ranks => ClientOption::Int(1),
+    }
+}
+
+/// The element type of `--dtype`.
+pub(super) fn element(dtype: Dtype) -> Element {
+    match dtype {
+        Dtype::F32 => Element::F32,
+        Dtype::BF16 => Element::BF16,
+        Dtype::F16 => Element::F16,
+    }
+}

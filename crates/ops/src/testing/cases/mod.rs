@@ -1,0 +1,33 @@
+//! The cases, by op. A case makes its model and batches from a seed, and panics where the device differs from the reference.
+
+mod attend;
+mod custom;
+mod draw;
+mod elementwise;
+mod embed;
+mod linear;
+mod norm;
+mod parallel;
+mod rope;
+
+pub use attend::{attend, attend_past_poison};
+pub use custom::custom;
+pub use draw::{draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised};
+pub use elementwise::{add, bias, gated, scale, shared_operands};
+pub use embed::{embed, embed_tied, select_rows};
+pub use linear::{head, linear_blocks, linear_floats, linear_permuted, linears};
+pub use norm::{add_norm, norm, norm_of_heads};
+pub use parallel::{
+    all_reduce, attend_over_ranks, embed_over_ranks, gather_columns, head_over_ranks, linear_over_ranks,
+};
+pub use rope::{rope, rope_of_request_length};
+
+use crate::format::{BlockFormat, Format};
+
+/// The formats that are no blocks.
+const FLOATS: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
+
+/// Every format.
+fn every_format() -> Vec<Format> {
+    FLOATS.into_iter().chain(BlockFormat::ALL.map(Format::Blocks)).collect()
+}
