@@ -1,4 +1,5 @@
-//! A kernel of one's own: a fused residual sum and RMS norm as a Rust function inside a compiled program, checked against its composition.
+//! A kernel of one's own: a fused residual sum and RMS norm as a Rust function inside a compiled program, checked against its composition;
+//! and its twin for Neuron, in the text that its compiler would be given.
 //!
 //! `cargo xtask pjrt` fetches the plugin; then `cargo run --package nxd-examples --example kernel`
 
@@ -9,8 +10,12 @@ use nxd_ops::{
 };
 use nxd_runtime::pjrt::{Call, Client, FfiHandler, Plugin};
 use nxd_stablehlo::device::{TracedDevice, TracedOptions};
-use nxd_stablehlo::kernel::{Implementation, Kernels};
+use nxd_stablehlo::kernel::{Implementation, Kernels, NkiKernel};
+use nxd_stablehlo::layout::BoundWeight;
+use nxd_stablehlo::record::Element;
+use nxd_stablehlo::sampling::SampleBucket;
 use nxd_stablehlo::target::Target;
+use nxd_stablehlo::tracer::{HiddenShape, KvShape, Setting, Tracer};
 use std::sync::Arc;
 
 /// `(residual + x, norm(residual + x))`, one pass over the rows.
@@ -84,6 +89,23 @@ fn run(client: &Client, kernels: Kernels, rows: &[f32]) -> Result<Vec<f32>> {
     Ok(normed)
 }
 
+/// What the compiler for Neuron would be given, once the twin is compiled.
+fn neuron_text(kernels: &Kernels) -> Result<String> {
+    let mut manifest = Manifest::new(Mesh::single());
+    let weight = Params::new(&mut manifest).weight("norm", Role::Vector, [WIDTH, 1], Sharding::Replicated);
+    let layouts = [BoundWeight::new(&manifest.weights()[0], &Ramp, 1, Element::F32)?.layout];
+    let kv = KvShape { element: Element::F32, block_size: 16, num_blocks: Vec::new() };
+    let (target, dtype) = (&Target::NEURON, Element::F32);
+    let setting =
+        Setting { manifest: &manifest, layouts: &layouts, kv: &kv, target, kernels, dtype, spread: target.spread };
+    let bucket = SampleBucket::of(&[SamplingRow::default()], true);
+    let mut ops = Tracer::sample(setting, &bucket, HiddenShape { rows: 1, cols: WIDTH });
+    let x = ops.input(Input::Hidden);
+    let results = ops.custom(&AddRmsNorm { eps: 1e-5 }, &[&x, &x], &[weight]);
+    ops.emit(Output::Logits, &results[1]);
+    Ok(ops.finish().text)
+}
+
 #[allow(clippy::print_stdout, reason = "an example shows its result")]
 fn main() -> Result<()> {
     let plugin = std::env::var_os("NXD_PJRT_CPU_PLUGIN").map(std::path::PathBuf::from).or_else(fetched);
@@ -94,6 +116,9 @@ fn main() -> Result<()> {
     let composed = run(&client, Kernels::default(), &rows)?;
     let mut kernels = Kernels::default();
     kernels.register("example.add_rms_norm", &Target::CPU, Implementation::Ffi(FfiHandler::new(add_rms_norm)))?;
+    let twin = NkiKernel::text(include_str!("add_rms_norm_nki.py"), "add_rms_norm");
+    kernels.register("example.add_rms_norm", &Target::NEURON, Implementation::Nki(twin))?;
+    println!("{}", neuron_text(&kernels)?);
     let fused = run(&client, kernels, &rows)?;
 
     let farthest = fused.iter().zip(&composed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -57,6 +57,10 @@ pub enum ExecutorError {
         #[source]
         source: PjrtError,
     },
+    /// The machine is not set up for Neuron.
+    #[cfg(feature = "pjrt")]
+    #[error("device `neuron` cannot be started")]
+    Startup(#[source] Box<nxd_runtime::neuron::startup::StartupError>),
     /// A rank's thread is gone or does not answer.
     #[error("rank {rank} {what}")]
     Lost {

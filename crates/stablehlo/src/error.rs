@@ -1,5 +1,6 @@
 //! What the traced device reports.
 
+use crate::kernel::NkiError;
 use crate::target::RuleBroken;
 use nxd_ops::SourceError;
 use nxd_runtime::pjrt::PjrtError;
@@ -20,6 +21,15 @@ pub enum DeviceError {
     /// A weight cannot be had.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A kernel could not be compiled.
+    #[error("program `{program}` holds a kernel that is not compiled")]
+    Nki {
+        /// The program.
+        program: String,
+        /// Why not.
+        #[source]
+        source: Box<NkiError>,
+    },
     /// The program breaks a rule of its target.
     #[error("program `{program}` cannot run on {target}")]
     Rule {

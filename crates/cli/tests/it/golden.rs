@@ -78,6 +78,40 @@ fn copy(home: &Home) -> PathBuf {
     to
 }
 
+/// One case for each architecture: its smallest folder name, so that the choice does not depend on the file system.
+#[cfg(feature = "pjrt")]
+fn one_of_each_family() -> Vec<PathBuf> {
+    let mut seen = std::collections::BTreeSet::new();
+    let architecture = |dir: &PathBuf| {
+        let config = fs::read(dir.join("config.json")).unwrap_or_default();
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        // A folder without a configuration holds a GGUF file, a family of formats by itself.
+        config["architectures"][0].as_str().unwrap_or("gguf").to_owned()
+    };
+    cases().into_iter().filter(|dir| seen.insert(architecture(dir))).collect()
+}
+
+#[cfg(feature = "pjrt")]
+#[test]
+fn golden_models_of_each_family_agree_on_the_traced_device() {
+    let device = format!("pjrt:{}", nxd_testkit::pjrt_cpu_plugin().display());
+    let mut ran = 0;
+    for dir in one_of_each_family() {
+        for ranks in ["1", "2"] {
+            let run = check(&dir, &["--device", &device, "--tensor-parallel-size", ranks]);
+            if is_unsupported(&run) {
+                println!("skipped {}: {}", dir.display(), run.err.trim());
+                break;
+            }
+            let report: Value = serde_json::from_str(&run.out).unwrap_or(Value::Null);
+            assert!(run.code == Some(0) && report["ok"] == true, "{} on {ranks} ranks: {run:?}", dir.display());
+            ran += 1;
+        }
+    }
+    println!("{ran} golden cases ran");
+    assert!(ran > 0, "no golden case ran");
+}
+
 #[test]
 fn a_golden_logit_moved_by_a_hundredth_fails() {
     let home = Home::new();

@@ -2,10 +2,12 @@
 
 use crate::device::{Device, Dtype};
 use crate::error::ExecutorError;
+use nxd_runtime::neuron::environment::{Cores, Options};
+use nxd_runtime::neuron::startup::{self, Machine};
 use nxd_runtime::pjrt::{self, Client, ClientOption, Kind, PjrtError, Plugin};
 use nxd_stablehlo::record::Element;
 use nxd_stablehlo::target::{Setting, Target};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Loads the plugin of `device` and makes a client with a device for each rank.
 pub(super) fn open(device: &Device, ranks: usize) -> Result<(Client, Target), ExecutorError> {
@@ -13,9 +15,17 @@ pub(super) fn open(device: &Device, ranks: usize) -> Result<(Client, Target), Ex
     let (path, expected) = match device {
         Device::Pjrt(path) => (path.clone(), expected(path)),
         Device::Cuda => (pjrt::find(Kind::Cuda).map_err(failed)?, Some(Target::CUDA)),
-        Device::Neuron => (pjrt::find(Kind::Neuron).map_err(failed)?, Some(Target::NEURON)),
-        Device::Cpu => (PathBuf::new(), None),
+        Device::Neuron => return neuron(ranks),
+        Device::Cpu => {
+            return Err(ExecutorError::NotBuilt { device: Device::Cpu, why: "the CPU is no traced device" });
+        }
     };
+    if let Some(target) = &expected {
+        for (name, value) in target.variables(&path, |name| std::env::var_os(name)) {
+            let value = value.to_string_lossy();
+            tracing::warn!("the plugin finds its CUDA files more surely after `export {name}={value}`");
+        }
+    }
     let plugin = Plugin::load(&path).map_err(failed)?;
     let client = client(&plugin, expected.as_ref(), ranks).map_err(failed)?;
     let target = Target::of_platform(client.platform_name());
@@ -26,6 +36,14 @@ pub(super) fn open(device: &Device, ranks: usize) -> Result<(Client, Target), Ex
         "plugin ready"
     );
     Ok((client, target))
+}
+
+/// Goes through Neuron's start-up: driver, compiler, environment, plugin, client.
+fn neuron(ranks: usize) -> Result<(Client, Target), ExecutorError> {
+    let cores = Cores::Count(u32::try_from(ranks).unwrap_or(u32::MAX));
+    let options = Options { cores, ..Options::default() };
+    let client = startup::start(&mut Machine::new(options, None)).map_err(|e| ExecutorError::Startup(Box::new(e)))?;
+    Ok((client, Target::NEURON))
 }
 
 /// What a plugin's file name says it drives: options of a client have to be known before it can be asked.

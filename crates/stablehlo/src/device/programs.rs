@@ -81,6 +81,10 @@ fn load(client: &Client, program: Program, name: String, options: &TracedOptions
         target: target.name,
         source,
     })?;
+    let program = match options.kernels.ready(program) {
+        Ok(program) => program,
+        Err(error) => return Err(DeviceError::Nki { program: name, source: Box::new(error) }),
+    };
     let (replicas, partitions) = program.spread.counts(program.ranks);
     let compile_options = CompileOptions {
         replicas,
