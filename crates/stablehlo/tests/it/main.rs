@@ -6,3 +6,4 @@ mod kernels;
 mod plugin;
 mod suite;
 mod text;
+mod widening;
