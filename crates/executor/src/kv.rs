@@ -11,7 +11,7 @@ pub struct KvOptions {
     pub block_size: usize,
     /// Type of the stored K and V.
     pub dtype: KvDtype,
-    /// Most bytes, all ranks together.
+    /// Most bytes, all ranks together; [`KvOptions::DEVICE_MEMORY`] leaves it to a traced device.
     pub budget_bytes: usize,
     /// Longest request; `None` for the model's own limit, or what fits.
     pub max_model_len: Option<usize>,
@@ -19,6 +19,11 @@ pub struct KvOptions {
     pub max_num_seqs: usize,
     /// Most tokens a step: a window must hold a step's tokens beside those that stay visible.
     pub max_num_batched_tokens: usize,
+}
+
+impl KvOptions {
+    /// A budget of what a device has left: most of its free memory, or 1 GiB where it does not say.
+    pub const DEVICE_MEMORY: usize = usize::MAX;
 }
 
 /// The cache that fits.

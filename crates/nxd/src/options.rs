@@ -24,7 +24,8 @@ pub struct LoadOptions {
     /// Type of stored keys and values; `None` for f16 with 8-bit activations and f32 with f32 activations, and on other devices than
     /// the CPU for the type of the arithmetic.
     pub kv_cache_dtype: Option<KvDtype>,
-    /// Most bytes of keys and values, all ranks together; `None` for half of the memory that is available.
+    /// Most bytes of keys and values, all ranks together; `None` for half of the memory that is available, or for most of what the
+    /// weights leave free on an accelerator.
     pub kv_cache_memory_bytes: Option<usize>,
     /// Tokens a KV block.
     pub block_size: usize,
@@ -70,7 +71,11 @@ impl LoadOptions {
             kv: KvOptions {
                 block_size: self.block_size,
                 dtype: self.kv_cache_dtype.unwrap_or_else(|| self.device.kv_dtype(self.dtype, self.activations)),
-                budget_bytes: self.kv_cache_memory_bytes.unwrap_or_else(half_of_the_memory),
+                budget_bytes: self.kv_cache_memory_bytes.unwrap_or_else(|| match self.device {
+                    Device::Cpu => half_of_the_memory(),
+                    // The device knows how much memory it has.
+                    _ => KvOptions::DEVICE_MEMORY,
+                }),
                 max_model_len: self.max_model_len,
                 max_num_seqs: self.max_num_seqs.max(1),
                 max_num_batched_tokens: self.max_num_batched_tokens.max(1),

@@ -4,7 +4,7 @@ mod plugin;
 
 use crate::error::ExecutorError;
 use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
-use crate::kv;
+use crate::kv::{self, KvOptions};
 use crate::options::ExecutorOptions;
 use ndarray::ArrayView2;
 use nxd_cpu::KvDtype;
@@ -63,7 +63,6 @@ impl TracedExecutor {
         let sampler = Sampler::new(&decoder);
         let manifest = Arc::new(manifest);
         let weights = model.weights(&manifest)?;
-        let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &options.kv)?;
 
         let (client, target) = plugin::open(&options.device, ranks)?;
         let mut traced = TracedOptions::of(target);
@@ -74,6 +73,9 @@ impl TracedExecutor {
         traced.max_rows = options.kv.max_num_batched_tokens.max(1).next_power_of_two();
         traced.cache = ProgramCache::default_folder().map(|folder| ProgramCache::open(&folder, CACHE_BYTES));
         let mut device = TracedDevice::bind(client, Arc::clone(&manifest), &weights, traced)?;
+        let budget_bytes = budget(&device, options.kv.budget_bytes);
+        let plan_for = KvOptions { budget_bytes, ..options.kv };
+        let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &plan_for)?;
         let element = match options.kv.dtype {
             KvDtype::F32 => Element::F32,
             KvDtype::F16 => Element::F16,
@@ -101,6 +103,22 @@ impl TracedExecutor {
 
     fn newest(&self, step: StepId) -> Result<(), ExecutorError> {
         if step.0 == self.steps { Ok(()) } else { Err(ExecutorError::Step { asked: step.0, newest: self.steps }) }
+    }
+}
+
+/// The KV budget on all ranks together: what was asked for, within nine tenths of what the devices have free.
+fn budget(device: &TracedDevice, asked: usize) -> usize {
+    /// Where a plugin does not say what memory its devices have.
+    const UNKNOWN: usize = 1 << 30;
+    let free = |rank| {
+        let memory = device.client().device_memory(rank).ok()?;
+        usize::try_from(memory.limit_bytes?.checked_sub(memory.in_use_bytes)?).ok()
+    };
+    let least = (0..device.ranks()).map(free).min().flatten().filter(|free| *free > 0);
+    match least {
+        Some(free) => asked.min((free / 10 * 9).saturating_mul(device.ranks())),
+        None if asked == KvOptions::DEVICE_MEMORY => UNKNOWN,
+        None => asked,
     }
 }
 
