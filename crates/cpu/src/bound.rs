@@ -4,7 +4,8 @@ use crate::error::CpuError;
 use crate::isa::Isa;
 use crate::kernels::linear::{Activations, PackedMatrix};
 use crate::team::Team;
-use nxd_ops::{Dim, LocalWeight, Manifest, Role, Segment, Sharding, Weight, WeightSource, WeightSpec, quant};
+use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec, quant};
+use std::ops::Range;
 
 /// One rank's weights.
 pub(crate) struct Bound {
@@ -20,9 +21,8 @@ struct BoundWeight {
 /// An embedding's rows, decoded when they are looked up.
 struct Table {
     rows: LocalWeight,
-    /// First token that this rank holds, and how many.
-    first: usize,
-    held: usize,
+    /// The tokens whose rows this rank holds.
+    held: Range<usize>,
 }
 
 impl Bound {
@@ -48,8 +48,7 @@ impl Bound {
                 bound.matrix = Some(matrix);
             }
             if matches!(spec.role, Role::Embedding | Role::TiedEmbedding) {
-                let (first, held) = held_tokens(spec, rank);
-                bound.table = Some(Table { rows: local, first, held });
+                bound.table = Some(Table { rows: local, held: spec.held_rows(rank) });
             }
             Ok(bound)
         };
@@ -75,10 +74,11 @@ impl Bound {
     /// Decodes the row of `token` into `out`; zeros where another rank holds it. `bytes` is work space.
     pub(crate) fn look_up(&self, weight: Weight, token: u32, bytes: &mut Vec<u8>, out: &mut [f32]) {
         let table = self.table(weight);
-        let Some(row) = (token as usize).checked_sub(table.first).filter(|row| *row < table.held) else {
+        if !table.held.contains(&(token as usize)) {
             out.fill(0.0);
             return;
-        };
+        }
+        let row = token as usize - table.held.start;
         bytes.resize(table.rows.row_bytes(), 0);
         table.rows.read_row(row, bytes);
         quant::decode_row(table.rows.format(), bytes, out);
@@ -103,16 +103,5 @@ impl Bound {
 
     fn table(&self, weight: Weight) -> &Table {
         self.weights[weight.0 as usize].table.as_ref().expect("modules look up weights declared as embeddings")
-    }
-}
-
-/// The tokens whose rows `rank` holds: the first and how many.
-fn held_tokens(spec: &WeightSpec, rank: usize) -> (usize, usize) {
-    match &spec.sharding {
-        Sharding::Split { dim: Dim::Rows, layout, .. } => match layout.part(rank).first() {
-            Some(&Segment::Range { start, len }) => (start, len),
-            _ => (0, 0),
-        },
-        _ => (0, spec.shape[0]),
     }
 }

@@ -6,6 +6,7 @@ use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
 use crate::kv;
 use crate::options::ExecutorOptions;
 use crate::rank::Rank;
+use crate::steps::Steps;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ndarray::ArrayView2;
 use nxd_collectives::{ProcessGroup, ThreadGroup};
@@ -18,16 +19,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Most ranks: more than that on one machine is a slip of the pen.
-const MAX_RANKS: usize = 64;
-
 /// A model on the CPU. The first rank runs on the caller's thread, the others on threads of their own.
 pub struct CpuExecutor {
     info: ModelInfo,
     first: Rank,
     others: Vec<Other>,
-    steps: u64,
-    wanted: usize,
+    steps: Steps,
     step_timeout: Duration,
 }
 
@@ -54,11 +51,7 @@ impl CpuExecutor {
         if let Some(dtype @ (Dtype::BF16 | Dtype::F16)) = options.dtype {
             return Err(ExecutorError::Dtype { device: Device::Cpu, dtype });
         }
-        let ranks = options.tensor_parallel_size;
-        if ranks == 0 || ranks > MAX_RANKS {
-            let why = format!("sizes from 1 to {MAX_RANKS} are");
-            return Err(ExecutorError::TensorParallel { found: ranks, why });
-        }
+        let ranks = options.ranks()?;
         let spec = model.spec();
         let mut manifest = Manifest::new(Mesh::tensor(ranks));
         let decoder = Arc::new(Decoder::new(&mut Params::new(&mut manifest), spec));
@@ -96,7 +89,7 @@ impl CpuExecutor {
         let mut bound = bound.into_iter();
         let first = bound.next().expect("there is at least one rank");
         let others = bound.enumerate().map(|(i, rank)| Other::spawn(i + 1, rank)).collect::<Result<_, _>>()?;
-        Ok(CpuExecutor { info, first, others, steps: 0, wanted: 0, step_timeout: options.step_timeout })
+        Ok(CpuExecutor { info, first, others, steps: Steps::default(), step_timeout: options.step_timeout })
     }
 
     /// Runs `run` on the first rank while the others run `command`.
@@ -126,10 +119,6 @@ impl CpuExecutor {
             (_, Err(source)) => Err(ExecutorError::Rank { rank: 0, source }),
         }
     }
-
-    fn newest(&self, step: StepId) -> Result<(), ExecutorError> {
-        if step.0 == self.steps { Ok(()) } else { Err(ExecutorError::Step { asked: step.0, newest: self.steps }) }
-    }
 }
 
 impl Executor for CpuExecutor {
@@ -141,16 +130,11 @@ impl Executor for CpuExecutor {
         batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
         let shared = if self.others.is_empty() { None } else { Some(Arc::new(batch.clone())) };
         self.on_all_ranks(|| Command::Forward(shared.clone().unwrap_or_default()), |rank| rank.forward(batch))?;
-        self.steps += 1;
-        self.wanted = batch.wanted.len();
-        Ok(StepId(self.steps))
+        Ok(self.steps.ran(batch))
     }
 
     fn sample(&mut self, step: StepId, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError> {
-        self.newest(step)?;
-        if sampling.rows.len() != self.wanted {
-            return Err(ExecutorError::SamplingRows { found: sampling.rows.len(), expected: self.wanted });
-        }
+        self.steps.check_sampling(step, sampling)?;
         let shared = if self.others.is_empty() { None } else { Some(Arc::new(sampling.clone())) };
         let outputs =
             self.on_all_ranks(|| Command::Sample(shared.clone().unwrap_or_default()), |rank| rank.sample(sampling))?;
@@ -158,13 +142,13 @@ impl Executor for CpuExecutor {
     }
 
     fn hidden(&self, step: StepId) -> Result<ArrayView2<'_, f32>, ExecutorError> {
-        self.newest(step)?;
-        let shape = (self.wanted, self.info.hidden_size);
+        self.steps.check(step)?;
+        let shape = (self.steps.wanted(), self.info.hidden_size);
         Ok(ArrayView2::from_shape(shape, &self.first.outputs.hidden).expect("a step keeps all wanted rows"))
     }
 
     fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError> {
-        self.newest(step)?;
+        self.steps.check(step)?;
         Ok(&self.first.outputs.layers)
     }
 }

@@ -17,6 +17,7 @@ pub mod load;
 pub mod memory;
 pub mod options;
 mod rank;
+mod steps;
 #[cfg(feature = "pjrt")]
 pub mod traced;
 

@@ -1,6 +1,7 @@
 //! How a model is run.
 
 use crate::device::{Device, Dtype};
+use crate::error::ExecutorError;
 use crate::kv::KvOptions;
 use nxd_cpu::{Activations, CpuOptions, Isa, KvDtype};
 use std::time::Duration;
@@ -24,6 +25,20 @@ pub struct ExecutorOptions {
     pub kv: KvOptions,
     /// The longest wait for a rank within a step.
     pub step_timeout: Duration,
+}
+
+/// Most ranks: more than that in one process is a slip of the pen.
+const MAX_RANKS: usize = 64;
+
+impl ExecutorOptions {
+    /// The ranks, if there can be as many.
+    pub(crate) fn ranks(&self) -> Result<usize, ExecutorError> {
+        let found = self.tensor_parallel_size;
+        if (1..=MAX_RANKS).contains(&found) {
+            return Ok(found);
+        }
+        Err(ExecutorError::TensorParallel { found, why: format!("sizes from 1 to {MAX_RANKS} are") })
+    }
 }
 
 impl Default for ExecutorOptions {

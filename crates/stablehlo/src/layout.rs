@@ -8,9 +8,7 @@ use crate::host::HostArray;
 use crate::program::Part;
 use crate::record::Element;
 use half::{bf16, f16};
-use nxd_ops::{
-    BlockFormat, Dim, Format, LocalWeight, Role, Segment, Sharding, SourceError, WeightSource, WeightSpec, quant,
-};
+use nxd_ops::{BlockFormat, Dim, Format, LocalWeight, Role, Sharding, SourceError, WeightSource, WeightSpec, quant};
 
 /// Numbers that share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,7 +125,7 @@ impl BoundWeight {
             arrays.push(self.columns(local));
         }
         if self.layout.by_row {
-            arrays.push(HostArray::i32s(&[], &[first_row(&self.spec, rank) as i32]));
+            arrays.push(HostArray::i32s(&[], &[self.spec.held_rows(rank).start as i32]));
         }
         arrays
     }
@@ -208,16 +206,5 @@ impl BoundWeight {
             Sharding::Split { dim: Dim::Columns, layout, .. } => layout.local_len(),
             _ => self.spec.shape[1],
         }
-    }
-}
-
-/// The first row of a table that `rank` holds; a rank of padding holds none, which the end of the table says.
-fn first_row(spec: &WeightSpec, rank: usize) -> usize {
-    match &spec.sharding {
-        Sharding::Split { dim: Dim::Rows, layout, .. } => match layout.part(rank).first() {
-            Some(&Segment::Range { start, .. }) => start,
-            _ => spec.shape[0],
-        },
-        _ => 0,
     }
 }

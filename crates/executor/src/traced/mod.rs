@@ -6,6 +6,7 @@ use crate::error::ExecutorError;
 use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
 use crate::kv::{self, KvOptions};
 use crate::options::ExecutorOptions;
+use crate::steps::Steps;
 use ndarray::ArrayView2;
 use nxd_cpu::KvDtype;
 use nxd_models::Model;
@@ -18,9 +19,6 @@ use nxd_stablehlo::record::Element;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-/// Most ranks: more than that in one process is a slip of the pen.
-const MAX_RANKS: usize = 64;
-
 /// Bytes of compiled programs that are kept on disk.
 const CACHE_BYTES: u64 = 4 << 30;
 
@@ -30,11 +28,10 @@ pub struct TracedExecutor {
     device: TracedDevice,
     decoder: Decoder,
     sampler: Sampler,
-    steps: u64,
+    steps: Steps,
     step: TracedStep,
     /// The newest step's hidden rows, once they have been asked for.
     hidden: OnceCell<Vec<f32>>,
-    wanted: usize,
 }
 
 impl TracedExecutor {
@@ -52,11 +49,7 @@ impl TracedExecutor {
     /// # Errors
     /// As [`TracedExecutor::load`].
     pub fn load_with(model: &Model, options: &ExecutorOptions, kernels: Kernels) -> Result<Self, ExecutorError> {
-        let ranks = options.tensor_parallel_size;
-        if ranks == 0 || ranks > MAX_RANKS {
-            let why = format!("sizes from 1 to {MAX_RANKS} are");
-            return Err(ExecutorError::TensorParallel { found: ranks, why });
-        }
+        let ranks = options.ranks()?;
         let spec = model.spec();
         let mut manifest = Manifest::new(Mesh::tensor(ranks));
         let decoder = Decoder::new(&mut Params::new(&mut manifest), spec);
@@ -93,16 +86,12 @@ impl TracedExecutor {
             kernels: Vec::new(),
         };
         let (step, hidden) = (TracedStep::default(), OnceCell::new());
-        Ok(TracedExecutor { info, device, decoder, sampler, steps: 0, step, hidden, wanted: 0 })
+        Ok(TracedExecutor { info, device, decoder, sampler, steps: Steps::default(), step, hidden })
     }
 
     /// The device, for a look at its programs.
     pub fn device(&self) -> &TracedDevice {
         &self.device
-    }
-
-    fn newest(&self, step: StepId) -> Result<(), ExecutorError> {
-        if step.0 == self.steps { Ok(()) } else { Err(ExecutorError::Step { asked: step.0, newest: self.steps }) }
     }
 }
 
@@ -132,23 +121,18 @@ impl Executor for TracedExecutor {
         let decoder = &self.decoder;
         self.step = self.device.forward(batch, |tracer| decoder.forward(tracer))?;
         self.hidden = OnceCell::new();
-        self.steps += 1;
-        self.wanted = batch.wanted.len();
-        Ok(StepId(self.steps))
+        Ok(self.steps.ran(batch))
     }
 
     fn sample(&mut self, step: StepId, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError> {
-        self.newest(step)?;
-        if sampling.rows.len() != self.wanted {
-            return Err(ExecutorError::SamplingRows { found: sampling.rows.len(), expected: self.wanted });
-        }
+        self.steps.check_sampling(step, sampling)?;
         let sampler = &self.sampler;
         let (drawn, logits) = self.device.sample(&self.step, sampling, |tracer| sampler.forward(tracer))?;
         Ok(StepOutput { drawn, logits })
     }
 
     fn hidden(&self, step: StepId) -> Result<ArrayView2<'_, f32>, ExecutorError> {
-        self.newest(step)?;
+        self.steps.check(step)?;
         let values = match self.hidden.get() {
             Some(values) => values,
             None => {
@@ -156,12 +140,12 @@ impl Executor for TracedExecutor {
                 self.hidden.get_or_init(|| values)
             }
         };
-        let shape = (self.wanted, self.info.hidden_size);
+        let shape = (self.steps.wanted(), self.info.hidden_size);
         Ok(ArrayView2::from_shape(shape, values).expect("a step keeps all wanted rows"))
     }
 
     fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError> {
-        self.newest(step)?;
+        self.steps.check(step)?;
         Ok(&self.step.layers)
     }
 }

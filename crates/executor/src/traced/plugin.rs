@@ -4,9 +4,9 @@ use crate::device::{Device, Dtype};
 use crate::error::ExecutorError;
 use nxd_runtime::neuron::environment::{Cores, Options};
 use nxd_runtime::neuron::startup::{self, Machine};
-use nxd_runtime::pjrt::{self, Client, ClientOption, Kind, PjrtError, Plugin};
+use nxd_runtime::pjrt::{self, Client, Kind, Plugin};
 use nxd_stablehlo::record::Element;
-use nxd_stablehlo::target::{Setting, Target};
+use nxd_stablehlo::target::Target;
 use std::path::Path;
 
 /// Loads the plugin of `device` and makes a client with a device for each rank.
@@ -27,7 +27,8 @@ pub(super) fn open(device: &Device, ranks: usize) -> Result<(Client, Target), Ex
         }
     }
     let plugin = Plugin::load(&path).map_err(failed)?;
-    let client = client(&plugin, expected.as_ref(), ranks).map_err(failed)?;
+    let options = expected.map(|target| target.client_options(ranks)).unwrap_or_default();
+    let client = plugin.create_client(&options).map_err(failed)?;
     let target = Target::of_platform(client.platform_name());
     tracing::info!(
         platform = client.platform_name(),
@@ -53,22 +54,6 @@ fn expected(path: &Path) -> Option<Target> {
         .into_iter()
         .find(|(word, _)| name.contains(word))
         .map(|(_, target)| target)
-}
-
-fn client(plugin: &Plugin, expected: Option<&Target>, ranks: usize) -> Result<Client, PjrtError> {
-    let settings = expected.map(|target| target.client_options(ranks)).unwrap_or_default();
-    let options: Vec<(&str, ClientOption)> = settings.into_iter().map(|(name, value)| (name, option(value))).collect();
-    plugin.create_client(&options)
-}
-
-fn option(setting: Setting) -> ClientOption {
-    match setting {
-        Setting::Bool(value) => ClientOption::Bool(value),
-        Setting::Int(value) => ClientOption::Int(value),
-        Setting::Float(value) => ClientOption::Float(value),
-        Setting::Text(value) => ClientOption::Text(value.to_owned()),
-        Setting::Ranks => ClientOption::Int(1),
-    }
 }
 
 /// The element type of `--dtype`.

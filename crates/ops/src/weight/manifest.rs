@@ -1,9 +1,10 @@
 //! Declaring what a model needs.
 
-use super::shard::Sharding;
+use super::shard::{Dim, Segment, Sharding};
 use crate::spec::{KvLayer, KvSpec, Rope, RopeSpec};
 use nxd_collectives::Mesh;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// Handle of a declared weight; an index into [`Manifest::weights`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +34,19 @@ pub struct WeightSpec {
     pub shape: [usize; 2],
     /// Its place on the mesh.
     pub sharding: Sharding,
+}
+
+impl WeightSpec {
+    /// The rows of the whole table that `rank` holds, padding left out; empty on a rank of padding only.
+    pub fn held_rows(&self, rank: usize) -> Range<usize> {
+        match &self.sharding {
+            Sharding::Split { dim: Dim::Rows, layout, .. } => match layout.part(rank).first() {
+                Some(&Segment::Range { start, len }) => start..start + len,
+                _ => self.shape[0]..self.shape[0],
+            },
+            _ => 0..self.shape[0],
+        }
+    }
 }
 
 /// Everything that a model asks of a device, in order of declaration.

@@ -58,7 +58,7 @@ pub struct TracedDevice {
     /// Parts of weights on every rank, by weight.
     weights: Vec<Vec<(Part, Vec<Buffer>)>>,
     kv_shape: KvShape,
-    /// Caches on every rank; empty for a layer whose cache a failed step has taken.
+    /// Caches on every rank; of no use once a step has failed (`lost`).
     kv: HashMap<(u32, Side), Vec<Buffer>>,
     programs: Programs,
     lost: bool,

@@ -7,9 +7,9 @@ use crate::error::DeviceError;
 use crate::program::{Argument, Program, ProgramBuilder, ResultKey};
 use crate::record::{Element, Type};
 use crate::sampling::SampleBucket;
-use crate::target::{Setting, check};
+use crate::target::check;
 use crate::tracer::HiddenShape;
-use nxd_runtime::pjrt::{Buffer, Client, CompileOptions, Executable, Flag, MemoryStats, Program as Source};
+use nxd_runtime::pjrt::{Buffer, Client, CompileOptions, Executable, MemoryStats, Program as Source};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,7 +90,7 @@ fn load(client: &Client, program: Program, name: String, options: &TracedOptions
         replicas,
         partitions,
         use_spmd_partitioning: partitions > 1,
-        flags: target.flags.iter().map(|&(name, value)| (name.to_owned(), flag(value))).collect(),
+        flags: target.compile_flags(),
         ..CompileOptions::replicated(1)
     };
     let parts = KeyParts {
@@ -129,17 +129,6 @@ fn load(client: &Client, program: Program, name: String, options: &TracedOptions
     }
     let donated = program.donated();
     Ok(Loaded { name, arguments: program.arguments, results: program.results, donated, executable })
-}
-
-/// A setting of the target as a flag of the compiler.
-fn flag(setting: Setting) -> Flag {
-    match setting {
-        Setting::Bool(value) => Flag::Bool(value),
-        Setting::Int(value) => Flag::Int(value),
-        Setting::Float(value) => Flag::Float(f64::from(value)),
-        Setting::Text(value) => Flag::Text(value.to_owned()),
-        Setting::Ranks => Flag::Int(0),
-    }
 }
 
 impl TracedDevice {

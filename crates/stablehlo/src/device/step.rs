@@ -6,7 +6,6 @@ use crate::error::DeviceError;
 use crate::host::HostArray;
 use crate::inputs::{Inputs, rectangles};
 use crate::program::{ArgumentKey, ResultKey};
-use crate::record::Element;
 use crate::sampling::{self, SampleBucket};
 use crate::tracer::{HiddenShape, Tracer};
 use nxd_ops::{Batch, Drawn, Output, SamplingBatch, SamplingRow};
@@ -134,7 +133,7 @@ impl TracedDevice {
                 for (key, buffers) in self.run(&loaded, &inputs, Some(&hidden.buffers))? {
                     match key {
                         ResultKey::Named(name) => {
-                            results.insert(name, read(&loaded, &buffers[0])?);
+                            results.insert(name, read(&loaded, &key, &buffers[0])?);
                         }
                         ResultKey::Output(Output::Logits) => {
                             let values = read_f32(&loaded, &buffers[0])?;
@@ -254,16 +253,11 @@ fn read_f32(loaded: &Loaded, buffer: &Buffer) -> Result<Vec<f32>, DeviceError> {
 }
 
 /// A result as an array on the host.
-fn read(loaded: &Loaded, buffer: &Buffer) -> Result<HostArray, DeviceError> {
-    let element = match buffer.element().mlir_name() {
-        "i32" => Element::I32,
-        "f32" => Element::F32,
-        _ => Element::I8,
-    };
-    let dims = buffer.dims().to_vec();
-    let mut data = vec![0; dims.iter().product::<usize>() * element.bytes()];
+fn read(loaded: &Loaded, key: &ResultKey, buffer: &Buffer) -> Result<HostArray, DeviceError> {
+    let ty = &loaded.results[loaded.results.iter().position(|(k, _)| k == key).expect("a result of this program")].1;
+    let mut data = vec![0; ty.bytes()];
     buffer.read(&mut data).map_err(|source| cannot_read(loaded, source))?;
-    Ok(HostArray { dims, element, data })
+    Ok(HostArray { dims: ty.dims.to_vec(), element: ty.element, data })
 }
 
 fn cannot_read(loaded: &Loaded, source: nxd_runtime::pjrt::PjrtError) -> DeviceError {

@@ -10,7 +10,8 @@ pub(super) const TARGET: Target = Target {
     candidates: None,
     top_k: TopK::Chlo,
     platform_ffi: Some("Host"),
-    client: &[("cpu_device_count", Setting::Ranks)],
+    device_count: Some("cpu_device_count"),
+    client: &[],
     flags: &[
         // An oracle rounds where the program says so.
         ("xla_allow_excess_precision", Setting::Bool(false)),

@@ -12,6 +12,7 @@ pub(super) const TARGET: Target = Target {
     candidates: None,
     top_k: TopK::Chlo,
     platform_ffi: Some("CUDA"),
+    device_count: None,
     client: &[
         ("allocator", Setting::Text("bfc")),
         // Memory is taken as it is needed: other programs use the card too.

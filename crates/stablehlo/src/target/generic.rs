@@ -10,6 +10,7 @@ pub(super) const TARGET: Target = Target {
     candidates: None,
     top_k: TopK::Chlo,
     platform_ffi: None,
+    device_count: None,
     client: &[],
     flags: &[],
     environment: Environment::Plain,

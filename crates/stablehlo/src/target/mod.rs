@@ -19,6 +19,7 @@ pub use rules::{Calls, RECORDED_OPS, Rules};
 pub use top_k::{TopK, top_k};
 
 use crate::record::Element;
+use nxd_runtime::pjrt::{ClientOption, Flag};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -52,8 +53,28 @@ pub enum Setting {
     Float(f32),
     /// A word.
     Text(&'static str),
-    /// How many ranks there are; only in options of a client, and resolved by [`Target::client_options`].
-    Ranks,
+}
+
+impl Setting {
+    /// As an option of a client.
+    fn option(self) -> ClientOption {
+        match self {
+            Setting::Bool(value) => ClientOption::Bool(value),
+            Setting::Int(value) => ClientOption::Int(value),
+            Setting::Float(value) => ClientOption::Float(value),
+            Setting::Text(value) => ClientOption::Text(value.to_owned()),
+        }
+    }
+
+    /// As a flag of the compiler.
+    fn flag(self) -> Flag {
+        match self {
+            Setting::Bool(value) => Flag::Bool(value),
+            Setting::Int(value) => Flag::Int(value),
+            Setting::Float(value) => Flag::Float(f64::from(value)),
+            Setting::Text(value) => Flag::Text(value.to_owned()),
+        }
+    }
 }
 
 /// Variables that a plugin reads, and which must therefore be there before it is loaded.
@@ -82,7 +103,9 @@ pub struct Target {
     pub top_k: TopK,
     /// The platform under which typed custom calls are registered with a plugin; `None` where there are none.
     pub platform_ffi: Option<&'static str>,
-    /// Options of a client, by name.
+    /// The option of a client that says how many devices it is to have; `None` where the machine decides.
+    pub device_count: Option<&'static str>,
+    /// Other options of a client, by name.
     pub client: &'static [(&'static str, Setting)],
     /// XLA's debug flags for every program that is compiled.
     pub flags: &'static [(&'static str, Setting)],
@@ -121,13 +144,15 @@ impl Target {
     }
 
     /// The options of a client for so many ranks.
-    pub fn client_options(&self, ranks: usize) -> Vec<(&'static str, Setting)> {
-        let ranks = i64::try_from(ranks).unwrap_or(i64::MAX);
-        let resolved = |setting| match setting {
-            Setting::Ranks => Setting::Int(ranks),
-            other => other,
-        };
-        self.client.iter().map(|&(name, setting)| (name, resolved(setting))).collect()
+    pub fn client_options(&self, ranks: usize) -> Vec<(&'static str, ClientOption)> {
+        let ranks = ClientOption::Int(i64::try_from(ranks).unwrap_or(i64::MAX));
+        let count = self.device_count.map(|name| (name, ranks));
+        count.into_iter().chain(self.client.iter().map(|&(name, setting)| (name, setting.option()))).collect()
+    }
+
+    /// The compiler's flags for every program.
+    pub fn compile_flags(&self) -> Vec<(String, Flag)> {
+        self.flags.iter().map(|&(name, setting)| (name.to_owned(), setting.flag())).collect()
     }
 
     /// Variables to set before `plugin` is loaded; `current` looks up what is set already, and that is never replaced.
@@ -186,10 +211,8 @@ mod tests {
 
     #[test]
     fn a_cpu_client_has_a_device_a_rank() {
-        assert_eq!(Target::CPU.client_options(4), [("cpu_device_count", Setting::Int(4))]);
+        assert_eq!(Target::CPU.client_options(4), [("cpu_device_count", ClientOption::Int(4))]);
         for target in Target::ALL {
-            assert!(target.client_options(2).iter().all(|(_, setting)| *setting != Setting::Ranks), "{}", target.name);
-            assert!(target.flags.iter().all(|(_, setting)| *setting != Setting::Ranks), "{}", target.name);
             assert!(target.takes(target.dtype) && target.takes(Element::F32), "{}", target.name);
         }
     }

@@ -14,6 +14,7 @@ pub(super) const TARGET: Target = Target {
     // Rows of 32768 fail to compile from 16 candidates on, rows of 16384 do not.
     top_k: TopK::NeuronCall { widest: 16384 },
     platform_ffi: None,
+    device_count: None,
     client: &[],
     flags: &[],
     environment: Environment::Neuron,

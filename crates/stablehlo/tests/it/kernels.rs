@@ -2,24 +2,16 @@
 
 use crate::plugin::client;
 use nxd_ops::Attribute;
-use nxd_runtime::pjrt::{Call, CompileOptions, ElementType, FfiHandler, Flag, Program as Source};
+use nxd_runtime::pjrt::{Call, CompileOptions, ElementType, FfiHandler, Program as Source};
 use nxd_stablehlo::kernel::{Implementation, Kernels};
 use nxd_stablehlo::program::{Program, ProgramBuilder, ResultKey};
 use nxd_stablehlo::record::{Element, Type};
-use nxd_stablehlo::target::{Setting, Target, TopK, check, top_k};
+use nxd_stablehlo::target::{Target, TopK, check, top_k};
 
 /// Compiles with the target's flags and runs on one device.
 fn run(text: &str, inputs: &[(&[usize], &[f32])]) -> Vec<Vec<u8>> {
     let client = client();
-    let flag = |setting: Setting| match setting {
-        Setting::Bool(value) => Flag::Bool(value),
-        Setting::Int(value) => Flag::Int(value),
-        Setting::Float(value) => Flag::Float(f64::from(value)),
-        Setting::Text(value) => Flag::Text(value.to_owned()),
-        Setting::Ranks => panic!("flags do not depend on ranks"),
-    };
-    let flags = Target::CPU.flags.iter().map(|&(name, value)| (name.to_owned(), flag(value))).collect();
-    let options = CompileOptions { flags, ..CompileOptions::default() };
+    let options = CompileOptions { flags: Target::CPU.compile_flags(), ..CompileOptions::default() };
     let executable = client.compile(&Source::mlir(text.as_bytes()), &options).unwrap();
     let buffers: Vec<_> = inputs
         .iter()
