@@ -6,6 +6,7 @@ use crate::kernels::linear::{Activations, PackedMatrix};
 use crate::team::Team;
 use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec, quant};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// One rank's weights.
 pub(crate) struct Bound {
@@ -44,7 +45,7 @@ impl Bound {
             }
             if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
                 let matrix = PackedMatrix::pack(&local, activations, isa, team);
-                tracing::debug!(weight = %spec.name, kernel = matrix.kernel_name(), "packed");
+                tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "packed");
                 bound.matrix = Some(matrix);
             }
             if matches!(spec.role, Role::Embedding | Role::TiedEmbedding) {
@@ -90,12 +91,12 @@ impl Bound {
     }
 
     /// How many bytes each kernel serves.
-    pub(crate) fn kernels(&self) -> Vec<(&'static str, usize)> {
-        let mut kernels: Vec<(&'static str, usize)> = Vec::new();
+    pub(crate) fn kernels(&self) -> Vec<(Arc<str>, usize)> {
+        let mut kernels: Vec<(Arc<str>, usize)> = Vec::new();
         for matrix in self.weights.iter().filter_map(|w| w.matrix.as_ref()) {
-            match kernels.iter_mut().find(|(name, _)| *name == matrix.kernel_name()) {
+            match kernels.iter_mut().find(|(name, _)| name == matrix.kernel_name()) {
                 Some((_, bytes)) => *bytes += matrix.bytes(),
-                None => kernels.push((matrix.kernel_name(), matrix.bytes())),
+                None => kernels.push((Arc::clone(matrix.kernel_name()), matrix.bytes())),
             }
         }
         kernels

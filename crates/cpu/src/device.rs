@@ -145,7 +145,7 @@ impl CpuDevice {
     }
 
     /// Bytes of weights that each kernel serves.
-    pub fn kernels(&self) -> Vec<(&'static str, usize)> {
+    pub fn kernels(&self) -> Vec<(Arc<str>, usize)> {
         self.bound.kernels()
     }
 

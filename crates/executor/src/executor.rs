@@ -3,6 +3,7 @@
 use crate::error::ExecutorError;
 use ndarray::ArrayView2;
 use nxd_ops::{Batch, Drawn, KvSpec, Output, SamplingBatch};
+use std::sync::Arc;
 
 /// What a scheduler must know of a loaded model.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,7 @@ pub struct ModelInfo {
     /// Bytes of the KV cache, all ranks together.
     pub kv_bytes: usize,
     /// Bytes of weights that each kernel serves, all ranks together.
-    pub kernels: Vec<(&'static str, usize)>,
+    pub kernels: Vec<(Arc<str>, usize)>,
 }
 
 /// A forward step whose rows wait to be sampled or read. Only the newest step can be asked for.

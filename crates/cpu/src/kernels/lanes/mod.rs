@@ -94,7 +94,7 @@ pub(crate) trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if Isa::detect() >= Isa::Avx2 => {
+        Isa::Avx2 | Isa::Avx512 if Isa::Avx2.is_available() => {
             // SAFETY: the CPU has AVX2, FMA and F16C, as it was just asked (which costs three loads).
             unsafe { avx2::run(kernel) }
         }

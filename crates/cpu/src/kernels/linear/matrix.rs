@@ -6,9 +6,10 @@ use super::{Activations, PANEL};
 use crate::isa::Isa;
 use crate::team::{Disjoint, Team};
 use nxd_ops::weight::InputSpan;
-use nxd_ops::{BlockFormat, Format, LocalWeight};
+use nxd_ops::{Format, LocalWeight};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A cache line: kernels load halves of it, which must not straddle two.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,7 +34,7 @@ pub struct PackedMatrix {
     cols: usize,
     panel_bytes: usize,
     input: Option<Box<[InputSpan]>>,
-    kernel_name: &'static str,
+    kernel_name: Arc<str>,
 }
 
 impl PackedMatrix {
@@ -107,8 +108,8 @@ impl PackedMatrix {
     }
 
     /// Format, numbers of the activations, and instruction set, such as `q4_1 int8 avx2`.
-    pub fn kernel_name(&self) -> &'static str {
-        self.kernel_name
+    pub fn kernel_name(&self) -> &Arc<str> {
+        &self.kernel_name
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -167,28 +168,12 @@ unsafe fn zeroed<'a>(lines: &'a Disjoint<'_, MaybeUninit<Line>>, range: Range<us
     }
 }
 
-/// Names are literals, so that a log line or a bench can keep them.
-fn kernel_name(format: Format, activations: Activations, isa: Isa) -> &'static str {
-    macro_rules! names {
-        ($($block:ident $name:literal),*) => {
-            match (format, activations, isa) {
-                (Format::F32, _, Isa::Scalar) => "f32 scalar",
-                (Format::F32, _, Isa::Avx2) => "f32 avx2",
-                (Format::F16, _, Isa::Scalar) => "f16 scalar",
-                (Format::F16, _, Isa::Avx2) => "f16 avx2",
-                (Format::BF16, _, Isa::Scalar) => "bf16 scalar",
-                (Format::BF16, _, Isa::Avx2) => "bf16 avx2",
-                $(
-                    (Format::Blocks(BlockFormat::$block), Activations::Int8, Isa::Scalar) => concat!($name, " int8 scalar"),
-                    (Format::Blocks(BlockFormat::$block), Activations::Int8, Isa::Avx2) => concat!($name, " int8 avx2"),
-                    (Format::Blocks(BlockFormat::$block), Activations::F32, Isa::Scalar) => concat!($name, " f32 scalar"),
-                    (Format::Blocks(BlockFormat::$block), Activations::F32, Isa::Avx2) => concat!($name, " f32 avx2"),
-                )*
-            }
-        };
-    }
-    names!(
-        Q4_0 "q4_0", Q4_1 "q4_1", Q5_0 "q5_0", Q5_1 "q5_1", Q8_0 "q8_0", Q2_K "q2_k", Q3_K "q3_k", Q4_K "q4_k",
-        Q5_K "q5_k", Q6_K "q6_k", IQ4_NL "iq4_nl", IQ4_XS "iq4_xs"
-    )
+/// Format, numbers of the activations where they have a choice, and instruction set.
+fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
+    let numbers = match (format, activations) {
+        (Format::Blocks(_), Activations::Int8) => " int8",
+        (Format::Blocks(_), Activations::F32) => " f32",
+        _ => "",
+    };
+    format!("{}{numbers} {}", format.name().to_lowercase(), isa.name()).into()
 }

@@ -38,7 +38,7 @@ pub fn linears(
     outs: &mut [&mut [f32]],
     scratch: &mut Scratch,
 ) {
-    assert!(isa <= Isa::detect(), "this CPU does not have {isa}");
+    assert!(isa.is_available(), "this CPU does not have {isa}");
     assert_eq!(weights.len(), outs.len(), "one output a weight");
     if rows == 0 || weights.is_empty() {
         return;

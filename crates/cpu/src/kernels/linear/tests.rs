@@ -173,7 +173,7 @@ proptest! {
         let matrix = PackedMatrix::pack(&weight, case.activations, Isa::detect(), &team);
         prop_assert_eq!((matrix.rows(), matrix.cols()), (case.outputs, case.cols));
         for isa in Isa::available() {
-            assert_bits(&multiply(&team, isa, &x, case.rows, &matrix), &expected, isa_name(isa));
+            assert_bits(&multiply(&team, isa, &x, case.rows, &matrix), &expected, isa.name());
         }
     }
 
@@ -189,16 +189,9 @@ proptest! {
             let all = multiply(&team, isa, &x, case.rows, &matrix);
             for len in [1, (case.rows - first).div_ceil(2)] {
                 let part = multiply(&team, isa, &x[first * case.cols..(first + len) * case.cols], len, &matrix);
-                assert_bits(&part, &all[first * n..(first + len) * n], isa_name(isa));
+                assert_bits(&part, &all[first * n..(first + len) * n], isa.name());
             }
         }
-    }
-}
-
-fn isa_name(isa: Isa) -> &'static str {
-    match isa {
-        Isa::Scalar => "scalar",
-        Isa::Avx2 => "avx2",
     }
 }
 
@@ -363,7 +356,7 @@ fn a_row_that_is_not_finite_gives_nan_and_spares_its_neighbours() {
                 if row == 2 {
                     assert!(spoilt[range].iter().all(|v| v.is_nan()), "{bad} with {isa}");
                 } else {
-                    assert_bits(&spoilt[range.clone()], &clean[range], isa_name(isa));
+                    assert_bits(&spoilt[range.clone()], &clean[range], isa.name());
                 }
             }
         }
@@ -386,7 +379,7 @@ fn kernels_are_named_after_format_activations_and_instructions() {
     let team = Team::new(1);
     let name = |format, activations| {
         let weight = Random(1).weight(format, 3, 256);
-        PackedMatrix::pack(&weight, activations, Isa::Scalar, &team).kernel_name()
+        PackedMatrix::pack(&weight, activations, Isa::Scalar, &team).kernel_name().to_string()
     };
     assert_eq!(name(Format::Blocks(BlockFormat::Q4_1), Activations::Int8), "q4_1 int8 scalar");
     assert_eq!(name(Format::Blocks(BlockFormat::Q6_K), Activations::F32), "q6_k f32 scalar");

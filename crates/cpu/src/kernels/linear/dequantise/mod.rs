@@ -20,7 +20,7 @@ pub(super) unsafe fn dequantise(isa: Isa, cell: Cell, cells: &[u8], values: &mut
     match isa {
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::dequantise(cell, cells, values) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::dequantise(cell, cells, values) },
         _ => scalar::dequantise(cell, cells, values),
     }
 }

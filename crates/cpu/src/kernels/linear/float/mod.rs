@@ -99,7 +99,7 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::multiply(weights, x, rows, out, first),
+            Isa::Avx2 | Isa::Avx512 => avx2::multiply(weights, x, rows, out, first),
             _ => scalar::multiply(weights, x, rows, out, first),
         }
     }

@@ -35,7 +35,7 @@ pub(super) enum Opened {
 /// How cells are opened for `tiles` tiles, if it pays: +8 % for 8 tiles, +15 % for 32, a loss for 2.
 pub(super) fn opened_for(isa: Isa, cell: Cell, tiles: usize) -> Option<Opened> {
     match (isa, cell) {
-        (Isa::Scalar, _) => None,
+        (Isa::Scalar | Isa::Neon | Isa::NeonDot, _) => None,
         _ if tiles < 8 => None,
         (_, Cell::Nibbles { .. }) => Some(Opened::Bytes),
         _ => Some(Opened::Words),
@@ -53,7 +53,7 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
     match isa {
         // SAFETY: by the caller's duties.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::open(cell, cells, opened) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::open(cell, cells, opened) },
         _ => unreachable!("only kernels for vectors take opened cells"),
     }
 }
@@ -74,7 +74,7 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::multiply(cells, tile, out, first),
+            Isa::Avx2 | Isa::Avx512 => avx2::multiply(cells, tile, out, first),
             _ => scalar::multiply(cells, tile, out, first),
         }
     }

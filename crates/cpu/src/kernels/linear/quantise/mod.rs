@@ -69,7 +69,7 @@ pub(super) unsafe fn quantise(isa: Isa, x: &[f32], row: usize, tile: &mut Quanti
     match isa {
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::quantise(x, row, tile) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantise(x, row, tile) },
         _ => scalar::quantise(x, row, tile),
     }
 }
