@@ -45,6 +45,7 @@ impl Bound {
             }
             if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
                 let matrix = PackedMatrix::pack(&local, activations, isa, team);
+                local.release(0..local.rows());
                 tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "packed");
                 bound.matrix = Some(matrix);
             }

@@ -8,7 +8,9 @@ use crate::names::Names;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
 use nxd_ops::Manifest;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 /// A model's files, opened and checked. Weights are read when a device binds them.
 pub struct Model {
@@ -16,6 +18,12 @@ pub struct Model {
     config: Config,
     family: &'static Family,
     spec: DecoderSpec,
+    text: Text,
+}
+
+/// What turns text into ids and back.
+#[derive(Default)]
+struct Text {
     tokenizer: Option<Tokenizer>,
     generation: Generation,
 }
@@ -65,14 +73,51 @@ impl Model {
     /// # Errors
     /// When a file is missing or malformed, or the architecture is not supported.
     pub fn open(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
+        let mut model = Model::without_text(path, mode)?;
+        model.text = model.read_text()?;
+        Ok(model)
+    }
+
+    /// Opens a model as [`Model::open`] does, and builds its tokenizer on a thread of its own while `work` runs on this one: a large
+    /// vocabulary takes as long as the weights. `work` sees the model without tokenizer and without ids that end a text.
+    ///
+    /// # Errors
+    /// As [`Model::open`], whatever `work` gives.
+    pub fn open_beside<T>(
+        path: &Path,
+        mode: LoadMode,
+        work: impl FnOnce(&Model) -> T,
+    ) -> Result<(Self, T), ModelError> {
+        let mut model = Model::without_text(path, mode)?;
+        let (text, done) = thread::scope(|scope| {
+            let builder = thread::Builder::new().name("nxd-tokenizer".to_owned());
+            let reader = builder.spawn_scoped(scope, || model.read_text());
+            let done = work(&model);
+            let text = match reader {
+                Ok(reader) => reader.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // No thread can be had: one after the other, then.
+                Err(_) => model.read_text(),
+            };
+            (text, done)
+        });
+        model.text = text?;
+        Ok((model, done))
+    }
+
+    fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
         let config = configuration(&checkpoint)?;
         let family = families::find(&config)?;
         let spec = (family.spec)(&config)?;
         check_size(&checkpoint, &config, &spec)?;
-        let tokenizer = tokenizer(&checkpoint, spec.vocab_size)?;
-        let generation = Generation::read(checkpoint.dir(), &config, tokenizer.as_ref(), spec.vocab_size)?;
-        Ok(Model { checkpoint, config, family, spec, tokenizer, generation })
+        Ok(Model { checkpoint, config, family, spec, text: Text::default() })
+    }
+
+    fn read_text(&self) -> Result<Text, ModelError> {
+        let vocab_size = self.spec.vocab_size;
+        let tokenizer = tokenizer(&self.checkpoint, vocab_size)?;
+        let generation = Generation::read(self.checkpoint.dir(), &self.config, tokenizer.as_ref(), vocab_size)?;
+        Ok(Text { tokenizer, generation })
     }
 
     /// The decoder.
@@ -97,17 +142,17 @@ impl Model {
 
     /// The tokenizer; `None` when the model has no tokenizer files.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+        self.text.tokenizer.as_ref()
     }
 
     /// Ids that end a text.
     pub fn eos_ids(&self) -> &[u32] {
-        &self.generation.eos_ids
+        &self.text.generation.eos_ids
     }
 
     /// The id that starts a text, where the model has one.
     pub fn bos_id(&self) -> Option<u32> {
-        self.generation.bos_id
+        self.text.generation.bos_id
     }
 
     /// The checkpoint as the weights that `manifest` declares.
@@ -204,7 +249,10 @@ pub fn tokenizer(checkpoint: &Checkpoint, vocab_size: usize) -> Result<Option<To
     match checkpoint.gguf() {
         None => Ok(Tokenizer::from_dir(checkpoint.dir(), vocab_size)?),
         Some(gguf) => match vocabulary(gguf.metadata())? {
-            Some(vocab) => Ok(Some(Tokenizer::from_gguf(vocab, checkpoint.path(), vocab_size)?)),
+            Some(vocab) => {
+                gguf.metadata().release();
+                Ok(Some(Tokenizer::from_gguf(vocab, checkpoint.path(), vocab_size)?))
+            }
             None => Ok(None),
         },
     }

@@ -94,7 +94,9 @@ fn executor_kind(error: &ExecutorError) -> ErrorKind {
     match error {
         _ if error.is_memory() => ErrorKind::Memory,
         _ if error.is_distributed() => ErrorKind::Distributed,
-        ExecutorError::NotBuilt { .. } | ExecutorError::Dtype { .. } => ErrorKind::Options,
+        ExecutorError::NotBuilt { .. } | ExecutorError::Dtype { .. } | ExecutorError::KvDtype { .. } => {
+            ErrorKind::Options
+        }
         ExecutorError::Batch(_) | ExecutorError::Step { .. } | ExecutorError::SamplingRows { .. } => ErrorKind::Request,
         // Files, and the libraries that drive devices.
         _ => ErrorKind::Model,

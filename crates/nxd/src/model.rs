@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::options::{GenerateOptions, LoadOptions};
 use crate::prompt::{Message, Prompt};
 use nxd_engine::{Engine, FinishReason, Finished, Generation, Output, Request};
-use nxd_executor::ModelInfo;
+use nxd_executor::{Executor, ModelInfo};
 use nxd_models::chat::Conversation;
 use nxd_models::tokenizer::{TextStream, Tokenizer};
 use serde_json::Value;
@@ -29,7 +29,10 @@ impl Model {
     /// When files are missing, malformed or not supported, when the device or its library cannot be used, when memory does not suffice,
     /// or when the layout of ranks is impossible.
     pub fn load(path: impl AsRef<Path>, options: LoadOptions) -> Result<Self, Error> {
-        Model::from_hub(nxd_models::Model::open(path.as_ref(), options.load_mode)?, options)
+        let executor_options = options.executor_options();
+        let load = |hub: &nxd_models::Model| nxd_executor::load(hub, &executor_options);
+        let (hub, executor) = nxd_models::Model::open_beside(path.as_ref(), options.load_mode, load)?;
+        Ok(Model::new(hub, executor?, &options))
     }
 
     /// Loads the weights of a model whose files are open already; `options.load_mode` is not looked at.
@@ -38,8 +41,12 @@ impl Model {
     /// As [`Model::load`].
     pub fn from_hub(hub: nxd_models::Model, options: LoadOptions) -> Result<Self, Error> {
         let executor = nxd_executor::load(&hub, &options.executor_options())?;
+        Ok(Model::new(hub, executor, &options))
+    }
+
+    fn new(hub: nxd_models::Model, executor: Box<dyn Executor>, options: &LoadOptions) -> Self {
         let engine = Engine::new(executor, options.engine_options());
-        Ok(Model { hub, info: engine.info().clone(), engine: Mutex::new(engine) })
+        Model { hub, info: engine.info().clone(), engine: Mutex::new(engine) }
     }
 
     /// Continues one prompt.

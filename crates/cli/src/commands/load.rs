@@ -35,8 +35,7 @@ pub(crate) fn open(path: &Path, args: &RuntimeArgs) -> Result<Files, Failure> {
 
 /// Opens and loads the model that the user named.
 pub(crate) fn load(model: &str, runtime: &RuntimeArgs, engine: &EngineArgs) -> Result<Model, Failure> {
-    let files = open(&resolve(model)?, runtime)?;
-    Model::from_hub(files, options(runtime, engine)).map_err(|e| failure(&e))
+    Model::load(resolve(model)?, options(runtime, engine)).map_err(|e| failure(&e))
 }
 
 /// The options that the flags ask for.
@@ -62,6 +61,7 @@ pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions
             KvCacheDtype::F32 => Some(KvDtype::F32),
             KvCacheDtype::Bf16 => Some(KvDtype::BF16),
             KvCacheDtype::F16 => Some(KvDtype::F16),
+            KvCacheDtype::Int8 => Some(KvDtype::I8),
         },
         kv_cache_memory_bytes: engine.kv_cache_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         block_size: engine.block_size,

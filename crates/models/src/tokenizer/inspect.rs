@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::files::kind;
+use super::library::Library;
 use super::{TokenizerError, field_error};
 
 /// Placeholders of multimodal models that text never contains. Text-only checkpoints of those families keep the tokenizer but have
@@ -49,7 +50,7 @@ pub(super) fn prepare(json: &mut Value, file: &Path, vocab_rows: usize) -> Resul
 
 /// All tokens of the loaded tokenizer by id, with whether they are special.
 pub(super) fn tokens(
-    library: &tokenizers::Tokenizer,
+    library: &Library,
     json: &Value,
     file: &Path,
     vocab_rows: usize,

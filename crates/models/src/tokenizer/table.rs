@@ -4,6 +4,7 @@
 //! window at each token and fails on some sequences of byte tokens; a table cannot.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -58,20 +59,18 @@ const DECODERS: &str =
     "`ByteLevel`, `Metaspace`, `Replace` of a string, `ByteFallback`, `Fuse`, `Strip`, or a `Sequence` of these";
 
 impl TokenTable {
-    /// Builds the table of `tokens` = (id, text, is special), ids distinct and below the embedding's rows.
-    pub(super) fn new(tokens: &[(u32, String, bool)], rules: Rules) -> TokenTable {
-        let size = tokens.iter().map(|(id, ..)| *id as usize).max().map_or(0, |id| id.saturating_add(1));
-        let mut table =
-            TokenTable { bytes: Vec::new(), tokens: vec![Entry::default(); size], first_forms: BTreeMap::new(), rules };
+    /// Builds the table of `tokens` = (id, text, is special), ids rising and below the embedding's rows.
+    pub(super) fn new<'t>(tokens: impl Iterator<Item = (u32, &'t str, bool)>, rules: Rules) -> TokenTable {
+        let mut table = TokenTable { bytes: Vec::new(), tokens: Vec::new(), first_forms: BTreeMap::new(), rules };
         for (id, text, special) in tokens {
-            let (bytes, byte) = table.rules.token_bytes(text);
             let start = table.bytes.len();
-            table.bytes.extend_from_slice(&bytes);
-            if let Some(entry) = table.tokens.get_mut(*id as usize) {
-                *entry = Entry { start, end: table.bytes.len(), known: true, special: *special, byte };
+            let byte = table.rules.push_bytes(text, &mut table.bytes);
+            table.tokens.resize((id as usize).saturating_add(1), Entry::default());
+            if let Some(entry) = table.tokens.last_mut() {
+                *entry = Entry { start, end: table.bytes.len(), known: true, special, byte };
             }
             if table.rules.first_without_marks && text.contains(' ') {
-                table.first_forms.insert(*id, table.rules.without_marks(text).into_bytes());
+                table.first_forms.insert(id, table.rules.without_marks(text).into_bytes());
             }
         }
         table
@@ -157,26 +156,39 @@ impl Rules {
         Ok(rules)
     }
 
-    /// A token's bytes, and whether it is a byte token.
-    fn token_bytes(&self, token: &str) -> (Vec<u8>, bool) {
-        let mut text = token.to_owned();
+    /// Appends a token's bytes to `out`; whether it is a byte token.
+    fn push_bytes(&self, token: &str, out: &mut Vec<u8>) -> bool {
+        let mut text = Cow::Borrowed(token);
         for step in &self.steps {
-            text = match step {
-                Step::Replace { from, to } => text.replace(from.as_str(), to),
-                Step::Metaspace(mark) => text.replace(*mark, " "),
-                Step::Strip { content, start, stop } => strip(&text, *content, *start, *stop),
-                Step::ByteFallback => match byte_token(&text) {
-                    Some(byte) => return (vec![byte], true),
-                    None => text,
-                },
-                Step::ByteLevel => {
-                    // A token with a character outside the byte alphabet was added as plain text.
-                    let bytes: Option<Vec<u8>> = text.chars().map(byte_of_char).collect();
-                    return (bytes.unwrap_or_else(|| text.into_bytes()), false);
+            match step {
+                Step::Replace { from, to } => replace(&mut text, from, to),
+                Step::Metaspace(mark) => replace(&mut text, mark.encode_utf8(&mut [0; 4]), " "),
+                Step::Strip { content, start, stop } => text = strip(&text, *content, *start, *stop).into(),
+                Step::ByteFallback => {
+                    if let Some(byte) = byte_token(&text) {
+                        out.push(byte);
+                        return true;
+                    }
                 }
-            };
+                Step::ByteLevel => {
+                    let start = out.len();
+                    for c in text.chars() {
+                        match byte_of_char(c) {
+                            Some(byte) => out.push(byte),
+                            // A token with a character outside the byte alphabet was added as plain text.
+                            None => {
+                                out.truncate(start);
+                                out.extend_from_slice(text.as_bytes());
+                                return false;
+                            }
+                        }
+                    }
+                    return false;
+                }
+            }
         }
-        (text.into_bytes(), false)
+        out.extend_from_slice(text.as_bytes());
+        false
     }
 
     fn without_marks(&self, token: &str) -> String {
@@ -217,6 +229,13 @@ fn step(name: &str, part: &Value) -> Option<Option<Step>> {
         }
         _ => return None,
     })
+}
+
+/// Replaces `from` where it occurs: most tokens have no mark, and need no copy.
+fn replace(text: &mut Cow<'_, str>, from: &str, to: &str) {
+    if text.contains(from) {
+        *text = text.replace(from, to).into();
+    }
 }
 
 fn strip(text: &str, content: char, start: usize, stop: usize) -> String {

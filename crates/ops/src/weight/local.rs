@@ -6,6 +6,7 @@ use super::source::{SharedBytes, SourceError, StoredWeight};
 use crate::format::Format;
 use crate::quant;
 use nxd_collectives::Axis;
+use std::ops::Range;
 
 /// `len` columns of a layer's input that a cut weight multiplies, and where they lie in the input that the weight expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +174,24 @@ impl LocalWeight {
         assert_eq!(at, out.len(), "a row of `{}` has {at} bytes", self.stored.origin);
     }
 
+    /// Says that the stored bytes behind local rows `rows` will not be read for a while ([`SharedBytes::release`]).
+    pub fn release(&self, rows: Range<usize>) {
+        let stored = rows.filter_map(|row| self.stored_index(row));
+        let span = stored.fold(None, |span: Option<(usize, usize)>, index| match span {
+            Some((first, last)) => Some((first.min(index), last.max(index))),
+            None => Some((index, index)),
+        });
+        let Some((first, last)) = span else { return };
+        if let Some(bytes) = self.stored.data.slice(first * self.row_bytes..(last + 1) * self.row_bytes) {
+            bytes.release();
+        }
+    }
+
+    /// Reads rows one after the other, and releases what lies far enough behind.
+    pub fn reader(&self) -> RowReader<'_> {
+        RowReader { weight: self, kept: 0..0 }
+    }
+
     /// The whole weight as f32, `[rows, cols]` row-major: for vectors, references and tests.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut bytes = vec![0; self.row_bytes()];
@@ -186,13 +205,18 @@ impl LocalWeight {
 
     /// The stored bytes behind a local row; `None` for a row of padding.
     fn stored_row(&self, row: usize) -> Option<&[u8]> {
+        let index = self.stored_index(row)?;
+        Some(&self.stored.data[index * self.row_bytes..(index + 1) * self.row_bytes])
+    }
+
+    /// Which stored row a local row is; `None` for a row of padding.
+    fn stored_index(&self, row: usize) -> Option<usize> {
         let mut left = row;
         for segment in &self.rows {
             if left < segment.len() {
                 let Segment::Range { start, .. } = *segment else { return None };
                 let index = start + left;
-                let index = self.stored.order.as_ref().map_or(index, |order| order[index] as usize);
-                return Some(&self.stored.data[index * self.row_bytes..(index + 1) * self.row_bytes]);
+                return Some(self.stored.order.as_ref().map_or(index, |order| order[index] as usize));
             }
             left -= segment.len();
         }
@@ -204,6 +228,34 @@ impl LocalWeight {
         match &spec.sharding {
             Sharding::Replicated => None,
             Sharding::Split { axis, .. } => Some(*axis),
+        }
+    }
+}
+
+/// Stored bytes that are read between two releases: few calls into the system, and little memory.
+const RELEASE_BYTES: usize = 1 << 20;
+
+/// Reads the rows of a weight in rising order. A weight that is packed is then never in memory twice.
+pub struct RowReader<'w> {
+    weight: &'w LocalWeight,
+    /// Rows that were read and not released.
+    kept: Range<usize>,
+}
+
+impl RowReader<'_> {
+    /// Copies local row `row` to `out`, as [`LocalWeight::read_row`] does. The last rows stay for [`LocalWeight::release`].
+    ///
+    /// # Panics
+    /// As [`LocalWeight::read_row`].
+    pub fn read(&mut self, row: usize, out: &mut [u8]) {
+        self.weight.read_row(row, out);
+        if row != self.kept.end {
+            self.kept = row..row;
+        }
+        self.kept.end = row + 1;
+        if self.kept.len() * self.weight.row_bytes >= RELEASE_BYTES {
+            self.weight.release(self.kept.clone());
+            self.kept.start = self.kept.end;
         }
     }
 }

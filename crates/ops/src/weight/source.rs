@@ -5,17 +5,35 @@ use crate::format::Format;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Bytes that somebody keeps alive: a mapped file, or memory. Cloning is cheap.
+/// Who keeps bytes alive: a mapped file, or memory.
+pub trait ByteOwner: Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+
+    /// Says that the bytes of `range` will not be read for a while. They stay what they are; an owner that can get them again, such as
+    /// a mapped file, may give up the memory behind them.
+    fn release(&self, range: Range<usize>) {
+        let _ = range;
+    }
+}
+
+impl ByteOwner for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Bytes that somebody keeps alive. Cloning is cheap.
 #[derive(Clone)]
 pub struct SharedBytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn ByteOwner>,
     range: Range<usize>,
 }
 
 impl SharedBytes {
     /// All bytes of `owner`.
-    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
-        let range = 0..(*owner).as_ref().len();
+    pub fn new(owner: Arc<dyn ByteOwner>) -> Self {
+        let range = 0..owner.bytes().len();
         SharedBytes { owner, range }
     }
 
@@ -26,6 +44,11 @@ impl SharedBytes {
             return None;
         }
         Some(SharedBytes { owner: Arc::clone(&self.owner), range: start..end })
+    }
+
+    /// Says that these bytes will not be read for a while ([`ByteOwner::release`]).
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 }
 
@@ -39,7 +62,7 @@ impl Deref for SharedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 

@@ -69,11 +69,12 @@ impl PackedMatrix {
         let target = Disjoint::new(&mut matrix.lines.spare_capacity_mut()[..lines]);
         team.run(&|member| {
             let mut stored = vec![0; PANEL * weight.row_bytes()];
+            let mut reader = weight.reader();
             for panel in member.share(panels) {
                 // SAFETY: a panel belongs to one member, and panels do not overlap. The bytes lie within the lines.
                 let out = unsafe { zeroed(&target, panel * panel_bytes..(panel + 1) * panel_bytes) };
                 for (row, bytes) in (panel * PANEL..).zip(stored.chunks_exact_mut(weight.row_bytes())) {
-                    if row < rows { weight.read_row(row, bytes) } else { bytes.fill(0) }
+                    if row < rows { reader.read(row, bytes) } else { bytes.fill(0) }
                 }
                 match (layout, format) {
                     (Layout::Cells(cell), Format::Blocks(block)) => cell.pack_panel(block, &stored, out),

@@ -58,20 +58,26 @@ impl Gguf {
         &self.metadata
     }
 
-    /// Reads header, metadata and tensor table of a file named `file`, which is number `number` of its checkpoint.
-    fn parse(bytes: &SharedBytes, file: &str, number: usize) -> Result<(Gguf, Vec<TensorInfo>), GgufError> {
-        let mut reader = Reader::new(bytes);
+    /// Reads header, metadata and tensor table of a file of `file_bytes` bytes named `file`, which begins with `head` and is number
+    /// `number` of its checkpoint.
+    fn parse(
+        head: &SharedBytes,
+        file_bytes: usize,
+        file: &str,
+        number: usize,
+    ) -> Result<(Gguf, Vec<TensorInfo>), GgufError> {
+        let mut reader = Reader::of_head(head, file_bytes);
         let version = read_version(&mut reader)?;
         // The smallest entry: an empty name, n_dims, one dimension, type and offset.
         let num_tensors = reader.count("tensor", 32, MAX_TENSORS)?;
         let num_keys = Metadata::count(&mut reader)?;
-        let metadata = Metadata::read(&mut reader, bytes, num_keys, file)?;
+        let metadata = Metadata::read(&mut reader, head, num_keys, file)?;
         let alignment = u64::from(alignment(&metadata)?);
         let entries = read_entries(&mut reader, num_tensors)?;
         let data_start = (reader.at() as u64).next_multiple_of(alignment);
-        let (tensors, end) = lay_out(entries, data_start, alignment, bytes.len(), number)?;
+        let (tensors, end) = lay_out(entries, data_start, alignment, file_bytes, number)?;
         // Writers pad the last tensor, too.
-        let trailing = (bytes.len() as u64).saturating_sub(end.next_multiple_of(alignment));
+        let trailing = (file_bytes as u64).saturating_sub(end.next_multiple_of(alignment));
         if trailing > 0 {
             tracing::warn!("{file}: {trailing} bytes behind the last tensor are ignored");
         }

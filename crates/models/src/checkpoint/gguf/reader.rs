@@ -7,13 +7,20 @@ use std::ops::Range;
 
 /// A position in a file's bytes. Every read is bounded by what is left.
 pub(super) struct Reader<'b> {
+    /// The file, or as much of its head as was read.
     bytes: &'b [u8],
+    file_bytes: usize,
     at: usize,
 }
 
 impl<'b> Reader<'b> {
     pub(super) fn new(bytes: &'b [u8]) -> Self {
-        Reader { bytes, at: 0 }
+        Reader::of_head(bytes, bytes.len())
+    }
+
+    /// A reader of the head of a file of `file_bytes` bytes: what lies behind it counts as left, and cannot be read.
+    pub(super) fn of_head(head: &'b [u8], file_bytes: usize) -> Self {
+        Reader { bytes: head, file_bytes, at: 0 }
     }
 
     /// Offset of the next byte.
@@ -23,7 +30,7 @@ impl<'b> Reader<'b> {
 
     /// Bytes that are left.
     pub(super) fn left(&self) -> u64 {
-        self.bytes.len().saturating_sub(self.at) as u64
+        self.file_bytes.saturating_sub(self.at) as u64
     }
 
     /// The next `len` bytes, a part of field `what`.
@@ -86,7 +93,7 @@ impl<'b> Reader<'b> {
         let found = self.u64(format_args!("the {what} count"))?;
         let max = self.left().checked_div(entry_bytes).unwrap_or(0);
         if found > max {
-            return Err(GgufError::Count { what, found, file_bytes: self.bytes.len(), max });
+            return Err(GgufError::Count { what, found, file_bytes: self.file_bytes, max });
         }
         if found > limit {
             return Err(GgufError::TooMany { what, found, limit });

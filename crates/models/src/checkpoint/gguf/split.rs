@@ -146,7 +146,7 @@ fn expect(path: &Path, metadata: &Metadata, key: &'static str, expected: u64) ->
 fn parse(path: &Path, mode: LoadMode, number: usize) -> Result<(FileBytes, Gguf, Vec<TensorInfo>), CheckpointError> {
     let file = FileBytes::open(path, mode)?;
     let name = file.name();
-    match Gguf::parse(file.bytes(), &name, number) {
+    match file.parse(|head, file_bytes| Gguf::parse(head, file_bytes, &name, number))? {
         Ok((gguf, tensors)) => Ok((file, gguf, tensors)),
         Err(problem) => Err(CheckpointError::Gguf { file: name, problem }),
     }

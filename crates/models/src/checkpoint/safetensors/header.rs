@@ -124,14 +124,14 @@ pub enum SafetensorsError {
     },
 }
 
-/// The tensors of a file, in the order of their data.
-pub(super) fn parse(bytes: &[u8], number: usize) -> Result<Vec<TensorInfo>, SafetensorsError> {
-    let (header, data_start) = header_text(bytes)?;
+/// The tensors of a file of `file_bytes` bytes that begins with `head`, in the order of their data.
+pub(super) fn parse(head: &[u8], file_bytes: usize, number: usize) -> Result<Vec<TensorInfo>, SafetensorsError> {
+    let (header, data_start) = header_text(head, file_bytes)?;
     let Header(mut entries) =
         serde_json::from_str(header).map_err(|e| SafetensorsError::Syntax { reason: e.to_string() })?;
     check_names(&entries)?;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
-    check_layout(&entries, data_start, bytes.len())?;
+    check_layout(&entries, data_start, file_bytes)?;
     let tensor = |(name, entry): (String, HeaderEntry)| {
         let (begin, end) = entry.data_offsets;
         // Neither overflows: both were compared with the length of the file.
@@ -142,18 +142,19 @@ pub(super) fn parse(bytes: &[u8], number: usize) -> Result<Vec<TensorInfo>, Safe
 }
 
 /// The header as text, and where the data starts.
-fn header_text(bytes: &[u8]) -> Result<(&str, usize), SafetensorsError> {
-    let Some((length, rest)) = bytes.split_first_chunk() else {
-        return Err(SafetensorsError::NoLength { file_bytes: bytes.len() });
+fn header_text(head: &[u8], file_bytes: usize) -> Result<(&str, usize), SafetensorsError> {
+    let Some((length, rest)) = head.split_first_chunk() else {
+        return Err(SafetensorsError::NoLength { file_bytes });
     };
-    let (found, left) = (u64::from_le_bytes(*length), rest.len() as u64);
+    let (found, left) = (u64::from_le_bytes(*length), file_bytes.saturating_sub(length.len()) as u64);
+    if found <= left && found > MAX_HEADER_BYTES {
+        return Err(SafetensorsError::HeaderLimit { found, limit: MAX_HEADER_BYTES });
+    }
+    // More than the head has: an error for a whole file, and for a part of one a reason to read on.
     let header = usize::try_from(found).ok().and_then(|len| rest.get(..len));
     let Some(header) = header else {
         return Err(SafetensorsError::HeaderLength { found, left });
     };
-    if found > MAX_HEADER_BYTES {
-        return Err(SafetensorsError::HeaderLimit { found, limit: MAX_HEADER_BYTES });
-    }
     let data_start = length.len().saturating_add(header.len());
     match std::str::from_utf8(header) {
         Ok(text) => Ok((text, data_start)),

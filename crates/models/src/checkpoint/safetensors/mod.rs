@@ -27,7 +27,7 @@ pub(super) fn open(path: &Path, mode: LoadMode) -> Result<Opened, CheckpointErro
 /// Opens one file, number `number` of its checkpoint.
 fn open_file(path: &Path, mode: LoadMode, number: usize) -> Result<(FileBytes, Vec<TensorInfo>), CheckpointError> {
     let file = FileBytes::open(path, mode)?;
-    match header::parse(file.bytes(), number) {
+    match file.parse(|bytes, file_bytes| header::parse(bytes, file_bytes, number))? {
         Ok(tensors) => Ok((file, tensors)),
         Err(problem) => Err(CheckpointError::Safetensors { file: file.name(), problem }),
     }

@@ -1,4 +1,4 @@
-//! A GGUF file's vocabulary as a `tokenizer.json` value.
+//! A GGUF file's vocabulary as a tokenizer: the steps around the model as a `tokenizer.json` value, the model itself from the lists.
 //!
 //! Source: the `tokenizer.ggml.*` keys of `docs/gguf.md` in ggml; what is done when a key is missing follows llama.cpp's
 //! `src/llama-vocab.cpp`.
@@ -8,12 +8,19 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
 
+use super::files::TemplateSource;
 use super::table::byte_token;
 use super::{TokenizerError, field_error};
 
-mod pieces;
+mod bpe;
 mod pre;
+mod vocabulary;
+
+pub(super) use bpe::Bpe;
+use bpe::{Merges, Rules};
+use vocabulary::Vocabulary;
 
 /// The vocabulary in a GGUF file's metadata, before anything is checked. Field comments name the keys under `tokenizer.ggml`.
 #[derive(Clone, Debug, Default)]
@@ -63,32 +70,66 @@ enum Kind {
     Byte,
 }
 
-/// A vocabulary whose arrays fit together.
-struct Checked<'v> {
-    vocab: &'v GgufVocab,
-    kinds: Vec<Kind>,
-    ids: HashMap<&'v str, u32>,
+/// The tokenizer that a vocabulary describes.
+pub(super) struct Described {
+    /// A `tokenizer.json`; without a model where that is given apart.
+    pub(super) json: Value,
+    /// A model made from the file's lists, and the tokens that text may spell out whole.
+    pub(super) model: Option<(Bpe, Vec<AddedToken>)>,
+    /// Special tokens as templates know them.
+    pub(super) special: Vec<(String, String)>,
+    pub(super) template: Option<TemplateSource>,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) eot: Option<u32>,
 }
+
+/// A vocabulary whose arrays fit together.
+struct Checked {
+    /// Without its tokens, which are in `vocabulary`.
+    vocab: GgufVocab,
+    vocabulary: Vocabulary,
+    kinds: Vec<Kind>,
+}
+
+/// Merging looks pairs of pieces up by their union; the longest pieces of real vocabularies have about 100 bytes.
+const MAX_PIECE_BYTES: usize = 1024;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const MODELS: &str = "`gpt2`, `llama` or `t5`";
 
-/// The `tokenizer.json` that does what `vocab` says.
-pub(super) fn tokenizer_json(vocab: &GgufVocab, file: &Path, vocab_rows: usize) -> Result<Value, TokenizerError> {
+/// The tokenizer that does what `vocab` says.
+pub(super) fn describe(vocab: GgufVocab, file: &Path, vocab_rows: usize) -> Result<Described, TokenizerError> {
     if !matches!(vocab.model.as_str(), "gpt2" | "llama" | "t5") {
         return Err(field_error(file, "tokenizer.ggml.model", format!("`{}`", vocab.model), MODELS));
     }
     let checked = Checked::new(vocab, file, vocab_rows)?;
-    let parts = match vocab.model.as_str() {
+    let parts = match checked.vocab.model.as_str() {
         "gpt2" => checked.byte_level(file)?,
         "llama" => checked.sentence_pieces(file)?,
         _ => checked.unigram(file)?,
     };
     let post = checked.post_processor(file, parts.add_bos, parts.add_eos)?;
-    Ok(json!({
-        "version": "1.0", "added_tokens": checked.added_tokens(), "normalizer": parts.normalizer,
-        "pre_tokenizer": parts.pre_tokenizer, "post_processor": post, "decoder": parts.decoder, "model": parts.model,
-    }))
+    let mut json = json!({
+        "version": "1.0", "normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer, "post_processor": post,
+        "decoder": parts.decoder,
+    });
+    let special = checked.special();
+    let added = checked.added_tokens();
+    let Checked { vocab, vocabulary, .. } = checked;
+    let model = match parts.model {
+        ModelParts::Json(model) => {
+            json["added_tokens"] = added.into_iter().map(|(id, token)| with_id(&token, id)).collect();
+            json["model"] = model;
+            None
+        }
+        ModelParts::Pairs(rules) => {
+            Some((Bpe { vocabulary, rules }, added.into_iter().map(|(_, token)| token).collect()))
+        }
+    };
+    let origin = format!("{}: `tokenizer.chat_template`", file.display());
+    let template = vocab.chat_template.map(|text| TemplateSource { text, with_tools: None, origin });
+    Ok(Described { json, model, special, template, bos: vocab.bos, eos: vocab.eos, eot: vocab.eot })
 }
 
 /// What the three kinds of vocabulary differ in.
@@ -96,14 +137,22 @@ struct Parts {
     normalizer: Value,
     pre_tokenizer: Value,
     decoder: Value,
-    model: Value,
+    model: ModelParts,
     /// When the file does not say.
     add_bos: bool,
     add_eos: bool,
 }
 
-impl<'v> Checked<'v> {
-    fn new(vocab: &'v GgufVocab, file: &Path, vocab_rows: usize) -> Result<Checked<'v>, TokenizerError> {
+/// How pieces become tokens.
+enum ModelParts {
+    /// As the library reads it.
+    Json(Value),
+    /// By merging pairs.
+    Pairs(Rules),
+}
+
+impl Checked {
+    fn new(mut vocab: GgufVocab, file: &Path, vocab_rows: usize) -> Result<Checked, TokenizerError> {
         let length = |field, found, expected: String| {
             Err(TokenizerError::Length { file: file.to_owned(), field, found, expected })
         };
@@ -152,26 +201,22 @@ impl<'v> Checked<'v> {
                 }
             };
         }
-        let mut ids: HashMap<&str, u32> = HashMap::with_capacity(size);
         for ((id, token), kind) in (0u32..).zip(&vocab.tokens).zip(&kinds) {
             if *kind == Kind::Byte && byte_token(token).is_none() {
                 let found = format!("byte token `{token}`");
                 return Err(field_error(file, format!("{TOKENS}[{id}]"), found, "`<0x00>` to `<0xFF>`"));
             }
-            // A token without text can never be met; its id stays a gap.
-            if token.is_empty() {
-                continue;
-            }
-            if let Some(first) = ids.insert(token, id) {
-                return Err(TokenizerError::Duplicate {
-                    file: file.to_owned(),
-                    first: format!("`{TOKENS}[{first}]`"),
-                    second: format!("`[{id}]`"),
-                    what: "both have the same text",
-                });
-            }
         }
-        Ok(Checked { vocab, kinds, ids })
+        // A token without text can never be met; its id stays a gap.
+        match Vocabulary::new(std::mem::take(&mut vocab.tokens)) {
+            Ok(vocabulary) => Ok(Checked { vocab, vocabulary, kinds }),
+            Err((first, second)) => Err(TokenizerError::Duplicate {
+                file: file.to_owned(),
+                first: format!("`{TOKENS}[{first}]`"),
+                second: format!("`[{second}]`"),
+                what: "both have the same text",
+            }),
+        }
     }
 
     fn byte_level(&self, file: &Path) -> Result<Parts, TokenizerError> {
@@ -188,8 +233,11 @@ impl<'v> Checked<'v> {
             normalizer: if pre.nfc { json!({ "type": "NFC" }) } else { Value::Null },
             pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": pre_tokenizers }),
             decoder: json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true }),
-            model: json!({
-                "type": "BPE", "ignore_merges": pre.ignore_merges, "vocab": self.vocabulary(), "merges": self.merges(file)?,
+            model: ModelParts::Pairs(Rules {
+                merges: self.merges(file)?,
+                unknown: None,
+                byte_fallback: false,
+                ignore_merges: pre.ignore_merges,
             }),
             add_bos: pre.add_bos,
             add_eos: false,
@@ -198,11 +246,7 @@ impl<'v> Checked<'v> {
 
     fn sentence_pieces(&self, file: &Path) -> Result<Parts, TokenizerError> {
         let prefix = self.vocab.add_space_prefix.unwrap_or(true);
-        let merges = if self.vocab.merges.is_empty() {
-            pieces::merges(&self.vocab.tokens, &self.vocab.scores, |id| self.is_piece(id), &self.ids, file)?
-        } else {
-            self.merges(file)?
-        };
+        let merges = if self.vocab.merges.is_empty() { self.scored(file)? } else { self.merges(file)? };
         let spaces = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" });
         let mut decoders = vec![
             json!({ "type": "Replace", "pattern": { "String": "\u{2581}" }, "content": " " }),
@@ -217,9 +261,11 @@ impl<'v> Checked<'v> {
             normalizer: json!({ "type": "Sequence", "normalizers": if prefix { vec![prepend, spaces] } else { vec![spaces] } }),
             pre_tokenizer: Value::Null,
             decoder: json!({ "type": "Sequence", "decoders": decoders }),
-            model: json!({
-                "type": "BPE", "unk_token": self.unknown(), "fuse_unk": true, "byte_fallback": true,
-                "vocab": self.vocabulary(), "merges": merges,
+            model: ModelParts::Pairs(Rules {
+                merges,
+                unknown: self.unknown(),
+                byte_fallback: true,
+                ignore_merges: false,
             }),
             add_bos: true,
             add_eos: false,
@@ -227,17 +273,16 @@ impl<'v> Checked<'v> {
     }
 
     fn unigram(&self, file: &Path) -> Result<Parts, TokenizerError> {
-        let Some(unk) = self.unknown().and_then(|token| self.ids.get(token)) else {
+        let Some(unk) = self.unknown() else {
             let expected = "the id of the token for unknown text";
             return Err(field_error(file, "tokenizer.ggml.unknown_token_id", "missing", expected));
         };
         let pairs: Vec<Value> = (0u32..)
-            .zip(&self.vocab.tokens)
             .zip(&self.vocab.scores)
             // Unigram ids are places, so a token without text needs a filler; it is longer than any text is likely to be.
-            .map(|((id, token), score)| match token.is_empty() {
-                true => json!([format!("\u{10fffd}empty {id}\u{10fffd}"), -1e9]),
-                false => json!([token, score]),
+            .map(|(id, score)| match self.vocabulary.text(id) {
+                "" => json!([format!("\u{10fffd}empty {id}\u{10fffd}"), -1e9]),
+                token => json!([token, score]),
             })
             .collect();
         let scheme = if self.vocab.add_space_prefix.unwrap_or(true) { "always" } else { "never" };
@@ -255,30 +300,27 @@ impl<'v> Checked<'v> {
             normalizer,
             pre_tokenizer: spaces,
             decoder,
-            model: json!({ "type": "Unigram", "unk_id": unk, "byte_fallback": byte_fallback, "vocab": pairs }),
+            model: ModelParts::Json(
+                json!({ "type": "Unigram", "unk_id": unk, "byte_fallback": byte_fallback, "vocab": pairs }),
+            ),
             add_bos: false,
             add_eos: true,
         })
     }
 
-    /// Token → id, in order of ids.
-    fn vocabulary(&self) -> Value {
-        let tokens = (0u32..).zip(&self.vocab.tokens).filter(|(_, token)| !token.is_empty());
-        Value::Object(tokens.map(|(id, token)| (token.clone(), Value::from(id))).collect())
-    }
-
-    /// The file's merges as pairs.
-    fn merges(&self, file: &Path) -> Result<Vec<Value>, TokenizerError> {
+    /// The file's merges, the first ones first.
+    fn merges(&self, file: &Path) -> Result<Merges, TokenizerError> {
         const FIELD: &str = "tokenizer.ggml.merges";
         let found = self.vocab.merges.len();
         // Exports that list each way to build a token have two to three times as many as tokens.
-        let limit = self.vocab.tokens.len().saturating_mul(16);
+        let limit = self.kinds.len().saturating_mul(16);
         if found > limit {
             let expected = format!("at most {limit}, 16 for each token");
             return Err(TokenizerError::Length { file: file.to_owned(), field: FIELD, found, expected });
         }
-        let mut pairs = Vec::with_capacity(found);
-        for (index, merge) in self.vocab.merges.iter().enumerate() {
+        let mut pairs = HashMap::with_capacity(found);
+        let mut union = String::new();
+        for (rank, (index, merge)) in (0u32..).zip(self.vocab.merges.iter().enumerate()) {
             let wrong = |reason| TokenizerError::Merge {
                 file: file.to_owned(),
                 field: FIELD,
@@ -292,37 +334,54 @@ impl<'v> Checked<'v> {
                 return Err(wrong("expected two parts with a space between them".to_owned()));
             };
             let right = right.strip_prefix(' ').unwrap_or(right);
-            for token in [left, right, &format!("{left}{right}")] {
-                if !self.ids.contains_key(token) {
-                    return Err(wrong(format!("`{token}` is not among the {} tokens", self.ids.len())));
-                }
-            }
-            pairs.push(json!([left, right]));
+            union.clear();
+            union.push_str(left);
+            union.push_str(right);
+            let id = |token: &str| {
+                let unknown = || format!("`{token}` is not among the {} tokens", self.vocabulary.known());
+                self.vocabulary.id(token).ok_or_else(|| wrong(unknown()))
+            };
+            pairs.insert((id(left)?, id(right)?), (rank, id(&union)?));
         }
-        Ok(pairs)
+        Ok(Merges::Ranked(pairs))
     }
 
-    /// Whether merging may make or use the token.
-    fn is_piece(&self, id: usize) -> bool {
-        matches!(self.kinds.get(id), Some(Kind::Normal | Kind::UserDefined))
+    /// Merges by the scores of what they make.
+    fn scored(&self, file: &Path) -> Result<Merges, TokenizerError> {
+        let pieces: Vec<bool> =
+            self.kinds.iter().map(|kind| matches!(kind, Kind::Normal | Kind::UserDefined)).collect();
+        let lengths = self.vocabulary.iter().filter(|(id, _)| pieces.get(*id as usize) == Some(&true));
+        let Some((id, longest)) = lengths.map(|(id, text)| (id, text.len())).max_by_key(|(_, len)| *len) else {
+            return Ok(Merges::Scored { scores: Vec::new(), pieces, longest: 0 });
+        };
+        if longest > MAX_PIECE_BYTES {
+            let (found, expected) = (format!("a token of {longest} bytes"), format!("at most {MAX_PIECE_BYTES} bytes"));
+            return Err(field_error(file, format!("{TOKENS}[{id}]"), found, &expected));
+        }
+        Ok(Merges::Scored { scores: self.vocab.scores.clone(), pieces, longest })
     }
 
-    fn unknown(&self) -> Option<&str> {
-        let id =
-            self.vocab.unk.map(|id| id as usize).or_else(|| self.kinds.iter().position(|k| *k == Kind::Unknown))?;
-        self.vocab.tokens.get(id).map(String::as_str).filter(|token| !token.is_empty())
+    /// The token that stands for unknown text.
+    fn unknown(&self) -> Option<u32> {
+        let by_kind = || self.kinds.iter().position(|kind| *kind == Kind::Unknown);
+        let id = self.vocab.unk.or_else(|| by_kind().and_then(|id| u32::try_from(id).ok()))?;
+        Some(id).filter(|&id| !self.vocabulary.text(id).is_empty())
     }
 
-    fn added_tokens(&self) -> Vec<Value> {
-        let tokens = (0u32..).zip(&self.vocab.tokens).zip(&self.kinds).filter(|((_, token), _)| !token.is_empty());
+    /// Special tokens as templates know them.
+    fn special(&self) -> Vec<(String, String)> {
+        let Checked { vocab, vocabulary, .. } = self;
+        let named =
+            [("bos_token", vocab.bos), ("eos_token", vocab.eos), ("unk_token", vocab.unk), ("pad_token", vocab.pad)];
+        named.into_iter().filter_map(|(role, id)| Some((role.to_owned(), vocabulary.text(id?).to_owned()))).collect()
+    }
+
+    /// The tokens that text may spell out whole.
+    fn added_tokens(&self) -> Vec<(u32, AddedToken)> {
+        let tokens = self.vocabulary.iter().filter_map(|(id, text)| Some((id, text, self.kinds.get(id as usize)?)));
         tokens
-            .filter(|(_, kind)| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown))
-            .map(|((id, token), kind)| {
-                json!({
-                    "id": id, "content": token, "special": *kind != Kind::UserDefined,
-                    "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-                })
-            })
+            .filter(|(.., kind)| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown))
+            .map(|(id, text, kind)| (id, AddedToken::from(text, *kind != Kind::UserDefined).normalized(false)))
             .collect()
     }
 
@@ -336,7 +395,7 @@ impl<'v> Checked<'v> {
             if !asked.unwrap_or(by_default) {
                 continue;
             }
-            let Some((id, token)) = id.and_then(|id| Some((id, self.vocab.tokens.get(id as usize)?))) else {
+            let Some((id, token)) = id.map(|id| (id, self.vocabulary.text(id))) else {
                 if asked == Some(true) {
                     let field = format!("tokenizer.ggml.{key}_id");
                     let expected = format!("an id, because `tokenizer.ggml.add_{key}` is true");
@@ -346,7 +405,7 @@ impl<'v> Checked<'v> {
             };
             let piece = json!({ "SpecialToken": { "id": token, "type_id": 0 } });
             single.insert(if front { 0 } else { single.len() }, piece);
-            special.insert(token.clone(), json!({ "id": token, "ids": [id], "tokens": [token] }));
+            special.insert(token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
         }
         if special.is_empty() {
             return Ok(Value::Null);
@@ -355,6 +414,14 @@ impl<'v> Checked<'v> {
             single.iter().chain(&[json!({ "Sequence": { "id": "B", "type_id": 0 } })]).cloned().collect();
         Ok(json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special }))
     }
+}
+
+/// An added token as a `tokenizer.json` has it.
+fn with_id(token: &AddedToken, id: u32) -> Value {
+    json!({
+        "id": id, "content": token.content, "special": token.special, "single_word": token.single_word,
+        "lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized,
+    })
 }
 
 /// Standard base64 with padding, the form in which `tokenizer.json` keeps the normalisation table.
