@@ -3,9 +3,9 @@
 //! A kernel implements [`Kernel`] over any [`Lanes`]; [`dispatch`] compiles it for each instruction set and picks one. What
 //! [`Kernel::run`] calls must be `#[inline(always)]`, closures included: a function of its own would be compiled without AVX2.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::isa::Isa;
 use std::ops::{Add, Div, Mul, Sub};
@@ -20,7 +20,7 @@ pub(crate) const LANES: usize = 8;
 pub(crate) trait Lanes:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
-    /// Rows that a microkernel of products takes at once: as many as leave room in the registers.
+    /// Rows that a microkernel of products takes at once at most: 1 without vectors, 6 with 16 registers, 12 with 32.
     const ROWS: usize;
 
     /// Eight times `value`.
@@ -32,6 +32,18 @@ pub(crate) trait Lanes:
     fn store_f16(self, to: &mut [u16; LANES]);
     /// Eight upper halves of singles.
     fn load_bf16(self, from: &[u16; LANES]) -> Self;
+    /// Eight integers.
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self {
+        self.load(&from.map(f32::from))
+    }
+    /// To the nearest integers, ties to even; of values within `-128..=127`, arbitrary elsewhere.
+    #[inline(always)]
+    fn store_i8(self, to: &mut [i8; LANES]) {
+        let mut all = [0.0; LANES];
+        self.round().store(&mut all);
+        *to = all.map(|value| value as i8);
+    }
     /// `self * by + plus`, rounded once.
     fn mul_add(self, by: Self, plus: Self) -> Self;
     /// `self * by - minus`, rounded once.
@@ -55,6 +67,11 @@ pub(crate) trait Lanes:
     fn top(self) -> f32;
     /// Asks for the cache line at `at`, which need not be valid.
     fn prefetch<T>(self, at: *const T);
+    /// As [`Lanes::prefetch`], of what is used so late that it would be gone from the nearest cache.
+    #[inline(always)]
+    fn prefetch_far<T>(self, at: *const T) {
+        self.prefetch(at);
+    }
 
     /// The first lane.
     #[inline(always)]
@@ -94,9 +111,14 @@ pub(crate) trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 if Isa::Avx2.is_available() => {
+        Isa::Avx512 if isa.is_available() => {
+            // SAFETY: the CPU has all that the name stands for, as it was just asked (which costs some loads).
+            unsafe { x86::run_avx512(kernel) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.is_available() => {
             // SAFETY: the CPU has AVX2, FMA and F16C, as it was just asked (which costs three loads).
-            unsafe { avx2::run(kernel) }
+            unsafe { x86::run_avx2(kernel) }
         }
         _ => kernel.run(scalar::ZERO),
     }

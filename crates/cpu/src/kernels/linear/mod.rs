@@ -9,7 +9,7 @@
 //!   quantised weight is its scale times its integer (plus its minimum), each step rounded;
 //! - quantised weights with [`Activations::Int8`]: each 32 values of a row become integers with one scale `da` (`quantise/`); then for
 //!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
-//!   `acc = fma(min * da, sum(a), acc)`. The sums are exact integers, so their inner order is free.
+//!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free.
 //!
 //! Reading order: `cell` (how quantised weights are packed), `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 

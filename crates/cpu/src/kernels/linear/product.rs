@@ -106,7 +106,7 @@ impl Plan {
                 if scratch.inputs.len() < inputs {
                     scratch.inputs.push(Prepared::default());
                 }
-                scratch.inputs[input].reserve(weight, rows, copies);
+                scratch.inputs[input].reserve(isa, weight, rows, copies);
             }
             if scratch.inputs[input].opened_for(isa, weight) == Some(Opened::Words) {
                 scratch.inputs[input].reserve_words();

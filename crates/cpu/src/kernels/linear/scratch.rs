@@ -65,6 +65,8 @@ pub(super) struct Prepared {
     /// One for each member where there is a single row: preparing it again is cheaper than meeting.
     copies: usize,
     rows: usize,
+    /// Rows of a full tile.
+    most_rows: usize,
     /// f32 tiles, `[k][rows]` each.
     floats: Buffer<f32>,
     /// The parts of quantised tiles; see [`Quantised`].
@@ -72,6 +74,8 @@ pub(super) struct Prepared {
     scales: Buffer<f32>,
     sums: Buffer<i32>,
     half_sums: Buffer<i32>,
+    weighted: Buffer<f32>,
+    half_weighted: Buffer<f32>,
     /// Whether the integers are kept in 16 bits too.
     has_words: bool,
     words: Buffer<i16>,
@@ -84,9 +88,13 @@ pub(super) fn same_input(a: &PackedMatrix, b: &PackedMatrix) -> bool {
 
 impl Prepared {
     /// Makes room for `rows` rows of `weight`'s input.
-    pub(super) fn reserve(&mut self, weight: &PackedMatrix, rows: usize, copies: usize) {
+    pub(super) fn reserve(&mut self, isa: Isa, weight: &PackedMatrix, rows: usize, copies: usize) {
         (self.kind, self.cols, self.rows, self.copies) = (weight.activations(), weight.cols(), rows, copies);
         self.has_words = false;
+        self.most_rows = match self.kind {
+            Activations::F32 => float::most_rows(isa),
+            Activations::Int8 => int8::most_rows(isa),
+        };
         let values = copies * rows * self.cols;
         match self.kind {
             Activations::F32 => self.floats.reserve(values),
@@ -95,6 +103,8 @@ impl Prepared {
                 self.scales.reserve(values / cell::CELL);
                 self.sums.reserve(values / cell::CELL);
                 self.half_sums.reserve(values / cell::CELL * 2);
+                self.weighted.reserve(values / cell::CELL);
+                self.half_weighted.reserve(values / cell::CELL * 2);
             }
         }
     }
@@ -119,7 +129,7 @@ impl Prepared {
 
     /// How the rows are cut.
     pub(super) fn tiles(&self) -> Tiles {
-        Tiles::new(self.rows, if self.kind == Activations::Int8 { int8::MOST_ROWS } else { float::MOST_ROWS })
+        Tiles::new(self.rows, self.most_rows)
     }
 
     fn values(&self, copy: usize, rows: &Range<usize>) -> Range<usize> {
@@ -183,6 +193,8 @@ impl Prepared {
                     let mut tile = QuantisedMut {
                         rows: rows.len(),
                         half_sums: self.half_sums.write(blocks.start * 2..blocks.end * 2),
+                        weighted: self.weighted.write(blocks.clone()),
+                        half_weighted: self.half_weighted.write(blocks.start * 2..blocks.end * 2),
                         sums: self.sums.write(blocks.clone()),
                         scales: self.scales.write(blocks),
                         quants: self.quants.write(values),
@@ -214,6 +226,8 @@ impl Prepared {
             Quantised {
                 rows: rows.len(),
                 half_sums: self.half_sums.read(blocks.start * 2..blocks.end * 2),
+                weighted: self.weighted.read(blocks.clone()),
+                half_weighted: self.half_weighted.read(blocks.start * 2..blocks.end * 2),
                 sums: self.sums.read(blocks.clone()),
                 scales: self.scales.read(blocks),
                 words: self.words.read(if self.has_words { values.clone() } else { 0..0 }),
@@ -274,10 +288,18 @@ impl Scratch {
         }
         let lists =
             [(self.inputs.as_ptr().addr(), self.inputs.capacity()), (self.jobs.as_ptr().addr(), self.jobs.capacity())];
-        let inputs = self
-            .inputs
-            .iter()
-            .flat_map(|i| [of(&i.floats), of(&i.quants), of(&i.scales), of(&i.sums), of(&i.half_sums), of(&i.words)]);
+        let inputs = self.inputs.iter().flat_map(|i| {
+            [
+                of(&i.floats),
+                of(&i.quants),
+                of(&i.scales),
+                of(&i.sums),
+                of(&i.half_sums),
+                of(&i.weighted),
+                of(&i.half_weighted),
+                of(&i.words),
+            ]
+        });
         lists.into_iter().chain([of(&self.areas), of(&self.wide)]).chain(inputs).collect()
     }
 }

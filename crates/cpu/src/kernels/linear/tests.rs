@@ -116,7 +116,7 @@ fn defined(weight: &LocalWeight, activations: Activations, x: &[f32]) -> Vec<f32
             let products: i32 = block.quants[at..].iter().zip(a).map(|(&q, a)| i32::from(q) * a).sum();
             acc = (block.scales[at / group_len] * scale).mul_add(products as f32, acc);
             if format.has_min() {
-                acc = (block.mins[at / group_len] * scale).mul_add(a.iter().sum::<i32>() as f32, acc);
+                acc = block.mins[at / group_len].mul_add(scale * a.iter().sum::<i32>() as f32, acc);
             }
         }
         acc

@@ -10,7 +10,9 @@ use crate::isa::Isa;
 use half::{bf16, f16};
 
 /// Rows of a full tile: 6 rows by 16 outputs fill 12 of 16 vector registers.
-pub(super) const MOST_ROWS: usize = 6;
+pub(super) const fn most_rows(_isa: Isa) -> usize {
+    6
+}
 
 /// Steps of K that are done for all tiles before the next ones: so many of a panel stay in the first-level cache.
 pub(super) const CHUNK: usize = 320;
@@ -93,7 +95,7 @@ pub(super) struct Weights<'a> {
 pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
     let steps = x.len() / rows;
     let last = (weights.panels - 1) * weights.panel_bytes + steps * PANEL * weights.element.bytes();
-    assert!(rows <= MOST_ROWS && (weights.panels == 1 || (weights.panels == 4 && rows == 1)), "a tile's shape");
+    assert!(rows <= most_rows(isa) && (weights.panels == 1 || (weights.panels == 4 && rows == 1)), "a tile's shape");
     assert!(x.len() == steps * rows && last <= weights.bytes.len(), "{steps} steps of {rows} rows");
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {

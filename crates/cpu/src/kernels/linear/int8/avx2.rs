@@ -103,6 +103,7 @@ unsafe fn multiply_rows<C: Kernel, const ROWS: usize>(cells: Cells<'_>, tile: Qu
             }
         }
         let group_sums = if C::GROUPS == 1 { tile.sums } else { tile.half_sums };
+        let weighted = if C::GROUPS == 1 { tile.weighted } else { tile.half_weighted };
         for block in 0..cells.bytes.len() / C::BYTES {
             let cell = cells.bytes.as_ptr().add(block * C::BYTES);
             let quants = tile.quants.as_ptr().add(block * ROWS * CELL);
@@ -110,6 +111,7 @@ unsafe fn multiply_rows<C: Kernel, const ROWS: usize>(cells: Cells<'_>, tile: Qu
             let scales = tile.scales.as_ptr().add(block * ROWS);
             for group in 0..C::GROUPS {
                 let group_sums = group_sums.as_ptr().add((block * C::GROUPS + group) * ROWS);
+                let weighted = weighted.as_ptr().add((block * C::GROUPS + group) * ROWS);
                 let at = At { cell, quants, words, sums: group_sums, ahead: cells.ahead };
                 let sums = C::sums::<ROWS>(at, group);
                 let factor = C::factor(cell, group);
@@ -123,10 +125,9 @@ unsafe fn multiply_rows<C: Kernel, const ROWS: usize>(cells: Cells<'_>, tile: Qu
                 if C::MIN {
                     let min = C::factor(cell, C::GROUPS + group);
                     for (row, acc) in acc.iter_mut().enumerate() {
-                        let scale = _mm256_broadcast_ss(&*scales.add(row));
-                        let sum = _mm256_cvtepi32_ps(_mm256_set1_epi32(*group_sums.add(row)));
+                        let sum = _mm256_broadcast_ss(&*weighted.add(row));
                         for h in 0..2 {
-                            acc[h] = _mm256_fmadd_ps(_mm256_mul_ps(min[h], scale), sum, acc[h]);
+                            acc[h] = _mm256_fmadd_ps(min[h], sum, acc[h]);
                         }
                     }
                 }

@@ -24,11 +24,12 @@ pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target
             for group in 0..cell.groups() {
                 let range = group * per_group..(group + 1) * per_group;
                 let sum: i32 = range.clone().map(a).sum();
+                let weighted = scale * sum as f32;
                 for (j, acc) in acc.iter_mut().enumerate() {
                     let products: i32 = range.clone().map(|k| i32::from(opened.quants[k][j]) * a(k)).sum();
                     *acc = (opened.scales[group][j] * scale).mul_add(products as f32, *acc);
                     if cell.has_min() {
-                        *acc = (opened.mins[group][j] * scale).mul_add(sum as f32, *acc);
+                        *acc = opened.mins[group][j].mul_add(weighted, *acc);
                     }
                 }
             }

@@ -38,11 +38,7 @@ pub(super) unsafe fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>
                 *out = *unit;
             }
         }
-        let (low, high) = (sum_lanes(low), sum_lanes(high));
-        tile.scales[block * rows + row] = scale;
-        tile.sums[block * rows + row] = low + high;
-        tile.half_sums[block * 2 * rows + row] = low;
-        tile.half_sums[(block * 2 + 1) * rows + row] = high;
+        tile.note(block, row, scale, [sum_lanes(low), sum_lanes(high)]);
     }
 }
 

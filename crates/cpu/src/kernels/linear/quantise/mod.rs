@@ -24,6 +24,10 @@ pub(super) struct Quantised<'a> {
     pub(super) sums: &'a [i32],
     /// Sums of 16 integers, `[k/16][rows]`.
     pub(super) half_sums: &'a [i32],
+    /// Scales times sums of 32 integers, `[k/32][rows]`: what minima are multiplied with.
+    pub(super) weighted: &'a [f32],
+    /// Scales times sums of 16 integers, `[k/16][rows]`.
+    pub(super) half_weighted: &'a [f32],
     /// The integers once more in 16 bits, for kernels that take opened cells; else empty.
     pub(super) words: &'a [i16],
 }
@@ -35,6 +39,24 @@ pub(super) struct QuantisedMut<'a> {
     pub(super) scales: &'a mut [f32],
     pub(super) sums: &'a mut [i32],
     pub(super) half_sums: &'a mut [i32],
+    pub(super) weighted: &'a mut [f32],
+    pub(super) half_weighted: &'a mut [f32],
+}
+
+impl QuantisedMut<'_> {
+    /// Notes the scale of a block of `row`, and the sums of its first and second 16 integers.
+    #[inline(always)]
+    fn note(&mut self, block: usize, row: usize, scale: f32, halves: [i32; 2]) {
+        let at = block * self.rows + row;
+        self.scales[at] = scale;
+        self.sums[at] = halves[0] + halves[1];
+        self.weighted[at] = scale * (halves[0] + halves[1]) as f32;
+        for (half, sum) in halves.into_iter().enumerate() {
+            let at = (block * 2 + half) * self.rows + row;
+            self.half_sums[at] = sum;
+            self.half_weighted[at] = scale * sum as f32;
+        }
+    }
 }
 
 impl Quantised<'_> {
@@ -47,6 +69,8 @@ impl Quantised<'_> {
             scales: &self.scales[start..end],
             sums: &self.sums[start..end],
             half_sums: &self.half_sums[start * 2..end * 2],
+            weighted: &self.weighted[start..end],
+            half_weighted: &self.half_weighted[start * 2..end * 2],
             words: if self.words.is_empty() { &[] } else { &self.words[start * CELL..end * CELL] },
         }
     }
@@ -66,6 +90,8 @@ pub(super) unsafe fn quantise(isa: Isa, x: &[f32], row: usize, tile: &mut Quanti
     assert_eq!(tile.scales.len(), values / CELL, "scales of a tile");
     assert_eq!(tile.sums.len(), values / CELL, "sums of a tile");
     assert_eq!(tile.half_sums.len(), values / CELL * 2, "half sums of a tile");
+    assert_eq!(tile.weighted.len(), values / CELL, "weighted sums of a tile");
+    assert_eq!(tile.half_weighted.len(), values / CELL * 2, "weighted half sums of a tile");
     match isa {
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]

@@ -13,9 +13,6 @@ pub(super) fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>) {
             tile.quants[((block * 8 + unit) * rows + row) * 4..][..4].copy_from_slice(four);
         }
         let sum = |quants: &[i8]| quants.iter().map(|&q| i32::from(q)).sum::<i32>();
-        tile.scales[block * rows + row] = scale;
-        tile.sums[block * rows + row] = sum(&quants);
-        tile.half_sums[block * 2 * rows + row] = sum(&quants[..16]);
-        tile.half_sums[(block * 2 + 1) * rows + row] = sum(&quants[16..]);
+        tile.note(block, row, scale, [sum(&quants[..16]), sum(&quants[16..])]);
     }
 }

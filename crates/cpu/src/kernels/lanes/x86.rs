@@ -1,0 +1,189 @@
+//! [`Lanes`] with AVX2, FMA and F16C, and the same with the registers of AVX-512.
+//!
+//! AVX-512 serves with eight lanes as well: it has twice the registers, and a product takes its broadcast from memory. On a CPU that
+//! splits 64-byte vectors (Zen 4) wider lanes would not compute more.
+
+use super::{Kernel, LANES, Lanes};
+use std::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Sub};
+
+/// Eight lanes in one of so many registers. The field is private and the first value is made by [`run_avx2`] or [`run_avx512`]: who
+/// holds one runs on a CPU that has the instructions, which is the safety of every block below.
+#[derive(Clone, Copy)]
+pub(super) struct Ymm<const REGISTERS: usize>(__m256);
+
+/// Runs `kernel`, compiled with these instructions.
+///
+/// # Safety
+/// The CPU has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Ymm::<16>(_mm256_setzero_ps()))
+}
+
+/// Runs `kernel`, compiled with these instructions.
+///
+/// # Safety
+/// The CPU has AVX2, FMA, F16C and AVX-512 F, BW, DQ and VL.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Ymm::<32>(_mm256_setzero_ps()))
+}
+
+impl<const REGISTERS: usize> Add for Ymm<REGISTERS> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+}
+
+impl<const REGISTERS: usize> Sub for Ymm<REGISTERS> {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+}
+
+impl<const REGISTERS: usize> Mul for Ymm<REGISTERS> {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+}
+
+impl<const REGISTERS: usize> Div for Ymm<REGISTERS> {
+    type Output = Self;
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_div_ps(self.0, other.0) })
+    }
+}
+
+impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
+    const ROWS: usize = if REGISTERS == 32 { 12 } else { 6 };
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_set1_ps(value) })
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> Self {
+        // SAFETY: a `Ymm` exists; the reference covers 32 bytes.
+        Ymm(unsafe { _mm256_loadu_ps(from.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: a `Ymm` exists; the reference covers 32 bytes.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; LANES]) -> Self {
+        // SAFETY: a `Ymm` exists; the reference covers 16 bytes.
+        Ymm(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) })
+    }
+    #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES]) {
+        // SAFETY: a `Ymm` exists; the reference covers 16 bytes.
+        unsafe {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
+            _mm_storeu_si128(to.as_mut_ptr().cast(), halves);
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[u16; LANES]) -> Self {
+        // SAFETY: a `Ymm` exists; the reference covers 16 bytes.
+        Ymm(unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        })
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Self {
+        // SAFETY: a `Ymm` exists; the reference covers 8 bytes.
+        Ymm(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()))) })
+    }
+    #[inline(always)]
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_fmadd_ps(self.0, by.0, plus.0) })
+    }
+    #[inline(always)]
+    fn mul_sub(self, by: Self, minus: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_fmsub_ps(self.0, by.0, minus.0) })
+    }
+    #[inline(always)]
+    fn sub_from(self, by: Self, from: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_fnmadd_ps(self.0, by.0, from.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
+    }
+    #[inline(always)]
+    fn exp2(self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        })
+    }
+    #[inline(always)]
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_blendv_ps(otherwise.0, then.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, limit.0)) })
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        // SAFETY: a `Ymm` exists.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    fn top(self) -> f32 {
+        // SAFETY: a `Ymm` exists.
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: a `Ymm` exists; prefetching reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_far<T>(self, at: *const T) {
+        // SAFETY: a `Ymm` exists; prefetching reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+}
