@@ -5,7 +5,7 @@
 //!
 //! *Does not know*: model families, checkpoints' files, schedulers. It sees weights through [`nxd_ops::WeightSource`] alone.
 //!
-//! Reading order: [`device`], [`step`], `bound`, `arena`, [`team`], [`kernels`], [`kv`], [`sampling`], [`isa`].
+//! Reading order: [`device`], [`step`], `bound`, `arena`, [`team`], [`kernels`], [`kv`], [`sampling`], [`isa`], [`limits`].
 
 mod arena;
 mod bound;
@@ -14,6 +14,7 @@ pub mod error;
 pub mod isa;
 pub mod kernels;
 pub mod kv;
+pub mod limits;
 mod rope;
 pub mod sampling;
 pub mod step;

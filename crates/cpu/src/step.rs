@@ -238,7 +238,8 @@ impl Ops for CpuStep<'_> {
         let mut out = self.take(q.rows(), q.cols());
         let device = &mut *self.device;
         let place = Place { layer, batch, tables: &batch.groups[group] };
-        let attend = Attend { cache: &device.caches[group], place, spec };
+        let sinks = spec.sinks.map(|sinks| device.bound.vector(sinks));
+        let attend = Attend { cache: &device.caches[group], place, spec, sinks };
         let (team, isa) = (&device.team, device.options.isa);
         attention::attend(team, isa, &q.values(), &attend, out.values(), &mut device.work.attend);
         out.finish()

@@ -1,7 +1,7 @@
 //! What an executor reports.
 
 use crate::device::{Device, Dtype};
-use nxd_cpu::CpuError;
+use nxd_cpu::{CpuError, KvDtype};
 use nxd_models::ModelError;
 use nxd_ops::BatchError;
 #[cfg(feature = "pjrt")]
@@ -33,6 +33,14 @@ pub enum ExecutorError {
         device: Device,
         /// The type asked for.
         dtype: Dtype,
+    },
+    /// A type that the device does not store keys and values in.
+    #[error("--kv-cache-dtype {dtype} is for the CPU; the device `{device}` stores f32, bf16 or f16")]
+    KvDtype {
+        /// The device.
+        device: Device,
+        /// The type asked for.
+        dtype: KvDtype,
     },
     /// The device failed on a rank.
     #[error("rank {rank} failed")]

@@ -82,8 +82,9 @@ impl Group {
     fn new(manifest: &Manifest, spec: &KvSpec, ranks: usize, options: &KvOptions) -> Self {
         let layers = manifest.kv_layers().iter().filter(|s| *s == spec).count();
         // Sizes come from a file and from flags: what overflows is more than any budget.
-        let factors =
-            [spec.num_kv_heads, spec.head_dim, options.dtype.value_bytes(), layers, ranks, options.block_size];
+        let head_bytes = spec.head_dim.saturating_mul(options.dtype.value_bytes());
+        let head_bytes = head_bytes.saturating_add(options.dtype.scale_bytes());
+        let factors = [spec.num_kv_heads, head_bytes, layers, ranks, options.block_size];
         Group { window: spec.window, block_bytes: factors.into_iter().fold(2, usize::saturating_mul) }
     }
 

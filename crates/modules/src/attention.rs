@@ -49,7 +49,7 @@ impl Attention {
             }),
             rope: params.rope(&spec.rope),
             kv_layer: params.kv_layer(KvSpec { num_kv_heads: heads.num_kv_heads, head_dim, window }),
-            attend: AttendSpec { num_heads: heads.num_heads, scale: spec.scale },
+            attend: AttendSpec::new(heads.num_heads, spec.scale),
         }
     }
 

@@ -203,4 +203,15 @@ pub struct AttendSpec {
     pub num_heads: usize,
     /// Multiplies the scores before the softmax.
     pub scale: f32,
+    /// Bends each scaled score `s` to `cap · tanh(s / cap)`, so that none is beyond the cap.
+    pub softcap: Option<f32>,
+    /// A vector of one logit a query head, which takes part in the softmax's sum and has no value: a row may attend to nothing.
+    pub sinks: Option<crate::Weight>,
+}
+
+impl AttendSpec {
+    /// Attention without a cap and without sinks.
+    pub const fn new(num_heads: usize, scale: f32) -> Self {
+        AttendSpec { num_heads, scale, softcap: None, sinks: None }
+    }
 }

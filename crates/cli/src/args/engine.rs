@@ -51,4 +51,6 @@ pub(crate) enum KvCacheDtype {
     F32,
     Bf16,
     F16,
+    /// Integers of eight bits with a scale for each token and head. On the CPU alone.
+    Int8,
 }

@@ -2,6 +2,7 @@
 //!
 //! A block holds `block_size` tokens of every layer of the group. Within a layer a block is, for each KV head, first K in tiles of eight
 //! tokens, `[block_size / 8][D][8]` (lanes are tokens), then V, `[block_size][D]` with `D` rounded up to eight (lanes are dimensions).
+//! Behind them eight-bit caches have the f32 scales of K's and of V's tokens, `[2][block_size]`: a value is its integer times the scale.
 
 mod error;
 
@@ -26,14 +27,25 @@ pub enum KvDtype {
     F16,
     /// The upper half of a single.
     BF16,
+    /// Integers of eight bits, within -127..=127, with a scale for each token and head.
+    I8,
 }
 
 impl KvDtype {
-    /// Bytes of a value.
+    /// Bytes of a value, its share of a scale left out.
     pub const fn value_bytes(self) -> usize {
         match self {
             KvDtype::F32 => 4,
             KvDtype::F16 | KvDtype::BF16 => 2,
+            KvDtype::I8 => 1,
+        }
+    }
+
+    /// Bytes of what one token's K, and its V, of one head have beside their values.
+    pub const fn scale_bytes(self) -> usize {
+        match self {
+            KvDtype::F32 | KvDtype::F16 | KvDtype::BF16 => 0,
+            KvDtype::I8 => size_of::<f32>(),
         }
     }
 }
@@ -44,6 +56,7 @@ impl fmt::Display for KvDtype {
             KvDtype::F32 => "f32",
             KvDtype::F16 => "f16",
             KvDtype::BF16 => "bf16",
+            KvDtype::I8 => "int8",
         })
     }
 }
@@ -59,14 +72,29 @@ pub struct Place<'a> {
     pub tables: &'a GroupTables,
 }
 
-impl Place<'_> {
-    /// The physical block of logical block `index` of request `r`.
+impl<'a> Place<'a> {
+    /// The block table of request `r`.
+    pub(crate) fn table(&self, r: usize) -> Table<'a> {
+        let GroupTables { starts, blocks, first_blocks, .. } = self.tables;
+        Table { first: first_blocks[r] as usize, blocks: &blocks[starts[r] as usize..starts[r + 1] as usize] }
+    }
+}
+
+/// Which physical blocks a request has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'a> {
+    first: usize,
+    blocks: &'a [u32],
+}
+
+impl Table<'_> {
+    /// The physical block of logical block `index`.
     ///
     /// # Panics
-    /// If the request's table does not have it.
-    pub(crate) fn block(&self, r: usize, index: usize) -> usize {
-        let table = &self.tables.blocks[self.tables.starts[r] as usize..self.tables.starts[r + 1] as usize];
-        table[index - self.tables.first_blocks[r] as usize] as usize
+    /// If the table does not have it.
+    #[inline]
+    pub(crate) fn block(&self, index: usize) -> usize {
+        self.blocks[index - self.first] as usize
     }
 }
 
@@ -75,12 +103,11 @@ impl Place<'_> {
 pub struct KvCache {
     pub(crate) shape: Shape,
     spec: KvSpec,
-    dtype: KvDtype,
     pub(crate) memory: Zeroed,
 }
 
-/// Where things lie in a cache; offsets and lengths count values.
-#[derive(Clone, Copy, Debug)]
+/// Where things lie in a cache; offsets and lengths count bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) layers: usize,
     pub(crate) num_blocks: usize,
@@ -90,20 +117,36 @@ pub(crate) struct Shape {
     pub(crate) dim: usize,
     /// `D` rounded up to whole vectors, the length of a row of V.
     pub(crate) padded: usize,
+    pub(crate) dtype: KvDtype,
 }
 
 impl Shape {
-    /// Values of K of one head in one block; V follows.
-    pub(crate) fn keys(&self) -> usize {
-        self.block_size * self.dim
+    /// Length of K of one token of one head.
+    pub(crate) fn key(&self) -> usize {
+        self.dim * self.dtype.value_bytes()
     }
 
-    /// Values of one head in one block.
+    /// Length of V of one token of one head.
+    pub(crate) fn value(&self) -> usize {
+        self.padded * self.dtype.value_bytes()
+    }
+
+    /// Where V of one head starts in the head's part of a block: behind K.
+    pub(crate) fn values(&self) -> usize {
+        self.block_size * self.key()
+    }
+
+    /// Where the scales of one head start in the head's part of a block: those of K, then those of V.
+    pub(crate) fn scales(&self) -> usize {
+        self.values() + self.block_size * self.value()
+    }
+
+    /// Length of one head's part of a block.
     pub(crate) fn head(&self) -> usize {
-        self.block_size * (self.dim + self.padded)
+        self.scales() + 2 * self.block_size * self.dtype.scale_bytes()
     }
 
-    /// Values of one block.
+    /// Length of a block.
     pub(crate) fn block(&self) -> usize {
         self.heads * self.head()
     }
@@ -117,9 +160,10 @@ impl Shape {
         (layer * self.num_blocks + block) * self.block()
     }
 
-    /// Values of the cache, or `None` when they are too many to count.
+    /// Length of the cache, or `None` when it is too large to count.
     fn checked_len(&self) -> Option<usize> {
-        let row = self.dim.checked_add(self.padded)?;
+        let row = self.dim.checked_add(self.padded)?.checked_mul(self.dtype.value_bytes())?;
+        let row = row.checked_add(2 * self.dtype.scale_bytes())?;
         let block = self.block_size.checked_mul(row)?.checked_mul(self.heads)?;
         block.checked_mul(self.num_blocks)?.checked_mul(self.layers)
     }
@@ -153,11 +197,11 @@ impl KvCache {
         }
         let too_large = || KvError::TooLarge { layers, num_blocks, block_size };
         let padded = spec.head_dim.checked_next_multiple_of(TILE).ok_or_else(too_large)?;
-        let shape = Shape { layers, num_blocks, block_size, heads: spec.num_kv_heads, dim: spec.head_dim, padded };
-        let values = shape.checked_len().ok_or_else(too_large)?;
-        let bytes = values.checked_mul(dtype.value_bytes()).ok_or_else(too_large)?;
+        let (heads, dim) = (spec.num_kv_heads, spec.head_dim);
+        let shape = Shape { layers, num_blocks, block_size, heads, dim, padded, dtype };
+        let bytes = shape.checked_len().ok_or_else(too_large)?;
         let memory = Zeroed::new(bytes).ok_or(KvError::Memory { bytes })?;
-        Ok(KvCache { shape, spec: *spec, dtype, memory })
+        Ok(KvCache { shape, spec: *spec, memory })
     }
 
     /// What the cache keeps of each token.
@@ -167,7 +211,7 @@ impl KvCache {
 
     /// How values are stored.
     pub fn dtype(&self) -> KvDtype {
-        self.dtype
+        self.shape.dtype
     }
 
     /// Tokens of a block.
@@ -191,7 +235,7 @@ impl KvCache {
     /// If the rows do not fit the batch, or the tables do not cover them.
     pub fn write(&mut self, team: &Team, isa: Isa, place: &Place<'_>, k: &[f32], v: &[f32]) {
         let rows = store::Rows { shape: &self.shape, place, k, v };
-        store::store(team, isa, self.dtype, self.memory.bytes_mut(), &rows);
+        store::store(team, isa, self.memory.bytes_mut(), &rows);
     }
 
     /// Fills blocks with zeros, in every layer: done when they are handed out.
@@ -199,10 +243,10 @@ impl KvCache {
     /// # Panics
     /// If there is no such block.
     pub fn zero(&mut self, blocks: &[u32]) {
-        let (block_bytes, value_bytes) = (self.shape.block() * self.dtype.value_bytes(), self.dtype.value_bytes());
+        let block_bytes = self.shape.block();
         for layer in 0..self.shape.layers {
             for &block in blocks {
-                let start = self.shape.block_at(layer, block as usize) * value_bytes;
+                let start = self.shape.block_at(layer, block as usize);
                 self.memory.bytes_mut()[start..start + block_bytes].fill(0);
             }
         }

@@ -50,6 +50,12 @@ impl TracedExecutor {
     /// As [`TracedExecutor::load`].
     pub fn load_with(model: &Model, options: &ExecutorOptions, kernels: Kernels) -> Result<Self, ExecutorError> {
         let ranks = options.ranks()?;
+        let element = match options.kv.dtype {
+            KvDtype::F32 => Element::F32,
+            KvDtype::F16 => Element::F16,
+            KvDtype::BF16 => Element::BF16,
+            dtype @ KvDtype::I8 => return Err(ExecutorError::KvDtype { device: options.device.clone(), dtype }),
+        };
         let spec = model.spec();
         let mut manifest = Manifest::new(Mesh::tensor(ranks));
         let decoder = Decoder::new(&mut Params::new(&mut manifest), spec);
@@ -69,11 +75,6 @@ impl TracedExecutor {
         let budget_bytes = budget(&device, options.kv.budget_bytes);
         let plan_for = KvOptions { budget_bytes, ..options.kv };
         let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &plan_for)?;
-        let element = match options.kv.dtype {
-            KvDtype::F32 => Element::F32,
-            KvDtype::F16 => Element::F16,
-            KvDtype::BF16 => Element::BF16,
-        };
         device.allocate_kv(&plan.num_blocks, options.kv.block_size, element)?;
         let info = ModelInfo {
             vocab_size: spec.vocab_size,

@@ -81,7 +81,7 @@ fn holds_for(format: Format) {
         if format.is_quantised() { &[Activations::Int8, Activations::F32] } else { &[Activations::F32] };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for &activations in modes {
-        for kv in [KvDtype::F32, KvDtype::F16, KvDtype::BF16] {
+        for kv in [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8] {
             let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };
             let requests = alone(&spec, setup, &[1, 5, 40, 61], &mut random);
             for (threads, block_size, isa) in

@@ -1,6 +1,6 @@
 //! What ops are to compute: in double precision, row by row, as their definitions read.
 
-use crate::spec::{Gated, RopeSpec};
+use crate::spec::{AttendSpec, Gated, RopeSpec};
 
 /// A tensor, or a weight, as rows of numbers.
 pub(super) type Rows = Vec<Vec<f64>>;
@@ -84,17 +84,26 @@ pub(super) fn rope(x: &Rows, spec: &RopeSpec, at: &[(u32, u32)]) -> Rows {
     x.iter().zip(at).map(row).collect()
 }
 
-/// One row's attention: `keys` and `values` are the rows it sees, its own last.
-pub(super) fn attend(query: &[f64], keys: &Rows, values: &Rows, head_dim: usize, scale: f32) -> Vec<f64> {
+/// One row's attention: `keys` and `values` are the rows it sees, its own last; `sinks` has a logit for each head, or none.
+pub(super) fn attend(
+    query: &[f64],
+    keys: &Rows,
+    values: &Rows,
+    head_dim: usize,
+    spec: &AttendSpec,
+    sinks: &[f64],
+) -> Vec<f64> {
     let heads = query.len() / head_dim;
     let kv_heads = keys[0].len() / head_dim;
     let mut out = Vec::new();
     for (h, query) in query.chunks(head_dim).enumerate() {
         let columns = h / (heads / kv_heads) * head_dim..(h / (heads / kv_heads) + 1) * head_dim;
-        let scores: Vec<f64> = keys.iter().map(|key| dot(query, &key[columns.clone()]) * f64::from(scale)).collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let bent = |score: f64| spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+        let score = |key: &Vec<f64>| bent(dot(query, &key[columns.clone()]) * f64::from(spec.scale));
+        let scores: Vec<f64> = keys.iter().map(score).collect();
+        let max = scores.iter().chain(sinks.get(h)).copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total = weights.iter().sum::<f64>() + sinks.get(h).map_or(0.0, |sink| (sink - max).exp());
         let of_column = |column: usize| weights.iter().zip(values).map(|(w, v)| w / total * v[column]).sum::<f64>();
         out.extend(columns.map(of_column));
     }
@@ -123,9 +132,19 @@ mod tests {
     fn attention_of_equal_scores_is_the_mean_of_its_own_kv_head() {
         let keys = vec![vec![0.0; 2]; 2];
         let values = vec![vec![1.0, 10.0], vec![3.0, 30.0]];
-        let out = attend(&[5.0, 6.0, 7.0, 8.0], &keys, &values, 1, 0.5);
+        let out = attend(&[5.0, 6.0, 7.0, 8.0], &keys, &values, 1, &AttendSpec::new(4, 0.5), &[]);
         for (found, expected) in out.iter().zip([2.0, 2.0, 20.0, 20.0]) {
             assert!((found - expected).abs() < 1e-12, "{out:?}");
         }
+    }
+
+    #[test]
+    fn a_sink_takes_its_share_of_the_weight_and_a_cap_bounds_scores() {
+        let (keys, values) = (vec![vec![0.0], vec![1e9]], vec![vec![8.0], vec![0.0]]);
+        let sunk = attend(&[0.0], &keys, &values, 1, &AttendSpec::new(1, 1.0), &[2.0_f64.ln()]);
+        assert!((sunk[0] - 2.0).abs() < 1e-12, "{sunk:?}");
+        let spec = AttendSpec { softcap: Some(3.0_f32), ..AttendSpec::new(1, 1.0) };
+        let capped = attend(&[1.0], &keys, &values, 1, &spec, &[]);
+        assert!((capped[0] - 8.0 / (1.0 + 3.0_f64.exp())).abs() < 1e-12, "{capped:?}");
     }
 }

@@ -104,6 +104,7 @@ impl Tracer<'_> {
         let values = self.gathered(layer, Side::Values);
         let (q, keys, values) = (self.activation(q), self.activation(&keys), self.activation(&values));
         let dtype = self.setting.dtype;
+        let sinks = attend.sinks.map(|sinks| self.vector(sinks));
         let rec = &mut self.b.rec;
         // What a row does not see weighs nothing, but nothing times infinity is NaN: values of keys that do not exist (an earlier owner
         // left them) and values that are not finite are taken out, and rows that do see one of the latter become NaN at the end.
@@ -124,15 +125,32 @@ impl Tracer<'_> {
         let q = rec.reshape(&q, &[requests, tokens, kv_heads, shared, width]);
         let of_keys = Pairs { batch: (&[0, 2], &[0, 2]), contract: (&[4], &[3]) };
         let scores = rec.dot(&q, &keys, of_keys); // [R, K, Q, H / K, S]
-        let scores = rec.scale(&scores, attend.scale);
+        let mut scores = rec.scale(&scores, attend.scale);
+        if let Some(cap) = attend.softcap {
+            let bent = rec.scale(&scores, 1.0 / cap);
+            let bent = rec.tanh(&bent);
+            scores = rec.scale(&bent, cap);
+        }
         let seen = rec.broadcast(&seen, &[0, 2, 4], scores.dims());
         // Finite, so that a row of padding which sees nothing stays finite too.
         let unseen = rec.splat(f64::from(f32::MIN), scores.dims(), Element::F32);
         let scores = rec.select(&seen, &scores, &unseen);
-        let largest = rec.reduce_keep(&scores, Fold::Max, 4);
+        let mut largest = rec.reduce_keep(&scores, Fold::Max, 4);
+        let sinks = sinks.map(|sinks| {
+            let by_head = rec.reshape(&sinks, &[kv_heads, shared]);
+            rec.broadcast(&by_head, &[1, 3], scores.dims())
+        });
+        if let Some(sinks) = &sinks {
+            largest = rec.maximum(&largest, sinks);
+        }
         let scores = rec.subtract(&scores, &largest);
         let weights = rec.exponential(&scores);
-        let total = rec.reduce_keep(&weights, Fold::Add, 4);
+        let mut total = rec.reduce_keep(&weights, Fold::Add, 4);
+        if let Some(sinks) = &sinks {
+            let sunk = rec.subtract(sinks, &largest);
+            let sunk = rec.exponential(&sunk);
+            total = rec.add(&total, &sunk);
+        }
         let weights = rec.divide(&weights, &total);
         let weights = rec.convert(&weights, dtype);
         let of_values = Pairs { batch: (&[0, 1], &[0, 2]), contract: (&[4], &[1]) };

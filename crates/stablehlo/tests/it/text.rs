@@ -55,7 +55,7 @@ impl Layer {
             output,
             rope: params.rope(&rope),
             kv: params.kv_layer(KvSpec { num_kv_heads: num_heads, head_dim, window: None }),
-            attend: AttendSpec { num_heads, scale: 0.353_553_4 },
+            attend: AttendSpec::new(num_heads, 0.353_553_4),
             ranks,
         }
     }

@@ -1,23 +1,26 @@
 //! One member's part of a call: units as long as there are any, then the merging of partitions that others computed.
 
 use super::Attend;
-use super::partition::{Blocks, Partial, attend_part, tiles_of};
+use super::blocks::Blocks;
+use super::partition::{Partial, Source, attend_part};
 use super::plan::{PART, Plan, Tile, partial_len};
 use super::stored::Stored;
+use super::tiled::rows_at_once;
 use crate::kernels::exp::exp;
 use crate::kernels::lanes::{Kernel, LANES, Lanes};
 use crate::kv::Shape;
 use crate::team::{Chunks, Disjoint, Member};
+use std::marker::PhantomData;
 
 /// What all members share.
 pub(super) struct Job<'a, T> {
     pub(super) plan: &'a Plan,
     pub(super) chunks: &'a Chunks,
-    pub(super) cache: &'a [T],
     pub(super) attend: &'a Attend<'a>,
     pub(super) q: &'a [f32],
     pub(super) out: &'a Disjoint<'a, f32>,
     pub(super) partials: &'a Disjoint<'a, f32>,
+    pub(super) stored: PhantomData<T>,
 }
 
 /// Values of a member's work space for tiles of up to `rows` rows.
@@ -26,10 +29,28 @@ pub(super) fn scratch_len(rows: usize, shape: &Shape) -> usize {
     rows * (shape.dim + PART) + 2 * partial_len(rows, shape.padded)
 }
 
-impl<'a, T> Job<'a, T> {
+impl<'a, T: Stored> Job<'a, T> {
     /// The part of `member`, or all of it.
     pub(super) fn of(&'a self, member: Option<&'a Member<'a>>, scratch: &'a mut [f32]) -> Part<'a, T> {
         Part { job: self, member, scratch }
+    }
+
+    #[inline(always)]
+    fn blocks(&self, (tile, part): (usize, usize)) -> Blocks<'a, T> {
+        let Attend { cache, place, .. } = self.attend;
+        Blocks::find(cache.memory(), cache.shape(), place, &self.plan.tiles[tile], part)
+    }
+
+    /// Tile and partition that are likely to be read after `part` of unit `index`: the unit's next partition, or the unit that will be
+    /// next in line when the other members have taken one each.
+    #[inline(always)]
+    fn next(&self, index: usize, part: usize, members: usize) -> Option<(usize, usize)> {
+        let unit = &self.plan.units[index];
+        if unit.part.is_none() && part + 1 < self.plan.tiles[unit.tile].parts().end {
+            return Some((unit.tile, part + 1));
+        }
+        let unit = self.plan.units.get(index + members)?;
+        Some((unit.tile, unit.part.unwrap_or_else(|| self.plan.tiles[unit.tile].parts().start)))
     }
 }
 
@@ -46,32 +67,41 @@ impl<T: Stored> Kernel for Part<'_, T> {
     #[inline(always)]
     fn run<L: Lanes>(self, zero: L) {
         let Part { job, member, scratch } = self;
-        let Attend { cache, place, spec } = *job.attend;
+        let Attend { cache, spec, .. } = *job.attend;
         let (shape, most) = (cache.shape(), job.plan.most_rows);
         let (q, scratch) = scratch.split_at_mut(most * shape.dim);
         let (s, scratch) = scratch.split_at_mut(most * PART);
         let (own, merged) = scratch.split_at_mut(partial_len(most, shape.padded));
-        while let Some(unit) = job.chunks.next() {
-            let unit = &job.plan.units[unit];
+        let members = member.map_or(1, |member| member.threads);
+        let mut guess = None;
+        while let Some(index) = job.chunks.next() {
+            let unit = &job.plan.units[index];
             let tile = &job.plan.tiles[unit.tile];
             let (rows, all) = (tile.rows(), tile.parts());
+            let len = partial_len(rows, shape.padded);
             pack::<L>(job.q, tile, spec.num_heads, shape.dim, spec.scale, q);
             let parts = unit.part.map_or(all.clone(), |part| part..part + 1);
             let mut sums = Partial::new(merged, rows, shape.padded);
             for part in parts {
                 let memory = match tile.partials {
-                    None => &mut own[..partial_len(rows, shape.padded)],
+                    None => &mut own[..len],
                     Some(start) => {
-                        let len = partial_len(rows, shape.padded);
                         let start = start + (part - all.start) * len;
                         // SAFETY: each partition of a tile is one unit, and each unit is taken once.
                         unsafe { job.partials.slice(start..start + len) }
                     }
                 };
                 let mut result = Partial::new(&mut *memory, rows, shape.padded);
-                let tiles = tiles_of(&(tile.span(0, part).start..tile.span(rows - 1, part).end));
-                let blocks = Blocks::find(job.cache, shape, &place, tile, part, tiles);
-                attend_part(zero, &blocks, tile, part, q, s, &mut result);
+                let (at, next_at) = ((unit.tile, part), job.next(index, part, members));
+                let blocks = match guess.take() {
+                    Some((guessed, blocks)) if guessed == at => blocks,
+                    _ => job.blocks(at),
+                };
+                guess = next_at.map(|at| (at, job.blocks(at)));
+                // Where nothing is next, what was read may be asked for once more.
+                let next = guess.as_ref().map_or(&blocks, |(_, next)| next);
+                let source = Source { blocks: &blocks, next, softcap: spec.softcap };
+                attend_part(zero, &source, tile, part, q, s, &mut result);
                 if tile.partials.is_none() {
                     let done = Done { memory, rows, padded: shape.padded };
                     for row in 0..rows {
@@ -122,18 +152,21 @@ struct Done<'a> {
     padded: usize,
 }
 
-/// Packs the tile's query rows, scaled, in tiles of [`Lanes::ROWS`] rows `[D][rows]`.
+/// Packs the tile's query rows, scaled, in groups of [`rows_at_once`] rows `[D][rows]`.
 #[inline(always)]
 fn pack<L: Lanes>(q: &[f32], tile: &Tile, num_heads: usize, dim: usize, scale: f32, packed: &mut [f32]) {
-    let rows = tile.rows();
-    for row in 0..rows {
-        let first = row / L::ROWS * L::ROWS;
-        let (n, head) = (L::ROWS.min(rows - first), tile.head * tile.group + row % tile.group);
-        let from = &q[((tile.row + row / tile.group) * num_heads + head) * dim..][..dim];
-        let to = packed[first * dim..][row - first..].iter_mut().step_by(n);
-        for (to, from) in to.zip(from) {
-            *to = from * scale;
+    let mut first = 0;
+    while first < tile.rows() {
+        let n = rows_at_once::<L>(tile.rows() - first);
+        for row in first..first + n {
+            let head = tile.head * tile.group + row % tile.group;
+            let from = &q[((tile.row + row / tile.group) * num_heads + head) * dim..][..dim];
+            let to = packed[first * dim..][row - first..].iter_mut().step_by(n);
+            for (to, from) in to.zip(from) {
+                *to = from * scale;
+            }
         }
+        first += n;
     }
 }
 
@@ -169,12 +202,20 @@ fn merge<L: Lanes>(zero: L, tile: &Tile, row: usize, part: usize, new: Done<'_>,
 unsafe fn finish<L: Lanes, T>(zero: L, job: &Job<'_, T>, tile: &Tile, row: usize, sums: &mut Partial<'_>, at: usize) {
     let (shape, heads) = (job.attend.cache.shape(), job.attend.spec.num_heads);
     let sum = &mut sums.o[at * shape.padded..][..shape.padded];
-    let inverse = zero.splat(1.0 / sums.l[at]);
+    let head = tile.head * tile.group + row % tile.group;
+    let (mut total, mut own) = (sums.l[at], 1.0);
+    if let Some(sinks) = job.attend.sinks {
+        // As one more partition, the last, of one token without V.
+        let top = sums.m[at].max(sinks[head]);
+        own = exp(zero.splat(sums.m[at] - top)).first();
+        total = total.mul_add(own, exp(zero.splat(sinks[head] - top)).first());
+    }
+    let inverse = zero.splat(own / total);
     for sum in sum.as_chunks_mut::<LANES>().0 {
         // The added zero makes a positive zero of a negative one.
         zero.load(sum).mul_add(inverse, zero).store(sum);
     }
-    let start = ((tile.row + row / tile.group) * heads + tile.head * tile.group + row % tile.group) * shape.dim;
+    let start = ((tile.row + row / tile.group) * heads + head) * shape.dim;
     // SAFETY: the row is this member's, by the caller.
     let out = unsafe { job.out.slice(start..start + shape.dim) };
     out.copy_from_slice(&sum[..shape.dim]);

@@ -1,6 +1,7 @@
 //! What a step's attention is cut into, and in which order members take it.
 
-use crate::kv::{Place, Shape};
+use crate::kv::Shape;
+use nxd_ops::Batch;
 use std::cmp::Reverse;
 use std::ops::Range;
 
@@ -59,9 +60,10 @@ impl Tile {
         start / PART..end.div_ceil(PART)
     }
 
-    /// Tokens of `part` that some row sees.
-    fn tokens(&self, part: usize) -> usize {
-        self.span(self.rows() - 1, part).end - self.span(0, part).start
+    /// The tokens of `part` that some row sees, counted from the partition's start.
+    #[inline(always)]
+    pub(super) fn seen(&self, part: usize) -> Range<usize> {
+        self.span(0, part).start..self.span(self.rows() - 1, part).end
     }
 }
 
@@ -74,9 +76,57 @@ pub(super) struct Unit {
     cost: usize,
 }
 
-/// The units of one call, the longest first.
+/// What a plan is for, beside the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PlanKey {
+    pub(super) shape: Shape,
+    /// Query heads of a KV head.
+    pub(super) group: usize,
+    pub(super) window: Option<usize>,
+    /// Threads that share the work.
+    pub(super) members: usize,
+}
+
+/// The plans of the last step: one for each kind of attention layer, as layers of a kind cut the same rows in the same way.
 #[derive(Debug, Default)]
+pub(super) struct Plans {
+    plans: Vec<Plan>,
+}
+
+/// More kinds than a model has: behind them is rather a model that is no longer used.
+const MOST_PLANS: usize = 8;
+
+impl Plans {
+    /// The plan for the rows of `batch`.
+    pub(super) fn get(&mut self, key: &PlanKey, batch: &Batch) -> &Plan {
+        let found = self.plans.iter().position(|plan| plan.key == *key);
+        let index = found.unwrap_or_else(|| {
+            if self.plans.len() == MOST_PLANS {
+                self.plans.clear();
+            }
+            self.plans.push(Plan::new(*key));
+            self.plans.len() - 1
+        });
+        let plan = &mut self.plans[index];
+        // Within a request positions follow each other: the first stands for all.
+        let positions = || (0..batch.num_requests()).map(|r| batch.positions.get(batch.rows(r).start).copied());
+        if plan.query_starts != batch.query_starts || !plan.first_positions.iter().copied().eq(positions()) {
+            plan.query_starts.clone_from(&batch.query_starts);
+            plan.first_positions.clear();
+            plan.first_positions.extend(positions());
+            plan.make(batch);
+        }
+        plan
+    }
+}
+
+/// The units of one call, the longest first.
+#[derive(Debug)]
 pub(super) struct Plan {
+    key: PlanKey,
+    /// The rows that it was made for.
+    query_starts: Vec<u32>,
+    first_positions: Vec<Option<u32>>,
     pub(super) tiles: Vec<Tile>,
     pub(super) units: Vec<Unit>,
     /// Rows of the largest tile.
@@ -93,32 +143,31 @@ pub(super) fn partial_len(rows: usize, padded: usize) -> usize {
 }
 
 impl Plan {
+    fn new(key: PlanKey) -> Self {
+        let (query_starts, first_positions, tiles, units) = Default::default();
+        Plan { key, query_starts, first_positions, tiles, units, most_rows: 0, partials: 0, cost: 0 }
+    }
+
     /// Plans anew, in the memory of the last plan.
-    pub(super) fn make(
-        &mut self,
-        place: &Place<'_>,
-        shape: &Shape,
-        group: usize,
-        window: Option<usize>,
-        members: usize,
-    ) {
+    fn make(&mut self, batch: &Batch) {
+        let PlanKey { shape, group, window, members } = self.key;
         self.tiles.clear();
         self.units.clear();
         (self.most_rows, self.partials, self.cost) = (0, 0, 0);
         let most = (ROWS / group).clamp(1, QUERIES);
-        for request in 0..place.batch.num_requests() {
-            let rows = place.batch.rows(request);
+        for request in 0..batch.num_requests() {
+            let rows = batch.rows(request);
             for row in rows.clone().step_by(most) {
-                let (queries, position) = (most.min(rows.end - row), place.batch.positions[row] as usize);
+                let (queries, position) = (most.min(rows.end - row), batch.positions[row] as usize);
                 let tile = Tile { request, head: 0, row, queries, position, group, window, partials: None };
                 self.most_rows = self.most_rows.max(tile.rows());
-                self.cost += shape.heads * tile.parts().map(|part| tile.rows() * tile.tokens(part)).sum::<usize>();
+                self.cost += shape.heads * tile.parts().map(|part| tile.rows() * tile.seen(part).len()).sum::<usize>();
                 self.tiles.extend((0..shape.heads).map(|head| Tile { head, ..tile }));
             }
         }
         for (index, tile) in self.tiles.iter_mut().enumerate() {
             let (rows, parts) = (tile.rows(), tile.parts());
-            let cost = |part| rows * tile.tokens(part);
+            let cost = |part| rows * tile.seen(part).len();
             let whole: usize = parts.clone().map(cost).sum();
             // A tile that alone could keep the others waiting is done by several members. Bits do not depend on it.
             if members > 1 && parts.len() > 1 && whole * members * 4 > self.cost {
@@ -129,6 +178,7 @@ impl Plan {
                 self.units.push(Unit { tile: index, part: None, cost: whole });
             }
         }
-        self.units.sort_unstable_by_key(|unit| Reverse(unit.cost));
+        // Where the cost is the same, in the order of addresses.
+        self.units.sort_unstable_by_key(|unit| (Reverse(unit.cost), unit.tile, unit.part));
     }
 }

@@ -5,7 +5,9 @@ use crate::isa::Isa;
 use crate::kernels::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::kv::{KvDtype, Place, Shape, TILE};
 use crate::team::{Disjoint, Team};
+use bytemuck::cast_slice_mut;
 use half::{bf16, f16};
+use std::marker::PhantomData;
 
 /// Values below which the leader writes alone.
 const ALONE: usize = 16 * 1024;
@@ -19,22 +21,24 @@ pub(crate) struct Rows<'a> {
 }
 
 /// Writes `rows` into a cache's `memory`.
-pub(crate) fn store(team: &Team, isa: Isa, dtype: KvDtype, memory: &mut [u8], rows: &Rows<'_>) {
+pub(crate) fn store(team: &Team, isa: Isa, memory: &mut [u8], rows: &Rows<'_>) {
     let values = rows.place.batch.num_tokens() * rows.shape.heads * rows.shape.dim;
     assert!(rows.k.len() == values && rows.v.len() == values, "K and V have a row for each token of the batch");
-    match dtype {
+    match rows.shape.dtype {
         KvDtype::F32 => store_as::<f32>(team, isa, memory, rows),
         KvDtype::F16 => store_as::<f16>(team, isa, memory, rows),
         KvDtype::BF16 => store_as::<bf16>(team, isa, memory, rows),
+        KvDtype::I8 => store_as::<i8>(team, isa, memory, rows),
     }
 }
 
 fn store_as<T: Stored>(team: &Team, isa: Isa, memory: &mut [u8], rows: &Rows<'_>) {
-    let memory = &Disjoint::<T>::new(bytemuck::cast_slice_mut(memory));
+    let memory = &Disjoint::new(memory);
+    let part = |member, members| Store::<T> { member, members, memory, rows, stored: PhantomData };
     if rows.k.len() < ALONE || team.threads() == 1 {
-        return dispatch(isa, Store { member: 0, members: 1, memory, rows });
+        return dispatch(isa, part(0, 1));
     }
-    team.run(&|member| dispatch(isa, Store { member: member.id, members: member.threads, memory, rows }));
+    team.run(&|member| dispatch(isa, part(member.id, member.threads)));
 }
 
 /// One member's part: the blocks whose number leaves its own when divided by the members, so that no two write one block, whatever the
@@ -42,8 +46,9 @@ fn store_as<T: Stored>(team: &Team, isa: Isa, memory: &mut [u8], rows: &Rows<'_>
 struct Store<'a, T> {
     member: usize,
     members: usize,
-    memory: &'a Disjoint<'a, T>,
+    memory: &'a Disjoint<'a, u8>,
     rows: &'a Rows<'a>,
+    stored: PhantomData<T>,
 }
 
 impl<T: Stored> Kernel for Store<'_, T> {
@@ -54,9 +59,10 @@ impl<T: Stored> Kernel for Store<'_, T> {
         let Rows { shape, place, k, v } = *self.rows;
         let width = shape.heads * shape.dim;
         for r in 0..place.batch.num_requests() {
+            let table = place.table(r);
             for row in place.batch.rows(r) {
                 let position = place.batch.positions[row] as usize;
-                let block = place.block(r, position / shape.block_size);
+                let block = table.block(position / shape.block_size);
                 if block % self.members != self.member {
                     continue;
                 }
@@ -67,21 +73,35 @@ impl<T: Stored> Kernel for Store<'_, T> {
                 let (k, v) = (&k[row * width..][..width], &v[row * width..][..width]);
                 let heads = k.chunks_exact(shape.dim).zip(v.chunks_exact(shape.dim));
                 for (head, (k, v)) in block.chunks_exact_mut(shape.head()).zip(heads) {
-                    let (keys, values) = head.split_at_mut(shape.keys());
-                    put_key(zero, k, &mut keys[slot / TILE * TILE * shape.dim..][..TILE * shape.dim], slot % TILE);
-                    put_value(zero, v, &mut values[slot * shape.padded..][..shape.dim]);
+                    put::<L, T>(zero, shape, k, v, head, slot);
                 }
             }
         }
     }
 }
 
+/// Writes one token's K and V into `slot` of its head's part of a block.
+#[inline(always)]
+fn put<L: Lanes, T: Stored>(zero: L, shape: &Shape, k: &[f32], v: &[f32], head: &mut [u8], slot: usize) {
+    let (values, scales) = head.split_at_mut(shape.scales());
+    let (keys, values) = values.split_at_mut(shape.values());
+    let tile = &mut keys[slot / TILE * TILE * shape.key()..][..TILE * shape.key()];
+    let row = &mut values[slot * shape.value()..][..shape.value()];
+    let ((key_scale, key_factor), (value_scale, value_factor)) = (T::scale(zero, k), T::scale(zero, v));
+    put_key::<L, T>(zero, k, key_factor, cast_slice_mut(tile), slot % TILE);
+    put_value::<L, T>(zero, v, value_factor, &mut cast_slice_mut(row)[..shape.dim]);
+    if T::SCALED {
+        let scales: &mut [f32] = cast_slice_mut(scales);
+        (scales[slot], scales[shape.block_size + slot]) = (key_scale, value_scale);
+    }
+}
+
 /// Writes `k` into a lane of its tile.
 #[inline(always)]
-fn put_key<L: Lanes, T: Stored>(zero: L, k: &[f32], tile: &mut [T], lane: usize) {
+fn put_key<L: Lanes, T: Stored>(zero: L, k: &[f32], factor: f32, tile: &mut [T], lane: usize) {
     let mut stored = [T::zeroed(); LANES];
     for (k, units) in k.chunks(LANES).zip(tile.chunks_mut(LANES * TILE)) {
-        T::store(zero.load_part(k), &mut stored);
+        T::store(scaled::<L, T>(zero.load_part(k), factor), &mut stored);
         for (unit, &value) in units.chunks_exact_mut(TILE).zip(&stored) {
             unit[lane] = value;
         }
@@ -89,12 +109,17 @@ fn put_key<L: Lanes, T: Stored>(zero: L, k: &[f32], tile: &mut [T], lane: usize)
 }
 
 #[inline(always)]
-fn put_value<L: Lanes, T: Stored>(zero: L, v: &[f32], row: &mut [T]) {
+fn put_value<L: Lanes, T: Stored>(zero: L, v: &[f32], factor: f32, row: &mut [T]) {
     let ((v, last_v), (row, last_row)) = (v.as_chunks::<LANES>(), row.as_chunks_mut::<LANES>());
     for (v, row) in v.iter().zip(row) {
-        T::store(zero.load(v), row);
+        T::store(scaled::<L, T>(zero.load(v), factor), row);
     }
     let mut stored = [T::zeroed(); LANES];
-    T::store(zero.load_part(last_v), &mut stored);
+    T::store(scaled::<L, T>(zero.load_part(last_v), factor), &mut stored);
     last_row.copy_from_slice(&stored[..last_row.len()]);
+}
+
+#[inline(always)]
+fn scaled<L: Lanes, T: Stored>(values: L, factor: f32) -> L {
+    if T::SCALED { values * values.splat(factor) } else { values }
 }

@@ -6,9 +6,18 @@ use half::{bf16, f16};
 
 /// A value of the cache.
 pub(super) trait Stored: Pod + Send + Sync {
+    /// Whether values are multiples of a scale that each token has.
+    const SCALED: bool = false;
+
     fn load<L: Lanes>(zero: L, from: &[Self; LANES]) -> L;
     /// Rounds to nearest even.
     fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES]);
+
+    /// The scale of a token's values in one head, and what they are multiplied with before they are stored.
+    #[inline(always)]
+    fn scale<L: Lanes>(_zero: L, _values: &[f32]) -> (f32, f32) {
+        (1.0, 1.0)
+    }
 }
 
 impl Stored for f32 {
@@ -45,5 +54,33 @@ impl Stored for bf16 {
         for (to, value) in to.iter_mut().zip(values) {
             *to = bf16::from_f32(value);
         }
+    }
+}
+
+impl Stored for i8 {
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn load<L: Lanes>(zero: L, from: &[Self; LANES]) -> L {
+        zero.load_i8(from)
+    }
+    #[inline(always)]
+    fn store<L: Lanes>(lanes: L, to: &mut [Self; LANES]) {
+        lanes.store_i8(to);
+    }
+
+    /// The largest magnitude becomes 127. Values that are not finite make a scale that is NaN, so that they show.
+    #[inline(always)]
+    fn scale<L: Lanes>(zero: L, values: &[f32]) -> (f32, f32) {
+        let (mut top, mut not_finite) = (zero, zero);
+        for values in values.chunks(LANES) {
+            let values = zero.load_part(values);
+            top = top.max(values.abs());
+            not_finite = values.mul_add(zero, not_finite);
+        }
+        let (top, not_finite) = (top.top(), not_finite.sum());
+        // Of less than that the quotient might be infinite; it is stored as zeros.
+        let factor = if top < 1e-30 { 0.0 } else { 127.0 / top };
+        (top / 127.0 + not_finite, factor)
     }
 }

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec};
 use proptest::prelude::*;
 
-const DTYPES: [KvDtype; 3] = [KvDtype::F32, KvDtype::F16, KvDtype::BF16];
+const DTYPES: [KvDtype; 4] = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8];
 
 /// What the bits may depend on.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,9 @@ struct Model {
     spec: KvSpec,
     group: usize,
     dtype: KvDtype,
+    softcap: Option<f32>,
+    /// Whether query heads have sinks: their numbers, times a half.
+    sinks: bool,
 }
 
 /// What they may not depend on.
@@ -61,7 +64,10 @@ struct Request {
 
 impl Model {
     fn attend_spec(&self) -> AttendSpec {
-        AttendSpec { num_heads: self.spec.num_kv_heads * self.group, scale: 1.0 / (self.spec.head_dim as f32).sqrt() }
+        AttendSpec {
+            softcap: self.softcap,
+            ..AttendSpec::new(self.spec.num_kv_heads * self.group, 1.0 / (self.spec.head_dim as f32).sqrt())
+        }
     }
 
     /// Length of a query row.
@@ -80,6 +86,7 @@ impl Model {
         let mut free: Vec<u32> = (0..num_blocks as u32).collect();
         free.sort_unstable_by_key(|b| b.wrapping_mul(0x9e37_79b9));
         let (team, mut scratch, spec) = (Team::new(threads), AttendScratch::default(), self.attend_spec());
+        let sinks: Vec<f32> = (0..spec.num_heads).map(|head| head as f32 / 2.0).collect();
         let mut states: Vec<Request> = (0..requests).map(|_| Request::default()).collect();
         let mut outputs = vec![Vec::new(); requests];
         for step in steps {
@@ -93,9 +100,9 @@ impl Model {
                 while state.first_block < oldest / block_size && !state.blocks.is_empty() {
                     let block = state.blocks.remove(0);
                     state.first_block += 1;
-                    let bytes = cache.shape.block() * self.dtype.value_bytes();
+                    let bytes = cache.shape.block();
                     for layer in 0..2 {
-                        let start = cache.shape.block_at(layer, block as usize) * self.dtype.value_bytes();
+                        let start = cache.shape.block_at(layer, block as usize);
                         cache.memory.bytes_mut()[start..start + bytes].fill(0xff);
                     }
                     free.push(block);
@@ -124,7 +131,14 @@ impl Model {
             let place = Place { layer: 1, batch: &batch, tables: &batch.groups[0] };
             cache.write(&team, isa, &place, &k, &v);
             let mut out = vec![f32::NAN; q.len()];
-            attend(&team, isa, &q, &Attend { cache: &cache, place, spec: &spec }, &mut out, &mut scratch);
+            attend(
+                &team,
+                isa,
+                &q,
+                &Attend { cache: &cache, place, spec: &spec, sinks: self.sinks.then_some(&sinks) },
+                &mut out,
+                &mut scratch,
+            );
             for (i, &(r, _)) in step.iter().enumerate() {
                 let rows = batch.rows(i);
                 outputs[r].extend_from_slice(&out[rows.start * self.width()..rows.end * self.width()]);
@@ -143,27 +157,37 @@ impl Model {
         self.run(&way).swap_remove(r)
     }
 
-    fn stored(&self, x: f32) -> f64 {
-        match self.dtype {
+    /// What the cache keeps of one token's values in one head.
+    fn stored(&self, values: &[f32]) -> Vec<f64> {
+        let top = values.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+        let of = |&x: &f32| match self.dtype {
             KvDtype::F32 => f64::from(x),
             KvDtype::F16 => f16::from_f32(x).to_f64(),
             KvDtype::BF16 => bf16::from_f32(x).to_f64(),
-        }
+            KvDtype::I8 => f64::from((x * (127.0 / top)).round_ties_even()) * f64::from(top / 127.0),
+        };
+        values.iter().map(of).collect()
     }
 
     /// Head `h` of the row at `position` of request `r` in double precision.
     fn reference(&self, r: usize, position: usize, h: usize) -> Vec<f64> {
         let (d, scale) = (self.spec.head_dim, f64::from(self.attend_spec().scale));
         let first = self.spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let kv = |what, t, i| self.stored(value(r, t, what, h / self.group * d + i));
-        let scores: Vec<f64> = (first..=position)
-            .map(|t| (0..d).map(|i| f64::from(value(r, position, What::Q, h * d + i)) * kv(What::K, t, i)).sum::<f64>())
-            .map(|s| s * scale)
-            .collect();
-        let top = scores.iter().copied().fold(f64::MIN, f64::max);
+        let kv = |what| -> Vec<Vec<f64>> {
+            let token = |t| (0..d).map(|i| value(r, t, what, h / self.group * d + i)).collect::<Vec<_>>();
+            (first..=position).map(|t| self.stored(&token(t))).collect()
+        };
+        let (keys, values) = (kv(What::K), kv(What::V));
+        let score = |key: &Vec<f64>| -> f64 {
+            key.iter().enumerate().map(|(i, k)| f64::from(value(r, position, What::Q, h * d + i)) * k).sum()
+        };
+        let bent = |s: f64| self.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh());
+        let scores: Vec<f64> = keys.iter().map(|key| bent(score(key) * scale)).collect();
+        let sink = if self.sinks { h as f64 / 2.0 } else { f64::NEG_INFINITY };
+        let top = scores.iter().copied().fold(sink, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
-        let sum: f64 = weights.iter().sum();
-        (0..d).map(|i| (first..).zip(&weights).map(|(t, w)| w * kv(What::V, t, i)).sum::<f64>() / sum).collect()
+        let sum = weights.iter().sum::<f64>() + (sink - top).exp();
+        (0..d).map(|i| values.iter().zip(&weights).map(|(v, w)| w * v[i]).sum::<f64>() / sum).collect()
     }
 }
 
@@ -172,7 +196,7 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
 }
 
 fn model(heads: usize, group: usize, head_dim: usize, window: Option<usize>, dtype: KvDtype) -> Model {
-    Model { spec: KvSpec { num_kv_heads: heads, head_dim, window }, group, dtype }
+    Model { spec: KvSpec { num_kv_heads: heads, head_dim, window }, group, dtype, softcap: None, sinks: false }
 }
 
 #[test]
@@ -192,7 +216,8 @@ fn outputs_are_near_double_precision() {
         (1, 1, 1, None),
     ] {
         for dtype in DTYPES {
-            let (model, n) = (model(heads, group, dim, window, dtype), 530);
+            let (mut model, n) = (model(heads, group, dim, window, dtype), 530);
+            (model.sinks, model.softcap) = (heads == 2, (group == 2).then_some(1.5));
             let got = model.alone(Isa::detect(), 0, n);
             for position in (0..n).step_by(53).chain([255, 256, n - 1]) {
                 for h in 0..heads * group {
@@ -209,6 +234,20 @@ fn outputs_are_near_double_precision() {
     println!("largest difference from double precision: {worst:.1e}");
 }
 
+#[test]
+fn eight_bits_stay_near_single_precision() {
+    let mut worst = 0.0f32;
+    for (heads, group, dim, window) in [(3, 3, 64, None), (1, 4, 128, None), (2, 1, 80, Some(70)), (1, 2, 6, None)] {
+        let model = |dtype| model(heads, group, dim, window, dtype).alone(Isa::detect(), 0, 530);
+        for (a, b) in model(KvDtype::I8).iter().zip(model(KvDtype::F32)) {
+            worst = worst.max((a - b).abs());
+        }
+    }
+    println!("largest difference of eight bits from single precision: {worst:.1e}");
+    // Half a step of the largest value, 1/254, from V, and twice as much from what K's steps do to the weights.
+    assert!(worst > 0.0 && worst < 3.0 / 254.0, "{worst}");
+}
+
 /// Dimensions in use, and some that fill no whole vector.
 fn dims() -> impl Strategy<Value = usize> {
     prop::sample::select(vec![8, 16, 32, 64, 80, 96, 128, 256, 1, 6, 20, 33])
@@ -216,8 +255,15 @@ fn dims() -> impl Strategy<Value = usize> {
 
 fn models() -> impl Strategy<Value = Model> {
     let window = prop_oneof![Just(None), (1usize..300).prop_map(Some)];
-    (1usize..4, 1usize..10, dims(), window, prop::sample::select(DTYPES.to_vec()))
-        .prop_map(|(heads, group, dim, window, dtype)| model(heads, group, dim, window, dtype))
+    let dtype = prop::sample::select(DTYPES.to_vec());
+    let softcap = prop_oneof![Just(None), Just(Some(2.0f32))];
+    (1usize..4, 1usize..14, dims(), window, dtype, softcap, any::<bool>()).prop_map(
+        |(heads, group, dim, window, dtype, softcap, sinks)| Model {
+            softcap,
+            sinks,
+            ..model(heads, group, dim, window, dtype)
+        },
+    )
 }
 
 /// Cuts requests of the given lengths into chunks and mixes them into steps, from a list of random numbers.
@@ -338,13 +384,15 @@ fn requests_without_rows_and_empty_batches_write_nothing() {
 
 #[test]
 fn zeroed_blocks_hold_zeros_in_every_layer_and_others_stay() {
-    let model = model(2, 1, 6, None, KvDtype::F16);
-    let mut cache = KvCache::new(3, &model.spec, 5, 16, model.dtype).unwrap();
-    cache.memory.bytes_mut().fill(1);
-    cache.zero(&[3, 1]);
-    let block_bytes = cache.shape.block() * 2;
-    for (i, block) in cache.memory().chunks(block_bytes).enumerate() {
-        let expected = u8::from(![1, 3].contains(&(i % 5)));
-        assert!(block.iter().all(|&b| b == expected), "block {} of layer {}", i % 5, i / 5);
+    for dtype in DTYPES {
+        let model = model(2, 1, 6, None, dtype);
+        let mut cache = KvCache::new(3, &model.spec, 5, 16, dtype).unwrap();
+        cache.memory.bytes_mut().fill(1);
+        cache.zero(&[3, 1]);
+        for (layer, block) in (0..3).flat_map(|layer| (0..5).map(move |block| (layer, block))) {
+            let bytes = &cache.memory()[cache.shape.block_at(layer, block)..][..cache.shape.block()];
+            let expected = u8::from(![1, 3].contains(&block));
+            assert!(bytes.iter().all(|&b| b == expected), "block {block} of layer {layer}, {dtype}");
+        }
     }
 }

@@ -28,6 +28,8 @@ enum Fault {
     KeysNotWritten,
     KeysAndValuesSwapped,
     AttendScale,
+    SinksForgotten,
+    SoftcapForgotten,
     AllReduceForgotten,
     GatherScaled,
     DrawOfScaledLogits,
@@ -226,8 +228,14 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
     }
 
     fn attend(&mut self, q: &O::Tensor, layer: KvLayer, spec: &AttendSpec) -> O::Tensor {
-        let scale = if self.fault == Fault::AttendScale { 1.01 * spec.scale } else { spec.scale };
-        self.ops.attend(q, layer, &AttendSpec { scale, ..*spec })
+        let mut spec = *spec;
+        match self.fault {
+            Fault::AttendScale => spec.scale *= 1.01,
+            Fault::SinksForgotten => spec.sinks = None,
+            Fault::SoftcapForgotten => spec.softcap = None,
+            _ => {}
+        }
+        self.ops.attend(q, layer, &spec)
     }
 
     fn all_reduce(&mut self, x: O::Tensor, axis: Axis) -> O::Tensor {
@@ -284,6 +292,8 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     (Fault::KeysNotWritten, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),
     (Fault::KeysAndValuesSwapped, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),
     (Fault::AttendScale, &[("attend", cases::attend), ("attend_past_poison", cases::attend_past_poison)]),
+    (Fault::SinksForgotten, &[("attend_with_sinks_and_caps", cases::attend_with_sinks_and_caps)]),
+    (Fault::SoftcapForgotten, &[("attend_with_sinks_and_caps", cases::attend_with_sinks_and_caps)]),
     (Fault::CachesForgotten, &[("attend", cases::attend), ("attend_past_poison", cases::attend_past_poison)]),
     (
         Fault::AllReduceForgotten,

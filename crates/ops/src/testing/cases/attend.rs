@@ -43,7 +43,7 @@ impl Layer {
             [num_heads, kept.num_kv_heads, kept.num_kv_heads].map(|heads| model.table(vocab, heads * kept.head_dim));
         // Large enough that weights differ, whatever head_dim is.
         let scale = (3.0 / (kept.head_dim as f64).sqrt()) as f32;
-        Layer { q, k, v, kv: model.kv_layer(kept), kept, spec: AttendSpec { num_heads, scale } }
+        Layer { q, k, v, kv: model.kv_layer(kept), kept, spec: AttendSpec::new(num_heads, scale) }
     }
 }
 
@@ -54,11 +54,12 @@ fn run<H: Harness>(harness: &mut H, model: &Model, program: &Layers, steps: &[St
     let emitted = forward_with(harness, model, &kv, &batches, program);
     for (i, layer) in program.0.iter().enumerate() {
         let [queries, keys, values] = [layer.q, layer.k, layer.v].map(|table| model.rows(table));
+        let sinks = layer.spec.sinks.map(|sinks| model.vector(sinks)).unwrap_or_default();
         for (s, (step, emitted)) in steps.iter().zip(&emitted).enumerate() {
             let row = |(tokens, token): (&Vec<u32>, &u32)| {
                 let first = layer.kept.window.map_or(0, |window| tokens.len().saturating_sub(window));
                 let [keys, values] = [&keys, &values].map(|table| reference::embed(table, &tokens[first..]));
-                reference::attend(&queries[*token as usize], &keys, &values, layer.kept.head_dim, layer.spec.scale)
+                reference::attend(&queries[*token as usize], &keys, &values, layer.kept.head_dim, &layer.spec, &sinks)
             };
             let expected = step.seen.iter().zip(&step.batch.token_ids).map(row).collect();
             let what = format!("step {s}, layer {i}: {:?}, {:?}, batch {:?}", layer.kept, layer.spec, step.batch);
@@ -81,6 +82,24 @@ pub fn attend<H: Harness>(harness: &mut H, seed: u64) {
     let layers = [full, sliding, full, other].map(|kept| Layer::new(&mut model, vocab, kept, group));
     let groups = [full, sliding, other];
     let steps = script(&mut model.random, &groups, NUM_BLOCKS, size, vocab);
+    run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
+}
+
+/// A bend of the scores, a logit in the sum that has no value, and both, over full and windowed layers.
+pub fn attend_with_sinks_and_caps<H: Harness>(harness: &mut H, seed: u64) {
+    let mut model = Builder::new(1, seed);
+    let (size, vocab) = (harness.block_size(), 60);
+    let head_dim = model.random.choose(&[16, 24]);
+    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim, window: None };
+    let sliding = KvSpec { window: Some(model.random.between(2, size + 2)), ..full };
+    let group = model.random.between(1, 4);
+    let layers = [(full, true, false), (sliding, true, true), (full, false, true)].map(|(kept, sinks, caps)| {
+        let mut layer = Layer::new(&mut model, vocab, kept, group);
+        layer.spec.sinks = sinks.then(|| model.vector(layer.spec.num_heads));
+        layer.spec.softcap = caps.then_some(0.7);
+        layer
+    });
+    let steps = script(&mut model.random, &[full, sliding], NUM_BLOCKS, size, vocab);
     run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
 }
 

@@ -10,7 +10,7 @@ mod norm;
 mod parallel;
 mod rope;
 
-pub use attend::{attend, attend_past_poison};
+pub use attend::{attend, attend_past_poison, attend_with_sinks_and_caps};
 pub use custom::custom;
 pub use draw::{draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised};
 pub use elementwise::{add, bias, gated, scale, shared_operands};

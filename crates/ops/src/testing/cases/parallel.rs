@@ -220,7 +220,7 @@ pub fn attend_over_ranks<H: Harness>(harness: &mut H, seed: u64) {
         model.weight(Role::Matrix, [rows, hidden], split(Dim::Rows, rows, RANKS), Format::F32)
     };
     let [q, k, v] = [kv_heads * group, kv_heads, kv_heads].map(&mut projection);
-    let spec = AttendSpec { num_heads: kv_heads * group, scale: 0.1 };
+    let spec = AttendSpec::new(kv_heads * group, 0.1);
     let columns = RANKS * kv_heads * group * HEAD_DIM;
     let program = Attention { x: model.table(vocab, hidden), q, k, v, kv: model.kv_layer(kept), spec, columns };
     let steps = script(&mut model.random, &[kept], num_blocks, size, vocab);
@@ -233,7 +233,7 @@ pub fn attend_over_ranks<H: Harness>(harness: &mut H, seed: u64) {
     for (s, (step, emitted)) in steps.iter().zip(&emitted).enumerate() {
         let row = |(tokens, token): (&Vec<u32>, &u32)| {
             let [keys, values] = [&keys, &values].map(|table| reference::embed(table, tokens));
-            reference::attend(&queries[*token as usize], &keys, &values, HEAD_DIM, spec.scale)
+            reference::attend(&queries[*token as usize], &keys, &values, HEAD_DIM, &spec, &[])
         };
         let expected: Rows = step.seen.iter().zip(&step.batch.token_ids).map(row).collect();
         let what = format!("step {s}: {kept:?}, {spec:?} on {RANKS} ranks");

@@ -1,0 +1,75 @@
+//! The products of queries and keys.
+
+use super::blocks::{Ahead, Blocks, CACHE_LINE, TILES};
+use super::plan::PART;
+use super::stored::Stored;
+use super::tiled::{ByRows, add_products};
+use crate::kernels::lanes::{LANES, Lanes};
+use crate::kv::TILE;
+use std::ops::Range;
+
+/// The products of some rows' queries with the keys of `tiles`: a score is one FMA chain along `D`.
+pub(super) struct Scores<'a, 'b, T> {
+    pub(super) blocks: &'a Blocks<'a, T>,
+    pub(super) tiles: Range<usize>,
+    /// `[D][rows]`
+    pub(super) q: &'a [f32],
+    /// `[rows, PART]`
+    pub(super) s: &'a mut [f32],
+    /// What is read after it: V of the same tokens.
+    pub(super) ahead: &'a mut Ahead<'b, T>,
+}
+
+impl<T: Stored> ByRows for Scores<'_, '_, T> {
+    /// Columns are tiles: enough chains to hide the latency of an FMA, few enough for the registers.
+    #[inline(always)]
+    fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
+        self.tiles::<L, R, N>(zero);
+        if N > 2 {
+            self.tiles::<L, R, 2>(zero);
+        }
+        if N > 1 {
+            self.tiles::<L, R, 1>(zero);
+        }
+    }
+}
+
+impl<T: Stored> Scores<'_, '_, T> {
+    /// As many whole groups of `N` tiles as are left.
+    #[inline(always)]
+    fn tiles<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L) {
+        let dim = self.blocks.shape().dim;
+        assert!(self.q.len() == R * dim && self.s.len() == R * PART && self.tiles.end <= TILES);
+        while self.tiles.len() >= N {
+            let first = self.tiles.start;
+            self.tiles.start += N;
+            let mut keys: [&[[T; LANES]]; N] = [&[]; N];
+            for (n, keys) in keys.iter_mut().enumerate() {
+                *keys = &self.blocks.keys(first + n)[..dim];
+            }
+            let mut sums = [[zero; N]; R];
+            // For each line that is read, another one is asked for.
+            let line = CACHE_LINE / size_of::<[T; LANES]>();
+            for start in (0..dim).step_by(line) {
+                for _ in 0..N {
+                    self.ahead.fetch(zero);
+                }
+                for d in start..dim.min(start + line) {
+                    add_products!(
+                        sums[R][N] +=
+                        // SAFETY: `q` has `R` values for each of `dim`, as asserted.
+                        |r| zero.splat(unsafe { *self.q.get_unchecked(d * R + r) }),
+                        // SAFETY: each tile has `dim` vectors, by the slice above.
+                        |n| T::load(zero, unsafe { keys[n].get_unchecked(d) })
+                    );
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                let (s, _) = self.s[r * PART + first * TILE..][..N * TILE].as_chunks_mut();
+                for (s, sum) in s.iter_mut().zip(sums) {
+                    sum.store(s);
+                }
+            }
+        }
+    }
+}
