@@ -1,0 +1,161 @@
+//! Arithmetic at its fastest: chains of one instruction sequence on registers, as many as hide its latency, and no memory.
+#![allow(unsafe_code, reason = "instructions of one instruction set, run where the processor has it")]
+
+use nxd_cpu::Isa;
+use std::hint::black_box;
+
+/// Steps of a round. Enough to make the clock's cost nothing.
+const STEPS: usize = 20_000;
+/// Independent accumulators: two a cycle, latencies of 4 or 5 cycles.
+const CHAINS: usize = 10;
+
+/// One instruction sequence.
+pub(crate) struct Peak {
+    /// The name in JSON.
+    pub(crate) key: &'static str,
+    pub(crate) numbers: &'static str,
+    pub(crate) instructions: &'static str,
+    isa: Isa,
+    /// Multiplications and additions of one chain's step.
+    per_step: usize,
+    /// A round. Only where `isa` is available.
+    round: unsafe fn() -> u64,
+}
+
+impl Peak {
+    /// Those that this machine can run.
+    pub(crate) fn available() -> impl Iterator<Item = &'static Peak> {
+        PEAKS.iter().filter(|peak| peak.isa.is_available())
+    }
+
+    /// Operations of a round.
+    pub(crate) fn operations(&self) -> f64 {
+        (STEPS * CHAINS * self.per_step) as f64
+    }
+
+    /// Runs a round; the value only keeps it alive.
+    pub(crate) fn run(&self) -> u64 {
+        assert!(self.isa.is_available(), "{} is not there", self.isa);
+        // SAFETY: the processor has the instructions, by the line above.
+        unsafe { (self.round)() }
+    }
+}
+
+/// A round of `$step(acc, x, y)` on all chains. `x` goes through an empty `asm!`, so that a product of constants is not taken out
+/// of the loop; the accumulators do not, as that would order the chains.
+macro_rules! round {
+    ($name:ident, $features:literal, $register:ident, $splat:expr, ($acc:ident, $x:ident, $y:ident) => $step:expr, $value:expr) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn $name() -> u64 {
+            let mut chains = [$splat(black_box(0)); CHAINS];
+            let (x, $y) = ($splat(black_box(3)), $splat(black_box(1)));
+            for _ in 0..STEPS {
+                for acc in &mut chains {
+                    let (mut $x, $acc) = (x, *acc);
+                    // SAFETY: no instruction at all.
+                    unsafe { std::arch::asm!("/* {0} */", inout($register) $x, options(nomem, nostack, preserves_flags)) };
+                    *acc = $step;
+                }
+            }
+            chains.into_iter().map($value).fold(0, |all, value| all ^ value)
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{CHAINS, STEPS, black_box};
+    use std::arch::x86_64::*;
+
+    round!(fma_avx2, "avx2,fma", ymm_reg, |v: i8| _mm256_set1_ps(f32::from(v)), (acc, x, y) => _mm256_fmadd_ps(x, y, acc),
+        |acc| u64::from(_mm256_cvtss_f32(acc).to_bits()));
+    round!(maddubs_i32_avx2, "avx2", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
+            _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), y))
+        }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
+    round!(maddubs_i16_avx2, "avx2", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
+            _mm256_add_epi16(acc, _mm256_maddubs_epi16(x, y))
+        }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
+    round!(fma_avx512, "avx512f", zmm_reg, |v: i8| _mm512_set1_ps(f32::from(v)), (acc, x, y) => _mm512_fmadd_ps(x, y, acc),
+        |acc| u64::from(_mm512_cvtss_f32(acc).to_bits()));
+    round!(dpbusd_avx512, "avx512f,avx512vnni", zmm_reg, |v: i8| _mm512_set1_epi8(v), (acc, x, y) => _mm512_dpbusd_epi32(acc, x, y),
+        |acc| u64::from(_mm512_cvtsi512_si32(acc).cast_unsigned()));
+}
+
+#[cfg(target_arch = "x86_64")]
+static PEAKS: [Peak; 5] = [
+    Peak {
+        key: "f32_avx2",
+        numbers: "f32",
+        instructions: "AVX2 fmadd",
+        isa: Isa::Avx2,
+        per_step: 2 * 8,
+        round: x86::fma_avx2,
+    },
+    Peak {
+        key: "int8_avx2",
+        numbers: "int8",
+        instructions: "AVX2 maddubs, madd, add",
+        isa: Isa::Avx2,
+        per_step: 2 * 32,
+        round: x86::maddubs_i32_avx2,
+    },
+    Peak {
+        key: "int8_avx2_i16",
+        numbers: "int8",
+        instructions: "AVX2 maddubs, add in 16 bits",
+        isa: Isa::Avx2,
+        per_step: 2 * 32,
+        round: x86::maddubs_i16_avx2,
+    },
+    Peak {
+        key: "f32_avx512",
+        numbers: "f32",
+        instructions: "AVX-512 fmadd",
+        isa: Isa::Avx512,
+        per_step: 2 * 16,
+        round: x86::fma_avx512,
+    },
+    Peak {
+        key: "int8_avx512",
+        numbers: "int8",
+        instructions: "AVX-512 VNNI dpbusd",
+        isa: Isa::Avx512,
+        per_step: 2 * 64,
+        round: x86::dpbusd_avx512,
+    },
+];
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{CHAINS, STEPS, black_box};
+    use std::arch::aarch64::*;
+
+    round!(fma, "neon", vreg, |v: i8| vdupq_n_f32(f32::from(v)), (acc, x, y) => vfmaq_f32(acc, x, y),
+        |acc| u64::from(vgetq_lane_f32::<0>(acc).to_bits()));
+    round!(mlal, "neon", vreg, |v: i8| vdupq_n_s8(v), (acc, x, y) => {
+            vreinterpretq_s8_s16(vmlal_s8(vreinterpretq_s16_s8(acc), vget_low_s8(x), vget_low_s8(y)))
+        }, |acc| vgetq_lane_u64::<0>(vreinterpretq_u64_s8(acc)));
+}
+
+#[cfg(target_arch = "aarch64")]
+static PEAKS: [Peak; 2] = [
+    Peak {
+        key: "f32_neon",
+        numbers: "f32",
+        instructions: "NEON fmla",
+        isa: Isa::Neon,
+        per_step: 2 * 4,
+        round: neon::fma,
+    },
+    Peak {
+        key: "int8_neon_i16",
+        numbers: "int8",
+        instructions: "NEON smlal in 16 bits",
+        isa: Isa::Neon,
+        per_step: 2 * 8,
+        round: neon::mlal,
+    },
+];
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+static PEAKS: [Peak; 0] = [];
