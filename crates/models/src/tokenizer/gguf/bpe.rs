@@ -246,6 +246,7 @@ impl fmt::Debug for Bpe {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a test may panic")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

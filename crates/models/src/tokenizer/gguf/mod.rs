@@ -110,23 +110,22 @@ pub(super) fn describe(vocab: GgufVocab, file: &Path, vocab_rows: usize) -> Resu
         _ => checked.unigram(file)?,
     };
     let post = checked.post_processor(file, parts.add_bos, parts.add_eos)?;
-    let mut json = json!({
-        "version": "1.0", "normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer, "post_processor": post,
-        "decoder": parts.decoder,
-    });
     let special = checked.special();
     let added = checked.added_tokens();
     let Checked { vocab, vocabulary, .. } = checked;
-    let model = match parts.model {
+    let (json_model, json_added, model) = match parts.model {
         ModelParts::Json(model) => {
-            json["added_tokens"] = added.into_iter().map(|(id, token)| with_id(&token, id)).collect();
-            json["model"] = model;
-            None
+            (model, added.into_iter().map(|(id, token)| with_id(&token, id)).collect::<Vec<_>>(), None)
         }
         ModelParts::Pairs(rules) => {
-            Some((Bpe { vocabulary, rules }, added.into_iter().map(|(_, token)| token).collect()))
+            let added = added.into_iter().map(|(_, token)| token).collect();
+            (Value::Null, Vec::new(), Some((Bpe { vocabulary, rules }, added)))
         }
     };
+    let json = json!({
+        "version": "1.0", "normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer, "post_processor": post,
+        "decoder": parts.decoder, "added_tokens": json_added, "model": json_model,
+    });
     let origin = format!("{}: `tokenizer.chat_template`", file.display());
     let template = vocab.chat_template.map(|text| TemplateSource { text, with_tools: None, origin });
     Ok(Described { json, model, special, template, bos: vocab.bos, eos: vocab.eos, eot: vocab.eot })
