@@ -4,6 +4,7 @@ use crate::arena::{Arena, Buffer, Tensor};
 use crate::device::CpuDevice;
 use crate::error::CpuError;
 use crate::kernels::attention::{self, Attend};
+use crate::kernels::linear::GatedPair;
 use crate::kernels::{elementwise, gated, linear, norm, rope};
 use crate::kv::Place;
 use crate::sampling::draw_row;
@@ -200,6 +201,15 @@ impl Ops for CpuStep<'_> {
         out.finish()
     }
 
+    fn add_norm(&mut self, residual: Tensor, x: &Tensor, spec: &NormSpec) -> (Tensor, Tensor) {
+        let mut sum = residual.into_buffer();
+        let mut out = self.take(x.rows(), x.cols());
+        let weight = self.device.bound.vector(spec.weight);
+        let (team, isa) = (&self.device.team, self.device.options.isa);
+        norm::add_rms_norm(team, isa, sum.values(), &x.values(), weight, spec, out.values());
+        (sum.finish(), out.finish())
+    }
+
     fn linear(&mut self, x: &Tensor, weight: Weight) -> Tensor {
         let [y] = self.linears(x, [weight]);
         y
@@ -215,6 +225,20 @@ impl Ops for CpuStep<'_> {
             linear::linears(team, isa, &x.values(), x.rows(), &matrices, &mut slices, &mut device.work.linear);
         }
         outs.map(Buffer::finish)
+    }
+
+    fn linear_gated(&mut self, x: &Tensor, gate: Weight, up: Weight, activation: Gated) -> Tensor {
+        let device = &mut *self.device;
+        let [gate, up] = [gate, up].map(|w| device.bound.matrix(w));
+        let [mut out, mut other] = [gate, up].map(|m| self.arena.take(x.rows(), m.rows()));
+        {
+            let outs = [out.values(), other.values()];
+            let (team, isa, scratch) = (&device.team, device.options.isa, &mut device.work.linear);
+            let pair = GatedPair { gate, up, activation };
+            linear::linear_gated(team, isa, &x.values(), x.rows(), pair, outs, scratch);
+        }
+        drop(other.finish());
+        out.finish()
     }
 
     fn rope(&mut self, x: Tensor, rope: Rope) -> Tensor {

@@ -26,7 +26,7 @@ mod tests;
 mod tile;
 
 pub use matrix::PackedMatrix;
-pub use product::linears;
+pub use product::{GatedPair, linear_gated, linears};
 pub use scratch::Scratch;
 
 /// Outputs of a panel.

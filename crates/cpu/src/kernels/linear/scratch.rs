@@ -123,8 +123,8 @@ impl Prepared {
         }
     }
 
-    pub(super) fn is_one_row(&self) -> bool {
-        self.rows == 1
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// How the rows are cut.
