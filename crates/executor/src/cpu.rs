@@ -82,6 +82,7 @@ impl CpuExecutor {
             max_model_len: plan.max_model_len,
             block_size: options.kv.block_size,
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
+            kv_token_bytes: plan.token_bytes,
             weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
             kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
             kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),

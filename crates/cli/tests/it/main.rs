@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod bad_input;
+mod bench;
 mod command_line;
 #[cfg(feature = "hub")]
 mod demo;
