@@ -63,6 +63,7 @@ impl CpuExecutor {
             threads: (options.threads / ranks).max(1),
             activations: options.activations,
             isa: options.isa,
+            pin_threads: options.pin_threads,
         };
         let groups: Vec<Option<ProcessGroup>> = match ranks {
             1 => vec![None],

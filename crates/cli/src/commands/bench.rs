@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
+use nxd_cpu::CpuOptions;
 use nxd_cpu::limits::memory_bytes_per_s;
-use nxd_cpu::team::Team;
 use nxd_executor::{Device, Executor, ModelInfo};
 use nxd_ops::{SamplingBatch, SamplingRow};
 use serde::Serialize;
@@ -107,7 +107,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     drop(executor);
     if options.device == Device::Cpu {
         let ranks = options.tensor_parallel_size;
-        let limit = memory_bytes_per_s(&Team::new((options.threads / ranks).max(1) * ranks));
+        let threads = (options.threads / ranks).max(1) * ranks;
+        let team = CpuOptions { threads, pin_threads: options.pin_threads, ..CpuOptions::default() }.team(0, 1);
+        let _lead = team.lead();
+        let limit = memory_bytes_per_s(&team);
         for row in &mut rows {
             row.memory_bytes_per_s = Some(limit);
             row.fraction_of_memory_limit = row.test.starts_with("tg").then_some(row.bytes_per_s / limit);

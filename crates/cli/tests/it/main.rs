@@ -12,6 +12,7 @@ mod doctor;
 mod fake_hub;
 mod generate;
 mod golden;
+mod log;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;

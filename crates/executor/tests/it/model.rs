@@ -167,7 +167,8 @@ pub(crate) fn ranks(spec: &DecoderSpec, setup: Setup, size: usize) -> Vec<Runner
     let runner = |(rank, group)| {
         let mut manifest = Manifest::new(Mesh::tensor(size));
         let decoder = Decoder::new(&mut Params::new(&mut manifest), spec);
-        let options = CpuOptions { threads: setup.threads, activations: setup.activations, isa: setup.isa };
+        let options =
+            CpuOptions { threads: setup.threads, activations: setup.activations, isa: setup.isa, pin_threads: false };
         let source = Made { format: setup.format };
         let manifest = Arc::new(manifest);
         let groups = manifest.kv_groups().len();
