@@ -38,7 +38,7 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `weight`, the panels shared out among the members of `team`.
+    /// Packs `weight`, the panels shared out among the members of `team` as products of it will be, where they can.
     ///
     /// # Panics
     /// When the weight has no columns.
