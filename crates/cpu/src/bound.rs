@@ -41,6 +41,7 @@ impl Bound {
             let mut bound = BoundWeight { vector: Vec::new(), matrix: None, table: None };
             if spec.role == Role::Vector {
                 bound.vector = local.to_f32();
+                tracing::debug!(weight = %spec.name, stored = %local.format(), "kept as a vector of f32");
                 return Ok(bound);
             }
             if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
@@ -50,6 +51,7 @@ impl Bound {
                 bound.matrix = Some(matrix);
             }
             if matches!(spec.role, Role::Embedding | Role::TiedEmbedding) {
+                tracing::debug!(weight = %spec.name, stored = %local.format(), "kept as a table, decoded row by row");
                 bound.table = Some(Table { rows: local, held: spec.held_rows(rank) });
             }
             Ok(bound)

@@ -8,6 +8,7 @@ use crate::kernels::linear::GatedPair;
 use crate::kernels::{elementwise, gated, linear, norm, rope};
 use crate::kv::Place;
 use crate::sampling::draw_row;
+use crate::team::Lead;
 use nxd_collectives::{CollectiveError, ProcessGroup};
 use nxd_ops::{
     AttendSpec, Axis, Batch, Capture, Drawn, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch,
@@ -28,6 +29,8 @@ enum Purpose<'d> {
 /// One open step of one rank. Ops compute at once; after the first error they do nothing, and [`CpuStep::close`] returns it.
 pub struct CpuStep<'d> {
     device: &'d mut CpuDevice,
+    /// Keeps this thread in the team's place while the step is open.
+    _lead: Lead,
     arena: Rc<Arena>,
     purpose: Purpose<'d>,
     outputs: Outputs,
@@ -50,8 +53,8 @@ pub struct Outputs {
 }
 
 impl<'d> CpuStep<'d> {
-    pub(crate) fn forward(device: &'d mut CpuDevice, batch: &'d Batch) -> Self {
-        Self::open(device, Purpose::Forward(batch))
+    pub(crate) fn forward(device: &'d mut CpuDevice, lead: Lead, batch: &'d Batch) -> Self {
+        Self::open(device, lead, Purpose::Forward(batch))
     }
 
     pub(crate) fn rows(
@@ -60,12 +63,13 @@ impl<'d> CpuStep<'d> {
         count: usize,
         sampling: Option<&'d SamplingBatch>,
     ) -> Self {
-        Self::open(device, Purpose::Rows { values, count, sampling })
+        let lead = device.team.lead();
+        Self::open(device, lead, Purpose::Rows { values, count, sampling })
     }
 
-    fn open(device: &'d mut CpuDevice, purpose: Purpose<'d>) -> Self {
+    fn open(device: &'d mut CpuDevice, lead: Lead, purpose: Purpose<'d>) -> Self {
         let arena = device.take_arena();
-        CpuStep { device, arena, purpose, outputs: Outputs::default(), error: None, layer: 0 }
+        CpuStep { device, _lead: lead, arena, purpose, outputs: Outputs::default(), error: None, layer: 0 }
     }
 
     /// Ends the step.

@@ -13,6 +13,7 @@
 //! ```
 #![allow(unsafe_code, reason = "a job borrowed from the caller's stack is run by threads that outlive it")]
 
+pub(crate) mod affinity;
 mod barrier;
 mod chunks;
 mod disjoint;
@@ -22,6 +23,7 @@ mod tests;
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{from_ref, null_mut};
@@ -31,6 +33,7 @@ use std::thread::{Builder, JoinHandle, available_parallelism, park};
 
 use crossbeam::utils::CachePadded;
 
+use self::affinity::Mask;
 use self::barrier::{Barrier, Missed, Patience};
 pub use self::chunks::Chunks;
 pub(crate) use self::disjoint::Disjoint;
@@ -47,6 +50,8 @@ pub(crate) use self::disjoint::Disjoint;
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Where the leader runs while it [leads](Self::lead).
+    place: Option<Mask>,
     /// A `Cell` also keeps the team from being shared between threads.
     running: Cell<bool>,
 }
@@ -85,8 +90,23 @@ impl Team {
     /// A team of `threads` members, the calling thread included; at least one. Where the system refuses a thread, the team
     /// stays smaller: results do not depend on its size.
     pub fn new(threads: usize) -> Self {
-        let threads = threads.max(1);
-        let patience = Patience::new(threads, available_parallelism().map_or(1, usize::from));
+        Self::start(&vec![None; threads.max(1)], available_parallelism().map_or(1, usize::from))
+    }
+
+    /// A team of a member for each of `places`, the processors that it may use (see [`crate::topology::placement`]). Workers stay there;
+    /// the leader, a thread of the caller's, is there while it [leads](Self::lead).
+    pub fn placed(places: &[Vec<usize>]) -> Self {
+        let mut processors: Vec<usize> = places.concat();
+        processors.sort_unstable();
+        processors.dedup();
+        let masks: Vec<_> = places.iter().map(|ids| Some(Mask::of(ids))).collect();
+        if masks.is_empty() { Self::new(1) } else { Self::start(&masks, processors.len()) }
+    }
+
+    /// A team of a member for each of `places`, on `cores` cores.
+    fn start(places: &[Option<Mask>], cores: usize) -> Self {
+        let threads = places.len();
+        let patience = Patience::new(threads, cores);
         let shared = Arc::new(Shared {
             barrier: Barrier::new(threads, patience),
             patience,
@@ -96,15 +116,21 @@ impl Team {
             parked: (1..threads).map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
             panic: Mutex::new(None),
         });
-        let mut team = Self { shared, workers: Vec::new(), running: Cell::new(false) };
-        for id in 1..threads {
+        let mut team = Self { shared, workers: Vec::new(), place: places[0], running: Cell::new(false) };
+        for (id, place) in places.iter().copied().enumerate().skip(1) {
             let shared = team.shared.clone();
-            match Builder::new().name(format!("nxd-cpu-{id}")).spawn(move || work(&shared, id)) {
+            let worker = move || {
+                if let Some(place) = place {
+                    bind(&place, id);
+                }
+                work(&shared, id);
+            };
+            match Builder::new().name(format!("nxd-cpu-{id}")).spawn(worker) {
                 Ok(worker) => team.workers.push(worker),
                 Err(error) => {
                     tracing::warn!(%error, wanted = threads, started = id, "the thread team is smaller than asked for");
                     drop(team);
-                    return Self::new(id);
+                    return Self::start(&places[..id], cores);
                 }
             }
         }
@@ -114,6 +140,18 @@ impl Team {
     /// How many members a job has.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Binds the calling thread to the leader's place, if the team has places, until what is returned is dropped: for the length of a step,
+    /// so that threads which the caller starts between steps are as free as they were.
+    pub fn lead(&self) -> Lead {
+        let before = self.place.as_ref().and_then(|place| {
+            // What is not known could not be restored.
+            let before = affinity::current().ok()?;
+            bind(place, 0);
+            Some(before)
+        });
+        Lead { before, here: PhantomData }
     }
 
     /// Runs `job` on every member at once and returns when all are through. What the members wrote is visible to the caller.
@@ -144,6 +182,28 @@ impl Team {
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+    }
+}
+
+/// The calling thread leads a team, in the team's place; see [`Team::lead`].
+pub struct Lead {
+    before: Option<Mask>,
+    /// A thread frees itself alone.
+    here: PhantomData<*const ()>,
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            bind(before, 0);
+        }
+    }
+}
+
+/// Binds this thread. A processor may have gone offline, or the process may have lost it: then the system places the member.
+fn bind(place: &Mask, member: usize) {
+    if let Err(error) = affinity::bind(place) {
+        tracing::warn!(%error, member, "a member of the thread team is not bound to its processors");
     }
 }
 
@@ -247,6 +307,12 @@ impl Drop for Team {
 impl fmt::Debug for Team {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Team").field("threads", &self.threads()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lead").field("bound", &self.before.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The team under many threads, many jobs, and jobs that fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Chunks, Disjoint, Member, Team};
+use super::{Chunks, Disjoint, Member, Team, affinity};
 
 /// One, as many as there are cores, odd, and far more than cores.
 const TEAMS: [usize; 7] = [1, 2, 3, 4, 7, 16, 64];
@@ -283,4 +284,35 @@ fn a_range_outside_a_shared_buffer_is_refused() {
         // SAFETY: as above.
         assert!(catch_unwind(AssertUnwindSafe(|| unsafe { shared.read(range).len() })).is_err());
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn members_stay_in_their_places_and_the_leader_while_it_leads() {
+    let free = affinity::usable().unwrap();
+    // More members than there may be processors: they share.
+    let places: Vec<Vec<usize>> = (0..3).map(|member| vec![free[member % free.len()]]).collect();
+    let team = Team::placed(&places);
+    let seen = || {
+        let seen: Vec<_> = places.iter().map(|_| Mutex::default()).collect();
+        team.run(&|member| *seen[member.id].lock().unwrap() = affinity::usable().unwrap());
+        seen.into_iter().map(|ids| ids.into_inner().unwrap()).collect::<Vec<_>>()
+    };
+    let lead = team.lead();
+    assert_eq!(seen(), places);
+    drop(lead);
+    assert_eq!(affinity::usable().unwrap(), free, "the caller's thread is free again");
+    assert_eq!(seen()[1..], places[1..], "workers stay");
+    drop(Team::new(2).lead());
+    assert_eq!(affinity::usable().unwrap(), free);
+}
+
+#[test]
+fn a_place_that_does_not_exist_leaves_the_member_where_it_is() {
+    let nowhere = vec![crate::topology::MAX_PROCESSORS - 1];
+    let team = Team::placed(&[nowhere.clone(), nowhere]);
+    let lead = team.lead();
+    check(&team);
+    drop(lead);
+    check(&team);
 }

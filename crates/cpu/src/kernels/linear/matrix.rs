@@ -38,7 +38,7 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `weight`, the panels shared out among the members of `team`.
+    /// Packs `weight`, the panels shared out among the members of `team` as products of it will be, where they can.
     ///
     /// # Panics
     /// When the weight has no columns.
@@ -108,7 +108,7 @@ impl PackedMatrix {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// Format, numbers of the activations, and instruction set, such as `q4_1 int8 avx2`.
+    /// What serves it: see [`kernel_name`].
     pub fn kernel_name(&self) -> &Arc<str> {
         &self.kernel_name
     }
@@ -169,8 +169,9 @@ unsafe fn zeroed<'a>(lines: &'a Disjoint<'_, MaybeUninit<Line>>, range: Range<us
     }
 }
 
-/// Format, numbers of the activations where they have a choice, and instruction set.
-fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
+/// What serves matrices that are stored in `format`: format, numbers of the activations where they have a choice, and instruction set,
+/// such as `q4_1 int8 avx2`.
+pub fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
     let numbers = match (format, activations) {
         (Format::Blocks(_), Activations::Int8) => " int8",
         (Format::Blocks(_), Activations::F32) => " f32",

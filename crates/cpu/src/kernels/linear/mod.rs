@@ -25,7 +25,7 @@ mod scratch;
 mod tests;
 mod tile;
 
-pub use matrix::PackedMatrix;
+pub use matrix::{PackedMatrix, kernel_name};
 pub use product::{GatedPair, linear_gated, linears};
 pub use scratch::Scratch;
 

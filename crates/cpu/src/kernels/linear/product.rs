@@ -180,6 +180,8 @@ struct Plan {
     cost: usize,
     /// Length of a widened row; zero where no weight needs one.
     wide: usize,
+    /// Whether each weight is cut as it was packed, so that members read what they wrote: memory of their own NUMA node.
+    as_packed: bool,
 }
 
 impl Plan {
@@ -193,7 +195,7 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
-        let mut plan = Plan { rows, cost: 0, wide: 0 };
+        let mut plan = Plan { rows, cost: 0, wide: 0, as_packed: false };
         let mut inputs = 0;
         scratch.jobs.clear();
         for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
@@ -215,6 +217,9 @@ impl Plan {
                 plan.wide = plan.wide.max(weight.cols());
             }
         }
+        let longest = weights.iter().map(|weight| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
+        // Unless some members would have more to do than others, by more than a sixteenth.
+        plan.as_packed = weights.len() == 1 || longest.sum::<usize>() * team.threads() <= plan.cost + plan.cost / 16;
         scratch.wide.reserve(team.threads() * plan.wide);
         scratch.areas.reserve(team.threads() * AREA);
         plan
@@ -225,8 +230,11 @@ impl Plan {
         if self.rows == 1 { weight.panel_bytes() } else { weight.cols() }
     }
 
-    /// The panels of `weight` that begin in this member's part of the whole cost.
+    /// The panels of `weight` that this member packed, or that begin in its part of the whole cost.
     fn share(&self, member: &Member<'_>, weight: &PackedMatrix, job: &Job) -> Range<usize> {
+        if self.as_packed {
+            return member.share(weight.panels());
+        }
         let each = self.panel_cost(weight).max(1);
         let bound = |id: usize| {
             (self.cost * id / member.threads).saturating_sub(job.before).div_ceil(each).min(weight.panels())
