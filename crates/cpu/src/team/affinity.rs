@@ -68,7 +68,7 @@ mod tests {
     fn a_mask_holds_the_ids_it_was_made_of() {
         let ids = [0, 3, 63, 64, 1000, MAX_PROCESSORS - 1];
         assert_eq!(Mask::of(&ids).ids(), ids);
-        assert_eq!(Mask::of(&[MAX_PROCESSORS]).ids(), []);
+        assert!(Mask::of(&[MAX_PROCESSORS]).ids().is_empty());
     }
 
     #[cfg(target_os = "linux")]

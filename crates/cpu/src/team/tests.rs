@@ -30,7 +30,7 @@ fn check(team: &Team) {
         member.barrier();
         assert_eq!(after.load(Ordering::Relaxed), before.load(Ordering::Relaxed));
     });
-    let all = (0..team.threads()).map(|id| 1 << id.min(60)).sum();
+    let all = (0..team.threads()).map(|id| 1_usize << id.min(60)).sum::<usize>();
     assert_eq!(before.load(Ordering::Relaxed), all);
 }
 

@@ -18,6 +18,7 @@ mod dequantise;
 mod float;
 mod int8;
 mod matrix;
+mod memory;
 mod product;
 mod quantise;
 mod scratch;
@@ -26,6 +27,7 @@ mod tests;
 mod tile;
 
 pub use matrix::{PackedMatrix, kernel_name};
+pub use memory::PackedMemory;
 pub use product::{GatedPair, linear_gated, linears};
 pub use scratch::Scratch;
 
