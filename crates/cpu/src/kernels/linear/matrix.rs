@@ -76,10 +76,9 @@ impl PackedMatrix {
                 for (row, bytes) in (panel * PANEL..).zip(stored.chunks_exact_mut(weight.row_bytes())) {
                     if row < rows { reader.read(row, bytes) } else { bytes.fill(0) }
                 }
-                match (layout, format) {
-                    (Layout::Cells(cell), Format::Blocks(block)) => cell.pack_panel(block, &stored, out),
-                    (Layout::Float(element), _) => element.pack_panel(&stored, out),
-                    (Layout::Cells(_), _) => unreachable!("cells are made for block formats only"),
+                match layout {
+                    Layout::Cells(cell) => cell.pack_panel(&stored, out),
+                    Layout::Float(element) => element.pack_panel(&stored, out),
                 }
             }
             if member.id == 0 {

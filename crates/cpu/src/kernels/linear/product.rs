@@ -171,7 +171,7 @@ impl Taken<'_> {
     fn near(self) -> Self {
         match self {
             Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
-            Taken::Cells(cells) => Taken::Cells(Cells { ahead: 0, ..cells }),
+            Taken::Cells(cells) => Taken::Cells(Cells { ahead: std::ptr::null(), ..cells }),
         }
     }
 }
@@ -224,11 +224,11 @@ impl Product<'_> {
     fn chunk(&self) -> usize {
         let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
-            (Layout::Cells(_), Activations::F32) => float::CHUNK,
+            (Layout::Cells(cell), Activations::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
             _ if alone => self.weight.cols(),
             (Layout::Float(_), _) => self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::CHUNK)),
-            (Layout::Cells(Cell::Nibbles { .. }), _) => 1024,
-            (Layout::Cells(_), _) => 512,
+            (Layout::Cells(cell), _) if cell.is_signed() => 512,
+            (Layout::Cells(_), _) => 1024,
         }
     }
 
@@ -252,14 +252,14 @@ impl Product<'_> {
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
-                if self.input.opened_for(self.isa, self.weight).is_none() {
-                    return Taken::Cells(Cells { cell, bytes: packed, opened: false, ahead });
-                }
-                // SAFETY: by the caller's duties.
-                let bytes = unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) };
-                // Seen from the opened cells, the next panel's packed ones lie this far ahead.
-                let ahead = packed.as_ptr().addr().wrapping_add(ahead).wrapping_sub(bytes.as_ptr().addr());
-                Taken::Cells(Cells { cell, bytes, opened: true, ahead })
+                let ahead = packed.as_ptr().wrapping_add(ahead);
+                let opened_for = self.input.opened_for(self.isa, self.weight);
+                let bytes = match opened_for {
+                    None => packed,
+                    // SAFETY: by the caller's duties.
+                    Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
+                };
+                Taken::Cells(Cells { cell, bytes, opened: opened_for, ahead })
             }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];
