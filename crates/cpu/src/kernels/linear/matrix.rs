@@ -72,10 +72,9 @@ impl PackedMatrix {
                 // SAFETY: a panel belongs to one member, and panels do not overlap.
                 let out = unsafe { target.slice(panel * panel_bytes..(panel + 1) * panel_bytes) };
                 let stored = reader.read(panel * PANEL..(panel + 1) * PANEL, &mut copied);
-                match (layout, format) {
-                    (Layout::Cells(cell), Format::Blocks(block)) => cell.pack_panel(block, stored, out),
-                    (Layout::Float(element), _) => element.pack_panel(stored, out),
-                    (Layout::Cells(_), _) => unreachable!("cells are made for block formats only"),
+                match layout {
+                    Layout::Cells(cell) => cell.pack_panel(stored, out),
+                    Layout::Float(element) => element.pack_panel(stored, out),
                 }
             }
         });
