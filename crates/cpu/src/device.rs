@@ -49,12 +49,12 @@ impl CpuOptions {
             tracing::warn!("threads are not pinned: the system does not say which processors this process may use");
         }
         let Some(places) = placement.as_ref().and_then(|ranks| ranks.get(rank)) else {
-            return Team::new(self.threads);
+            return Team::new(self.threads).shedding();
         };
         for (member, processors) in places.iter().enumerate() {
             tracing::debug!(rank, member, processors = format_list(processors), "bound");
         }
-        Team::placed(places)
+        Team::placed(places).shedding()
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "two system calls that take a mask's address")]
 
 use std::io;
+use std::mem::MaybeUninit;
 
 use crate::topology::MAX_PROCESSORS;
 
@@ -58,6 +59,18 @@ pub(super) fn current() -> io::Result<Mask> {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn bind(_: &Mask) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// How often the system has taken the processor from this thread for another one.
+#[cfg(target_os = "linux")]
+pub(super) fn involuntary_switches() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the system writes one `rusage` there; zeros are one, too, should it refuse.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_nivcsw).unwrap_or(0)
 }
 
 #[cfg(test)]

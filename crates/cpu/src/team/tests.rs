@@ -60,6 +60,27 @@ fn every_member_runs_every_job_once() {
 }
 
 #[test]
+fn a_shedding_team_runs_jobs_with_fewer_members_and_with_all_again() {
+    let team = Team::new(5).shedding();
+    for job in 0..2000_usize {
+        let members = 1 + job * 7 % 5;
+        team.shedding.as_ref().unwrap().set(members);
+        let (ran, shared) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        team.run(&|member| {
+            assert_eq!(member.threads, members);
+            ran.fetch_add(1 << (8 * member.id), Ordering::Relaxed);
+            member.barrier();
+            shared.fetch_add(member.share(100).len(), Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), (0..members).map(|id| 1 << (8 * id)).sum::<usize>());
+        assert_eq!(shared.into_inner(), 100);
+        if job % 500 == 0 {
+            wait_until_parked(&team);
+        }
+    }
+}
+
+#[test]
 fn a_team_has_at_least_its_leader() {
     let team = Team::new(0);
     assert_eq!(team.threads(), 1);
