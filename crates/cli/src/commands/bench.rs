@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use nxd_cpu::CpuOptions;
 use nxd_cpu::limits::memory_bytes_per_s;
-use nxd_executor::{Device, Executor, ModelInfo};
+use nxd_cpu::team::Team;
+use nxd_executor::{Device, Executor, ExecutorOptions, ModelInfo};
 use nxd_ops::{SamplingBatch, SamplingRow};
 use serde::Serialize;
 
@@ -27,7 +28,8 @@ struct Row {
     /// `tg`: bytes that steps read a second, the weights once a step and the K and V that each sequence sees. `pp`: bytes of weights
     /// alone, as if whole prompts were steps.
     bytes_per_s: f64,
-    /// What this machine's memory gives to as many threads, measured after the tests; `None` for devices other than the CPU.
+    /// What this machine's memory gives to as many threads: the median of a measurement after each test, as machines that are shared
+    /// drift. `None` for devices other than the CPU.
     memory_bytes_per_s: Option<f64>,
     /// `bytes_per_s` of `tg` by `memory_bytes_per_s`. Above 1 where caches hold what steps read.
     fraction_of_memory_limit: Option<f64>,
@@ -66,7 +68,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         );
     }
     let mut bench = Bench { executor: executor.as_mut(), blocks_each, chunk, vocab_size: info.vocab_size };
-    let mut rows = Vec::new();
+    let memory = (options.device == Device::Cpu).then(|| memory_team(&options));
+    let (mut rows, mut limits) = (Vec::new(), Vec::new());
     for &batch in &args.batch {
         for (name, tokens, generate) in [("pp", args.prompt_tokens, false), ("tg", args.gen_tokens, true)] {
             if tokens == 0 {
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 }
                 rates.push((batch * tokens) as f64 / start.elapsed().as_secs_f64());
             }
+            limits.extend(memory.as_ref().map(memory_limit));
             rates.sort_by(f64::total_cmp);
             let median = rates[rates.len() / 2];
             let bytes_a_token = if generate {
@@ -103,20 +107,26 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             });
         }
     }
-    // Its threads would spin for a while beside those that measure.
-    drop(executor);
-    if options.device == Device::Cpu {
-        let ranks = options.tensor_parallel_size;
-        let threads = (options.threads / ranks).max(1) * ranks;
-        let team = CpuOptions { threads, pin_threads: options.pin_threads, ..CpuOptions::default() }.team(0, 1);
-        let _lead = team.lead();
-        let limit = memory_bytes_per_s(&team);
+    limits.sort_by(f64::total_cmp);
+    if let Some(&limit) = limits.get(limits.len() / 2) {
         for row in &mut rows {
             row.memory_bytes_per_s = Some(limit);
             row.fraction_of_memory_limit = row.test.starts_with("tg").then_some(row.bytes_per_s / limit);
         }
     }
     if args.json { output::json(&rows) } else { output::line(&table(&rows)) }
+}
+
+/// As many threads as compute, where they compute.
+fn memory_team(options: &ExecutorOptions) -> Team {
+    let ranks = options.tensor_parallel_size;
+    let threads = (options.threads / ranks).max(1) * ranks;
+    CpuOptions { threads, pin_threads: options.pin_threads, ..CpuOptions::default() }.team(0, 1)
+}
+
+fn memory_limit(team: &Team) -> f64 {
+    let _lead = team.lead();
+    memory_bytes_per_s(team)
 }
 
 /// Bytes of K and V that a generated token of one sequence reads, the mean over `count` tokens from position `start` on.

@@ -57,7 +57,7 @@ fn products_do_not_depend_on_the_size_of_the_team() {
 #[test]
 fn attention_does_not_depend_on_the_size_of_the_team() {
     let (num_heads, kept) = (6, KvSpec { num_kv_heads: 2, head_dim: 24, window: None });
-    let (depth, block_size) = (530, 16);
+    let (depth, block_size) = (530_usize, 16);
     let blocks = depth.div_ceil(block_size);
     let tables = GroupTables {
         starts: vec![0, blocks as u32, 2 * blocks as u32],
