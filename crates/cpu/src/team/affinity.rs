@@ -3,6 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use crate::topology::MAX_PROCESSORS;
 
@@ -61,16 +62,18 @@ pub(super) fn bind(_: &Mask) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// How often the system has taken the processor from this thread for another one.
+/// How often the system has taken the processor from this thread for another one, and for how long the thread has run.
 #[cfg(target_os = "linux")]
-pub(super) fn involuntary_switches() -> u64 {
+pub(super) fn taken_and_run() -> (u64, Duration) {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the system writes one `rusage` there; zeros are one, too, should it refuse.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
         usage.assume_init()
     };
-    u64::try_from(usage.ru_nivcsw).unwrap_or(0)
+    let number = |value: libc::c_long| u64::try_from(value).unwrap_or(0);
+    let time = |t: libc::timeval| Duration::from_secs(number(t.tv_sec)) + Duration::from_micros(number(t.tv_usec));
+    (number(usage.ru_nivcsw), time(usage.ru_utime) + time(usage.ru_stime))
 }
 
 #[cfg(test)]

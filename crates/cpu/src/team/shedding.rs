@@ -4,15 +4,19 @@
 //! a step took twice as long as with one member alone. So a team that keeps waiting, or whose leader keeps losing its core, goes on with a
 //! member less, and tries again with all after a while. Results do not depend on it.
 
+#[cfg(target_os = "linux")]
+use super::affinity::taken_and_run;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// What is counted together: some time slices of the system.
 const WINDOW: Duration = Duration::from_millis(50);
-/// A wait within a job that is no uneven cut: most jobs of a decode step are shorter as a whole.
-const STALL: Duration = Duration::from_micros(700);
-/// Stalls, and times that the leader lost its core, in a window that are no coincidence: a busy neighbour makes about seven of each.
-const MANY: u32 = 3;
+/// A wait within a job that is no uneven cut: most jobs of a decode step are a tenth of it as a whole.
+const STALL: Duration = Duration::from_millis(2);
+/// Stalls in a window, or times that the leader lost its core, that are no coincidence: a busy neighbour makes about seven.
+const MANY: u64 = 4;
+/// The share of a window for which a leader runs whose core is its own. One that slept gave its core away by itself.
+const OWN_CORE: f64 = 0.8;
 /// How long to go on with a member less, at first and at most; it doubles while the neighbour stays.
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(3);
@@ -25,9 +29,9 @@ pub(super) struct Shedding {
     /// Members of the next job.
     members: Cell<usize>,
     window: Cell<Instant>,
-    stalls: Cell<u32>,
-    /// How often the leader had lost its core when the window began.
-    lost: Cell<u64>,
+    stalls: Cell<u64>,
+    /// How often the leader had lost its core when the window began, and how long it had run.
+    leader: Cell<(u64, Duration)>,
     /// When to try again with one more.
     again: Cell<Option<Instant>>,
     rest: Cell<Duration>,
@@ -40,7 +44,7 @@ impl Shedding {
             members: Cell::new(all),
             window: Cell::new(Instant::now()),
             stalls: Cell::new(0),
-            lost: Cell::new(times_lost()),
+            leader: Cell::new(taken_and_run()),
             again: Cell::new(None),
             rest: Cell::new(SHORTEST),
         }
@@ -53,7 +57,7 @@ impl Shedding {
             self.again.set((self.members.get() < self.all).then(|| now + self.rest.get()));
             self.begin(now);
         } else if now.duration_since(self.window.get()) >= WINDOW {
-            self.judge(now, times_lost());
+            self.judge(now);
         }
         self.members.get()
     }
@@ -72,39 +76,37 @@ impl Shedding {
         }
     }
 
-    /// Ends a window, at whose end the leader has lost its core so many times.
-    fn judge(&self, now: Instant, lost: u64) {
-        let late = now.duration_since(self.window.get()) > 3 * WINDOW;
-        let events = u64::from(self.stalls.get()) + lost.saturating_sub(self.lost.get());
+    /// Ends a window.
+    fn judge(&self, now: Instant) {
+        let length = now.duration_since(self.window.get());
+        let ((taken_before, run_before), (taken, run)) = (self.leader.get(), taken_and_run());
+        let alone = run.saturating_sub(run_before).as_secs_f64() >= OWN_CORE * length.as_secs_f64();
+        let shares = !alone && taken.saturating_sub(taken_before) >= MANY;
         // A window that ended long ago says nothing: the team was idle, and its leader did something else.
-        if !late && events >= u64::from(MANY) && self.members.get() > 1 {
+        let late = length > 3 * WINDOW;
+        if !late && (shares || self.stalls.get() >= MANY) && self.members.get() > 1 {
             self.members.set(self.members.get() - 1);
             self.again.set(Some(now + self.rest.get()));
             self.rest.set((2 * self.rest.get()).min(LONGEST));
-            tracing::debug!(members = self.members.get(), "cores are shared with others: a member less for a while");
+            let (members, stalls) = (self.members.get(), self.stalls.get());
+            tracing::debug!(members, stalls, "cores are shared with others: a member less for a while");
         } else if self.members.get() == self.all {
             self.rest.set(SHORTEST.max(self.rest.get() / 2));
         }
         self.begin(now);
-        self.lost.set(lost);
     }
 
     fn begin(&self, now: Instant) {
         self.window.set(now);
         self.stalls.set(0);
-        self.lost.set(times_lost());
+        self.leader.set(taken_and_run());
     }
 }
 
-/// How often the system has taken the core from this thread.
-#[cfg(target_os = "linux")]
-fn times_lost() -> u64 {
-    super::affinity::involuntary_switches()
-}
-
+/// Not known elsewhere: stalls alone decide.
 #[cfg(not(target_os = "linux"))]
-fn times_lost() -> u64 {
-    0
+fn taken_and_run() -> (u64, Duration) {
+    (0, Duration::ZERO)
 }
 
 #[cfg(test)]
@@ -130,9 +132,9 @@ mod tests {
     #[test]
     fn a_team_that_keeps_waiting_goes_on_with_a_member_less_and_tries_again() {
         let (shedding, mut now) = (Shedding::new(2), Instant::now());
-        let busy = jobs(&shedding, &mut now, 200, 3 * STALL);
+        let busy = jobs(&shedding, &mut now, 400, 3 * STALL);
         let together = busy.iter().filter(|&&members| members == 2).count();
-        assert!(busy.contains(&1) && (8..60).contains(&together), "{together} of 200 jobs with both");
+        assert!(busy.contains(&1) && (8..120).contains(&together), "{together} of 400 jobs with both");
         let quiet = jobs(&shedding, &mut now, 400, Duration::ZERO);
         assert_eq!(quiet[399], 2);
     }
