@@ -19,9 +19,6 @@ const PASS: usize = 240;
 /// the results of a panel that is not full.
 const AREA: usize = float::CHUNK + PASS;
 
-/// How far ahead a single tile asks for weights, in bytes: +10 % for bytes, +10 to +20 % for nibbles, with two threads.
-const AHEAD: usize = 1024;
-
 /// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
 ///
 /// # Shapes
@@ -227,8 +224,11 @@ impl Product<'_> {
             (Layout::Cells(cell), Activations::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
             _ if alone => self.weight.cols(),
             (Layout::Float(_), _) => self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::CHUNK)),
-            (Layout::Cells(cell), _) if cell.is_signed() => 512,
-            (Layout::Cells(_), _) => 1024,
+            (Layout::Cells(cell), _) => {
+                let (cells, most) = (self.weight.cols() / CELL, int8::chunk(self.isa, cell) / CELL);
+                let each = cells.div_ceil(cells.div_ceil(most));
+                each.next_multiple_of(cell.block) * CELL
+            }
         }
     }
 
@@ -244,15 +244,16 @@ impl Product<'_> {
         let panels = &self.weight.data()[piece.panel * panel_bytes..][..piece.count * panel_bytes];
         let cells = |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.len / CELL * cell.bytes()];
         // The first tile of several asks for the next panel; the others meet this one in the cache.
-        let ahead = if self.input.tiles().count() == 1 { AHEAD } else { panel_bytes };
+        let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
                 let bytes = &panels[piece.start * PANEL * element.bytes()..];
+                let ahead = if alone { float::AHEAD } else { panel_bytes };
                 Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead })
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
-                let ahead = packed.as_ptr().wrapping_add(ahead);
+                let ahead = packed.as_ptr().wrapping_add(if alone { int8::ahead(self.isa) } else { panel_bytes });
                 let opened_for = self.input.opened_for(self.isa, self.weight);
                 let bytes = match opened_for {
                     None => packed,

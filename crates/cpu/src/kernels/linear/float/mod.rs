@@ -17,6 +17,9 @@ pub(super) const fn most_rows(_isa: Isa) -> usize {
 /// Steps of K that are done for all tiles before the next ones: so many of a panel stay in the first-level cache.
 pub(super) const CHUNK: usize = 320;
 
+/// How far ahead a single tile asks for weights, in bytes.
+pub(super) const AHEAD: usize = 1024;
+
 /// A stored float.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
