@@ -375,10 +375,9 @@ impl Product<'_> {
             _ if alone => self.weight.cols(),
             (Layout::Float(_), _) => self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::CHUNK)),
             (Layout::Cells(cell), _) => {
-                // Of equal length, as a short last one costs as much beside its products; whole blocks.
-                let block = cell.block * CELL;
-                let most = int8::most_steps(self.isa, cell);
-                self.weight.cols().div_ceil(self.weight.cols().div_ceil(most)).next_multiple_of(block)
+                let (cells, most) = (self.weight.cols() / CELL, int8::chunk(self.isa, cell) / CELL);
+                let each = cells.div_ceil(cells.div_ceil(most));
+                each.next_multiple_of(cell.block) * CELL
             }
         }
     }

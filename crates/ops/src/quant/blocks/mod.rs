@@ -77,10 +77,13 @@ fn one_group(scale: [u8; 2], min: [u8; 2]) -> Factors {
 
 /// Low nibbles of `packed` to the first half of `quants`, high ones to the second, each minus `zero`.
 #[inline]
-fn nibbles(packed: &[u8], zero: i8, quants: &mut [i8]) {
-    let (low, high) = quants.split_at_mut(packed.len());
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(packed) {
-        *low = (byte & 15) as i8 - zero;
-        *high = (byte >> 4) as i8 - zero;
+fn nibbles<const N: usize>(packed: &[u8; N], zero: i8, quants: &mut [i8]) {
+    // Values in hand, not memory that `quants` might overlap: vectors instead of bytes.
+    let (mut lows, mut highs) = ([0; N], [0; N]);
+    for ((low, high), &byte) in lows.iter_mut().zip(&mut highs).zip(packed) {
+        (*low, *high) = ((byte & 15) as i8 - zero, (byte >> 4) as i8 - zero);
     }
+    let (low, high) = quants.split_at_mut(N);
+    low.copy_from_slice(&lows);
+    high.copy_from_slice(&highs);
 }

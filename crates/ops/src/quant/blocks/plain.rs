@@ -89,7 +89,11 @@ impl Block for Q8_0 {
 #[inline]
 fn add_fifth_bits(bits: [u8; 4], quants: &mut [i8]) {
     let bits = u32::from_le_bytes(bits);
-    for (i, quant) in quants.iter_mut().enumerate() {
-        *quant += ((bits >> i & 1) << 4) as i8;
+    for (i, four) in quants.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // Four neighbouring bits, each in the fifth place of a byte of its own: no two of the products meet.
+        let fifths = (((bits >> (i * 4) & 15) * 0x0020_4081) & 0x0101_0101) << 4;
+        for (quant, fifth) in four.iter_mut().zip(fifths.to_le_bytes()) {
+            *quant += fifth as i8;
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! AVX2: a unit is two vectors of 8 outputs each.
 
 use super::forms::Form;
-use super::{Integers, UNIT};
+use super::{Cell, Integers, UNIT};
 use nxd_ops::quant::IQ4_VALUES;
 use std::arch::x86_64::*;
 
-/// Half `h` of the two units of a pair: signed bytes where [`Cell::is_signed`](super::Cell::is_signed) says so, else the unsigned integers
+/// Half `h` of the two units of a pair: signed bytes where [`Cell::is_signed`] says so, else the unsigned integers
 /// that are stored.
 ///
 /// # Safety
@@ -20,14 +20,14 @@ pub(in crate::kernels::linear) unsafe fn pair<F: Form>(lines: *const u8, pair: u
         let first = cell.first_of(pair);
         return [line(first), line(first + 4 / cell.groups)];
     }
-    let (pairs, mask) = (4 / cell.low, _mm256_set1_epi8((1 << cell.low) - 1));
+    let (pairs, mask) = (Cell::pairs_a_line(cell.low), _mm256_set1_epi8((1 << cell.low) - 1));
     let mut bits = line(pair / pairs);
     if pairs > 1 {
         bits = right(bits, pair % pairs * cell.low);
     }
     let mut units = [_mm256_and_si256(bits, mask), _mm256_and_si256(_mm256_srli_epi16(bits, 4), mask)];
-    if let Some(pairs) = 4_usize.checked_div(cell.high) {
-        let mask = _mm256_set1_epi8(((1 << cell.high) - 1) << cell.low);
+    if cell.high > 0 {
+        let (pairs, mask) = (Cell::pairs_a_line(cell.high), _mm256_set1_epi8(((1 << cell.high) - 1) << cell.low));
         let bits = right(line(cell.low + pair / pairs), pair % pairs * cell.high);
         let placed = match cell.low {
             4 => [_mm256_slli_epi16(bits, 4), bits],

@@ -1,7 +1,7 @@
 //! AVX-512: a unit is one vector.
 
 use super::forms::Form;
-use super::{Integers, UNIT};
+use super::{Cell, Integers, UNIT};
 use nxd_ops::quant::IQ4_VALUES;
 use std::arch::x86_64::*;
 
@@ -27,11 +27,11 @@ pub(in crate::kernels::linear) unsafe fn pair<F: Form>(lines: *const u8, pair: u
         let (first, sign) = (cell.first_of(pair), _mm512_set1_epi8(i8::MIN));
         return [line(first), line(first + 4 / cell.groups)].map(|unit| _mm512_xor_si512(unit, sign));
     }
-    let (pairs, mask) = (4 / cell.low, _mm512_set1_epi8((1 << cell.low) - 1));
+    let (pairs, mask) = (Cell::pairs_a_line(cell.low), _mm512_set1_epi8((1 << cell.low) - 1));
     let bits = right(line(pair / pairs), pair % pairs * cell.low);
     let mut units = [_mm512_and_si512(bits, mask), _mm512_and_si512(right(bits, 4), mask)];
-    if let Some(pairs) = 4_usize.checked_div(cell.high) {
-        let mask = _mm512_set1_epi8(((1 << cell.high) - 1) << cell.low);
+    if cell.high > 0 {
+        let (pairs, mask) = (Cell::pairs_a_line(cell.high), _mm512_set1_epi8(((1 << cell.high) - 1) << cell.low));
         let (bits, at) = (line(cell.low + pair / pairs), pair % pairs * cell.high);
         for (unit, at) in units.iter_mut().zip([at, at + 4]) {
             let placed = if at < cell.low { left(bits, cell.low - at) } else { right(bits, at - cell.low) };

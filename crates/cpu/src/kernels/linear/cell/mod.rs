@@ -24,6 +24,7 @@ use super::PANEL;
 use half::f16;
 use nxd_ops::BlockFormat;
 use nxd_ops::quant::{self, Factors, IQ4_VALUES};
+use std::ops::Range;
 
 /// Values of K in a cell, and in a block of quantised activations.
 pub(super) const CELL: usize = 32;
@@ -139,25 +140,39 @@ impl Cell {
         pair / apart * (2 * apart) + pair % apart
     }
 
+    /// Pairs of units whose parts of `width` bits share a line; of no parts, one.
+    const fn pairs_a_line(width: usize) -> usize {
+        match width {
+            1 => 4,
+            2 => 2,
+            _ => 1,
+        }
+    }
+
     /// Puts output `j`'s 32 integers into a cell's lines. `stored` are the bits to store, four values of K a word.
     #[inline(always)]
     fn place_integers(self, j: usize, stored: &[u32; 8], lines: &mut [u8]) {
-        let lines = lines.as_chunks_mut::<UNIT>().0;
-        let mut place = |line: usize, word: u32| lines[line][j * 4..][..4].copy_from_slice(&word.to_le_bytes());
         if self.low == 8 {
-            stored.iter().enumerate().for_each(|(unit, &word)| place(unit, word));
+            stored.iter().enumerate().for_each(|(unit, &word)| place_word(j, unit, word, lines));
             return;
         }
-        for (first_line, from, width) in [(0, 0, self.low), (self.low, self.low, self.high)] {
-            let mask = 0x0101_0101 * ((1 << width) - 1);
-            let pairs: [u32; 4] = std::array::from_fn(|pair| {
-                let unit = self.first_of(pair);
-                (stored[unit] >> from & mask) | (stored[unit + 4 / self.groups] >> from & mask) << 4
-            });
-            for line in 0..width {
-                let of_line = pairs.iter().skip(line * 4 / width).take(4 / width);
-                place(first_line + line, of_line.rev().fold(0, |word, pair| word << width | pair));
-            }
+        self.place_part(j, 0..self.low, stored, lines);
+        self.place_part(j, self.low..self.low + self.high, stored, lines);
+    }
+
+    /// Puts the bits `part` of output `j`'s integers into as many lines.
+    #[inline(always)]
+    fn place_part(self, j: usize, part: Range<usize>, stored: &[u32; 8], lines: &mut [u8]) {
+        let (mask, apart) = (0x0101_0101 * ((1 << part.len()) - 1), 4 / self.groups);
+        let pairs = Self::pairs_a_line(part.len());
+        let mut of_lines = [0; 4];
+        for pair in 0..4 {
+            let unit = self.first_of(pair);
+            let [a, b] = [stored[unit] >> part.start & mask, stored[unit + apart] >> part.start & mask];
+            of_lines[pair / pairs] |= (a | b << 4) << (pair % pairs * part.len());
+        }
+        for (line, word) in part.zip(of_lines) {
+            place_word(j, line, word, lines);
         }
     }
 
@@ -169,7 +184,7 @@ impl Cell {
         }
         let (pair, second) = self.pair_of(unit);
         let part = |first_line: usize, width: usize| {
-            let pairs = 4 / width;
+            let pairs = Self::pairs_a_line(width);
             let bits =
                 lines[(first_line + pair / pairs) * UNIT + byte] >> (pair % pairs * width + usize::from(second) * 4);
             bits & ((1 << width) - 1)
@@ -219,19 +234,44 @@ fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8]) {
             let factors = quant::parts(cell.format, stored, &mut quants);
             let lines = block.chunks_exact_mut(cell.quant_bytes()).zip(quants.as_chunks::<CELL>().0);
             for (lines, quants) in lines.take(cell.block) {
-                let bytes = quants.map(|quant| match cell.integers {
-                    Integers::Signed => quant.cast_unsigned(),
-                    Integers::Less(zero) => quant.cast_unsigned().wrapping_add(zero),
-                    Integers::Codes => CODES[usize::from(quant.cast_unsigned())],
-                });
                 let mut words = [0; 8];
-                words
-                    .iter_mut()
-                    .zip(bytes.as_chunks::<4>().0)
-                    .for_each(|(word, four)| *word = u32::from_le_bytes(*four));
-                cell.place_integers(j, &words, lines);
+                for (word, four) in words.iter_mut().zip(quants.as_chunks::<4>().0) {
+                    *word = stored_word(cell.integers, *four);
+                }
+                if cell.block == 1 && cell.low == 4 {
+                    // The file has nibbles last, and pairs them as lines do: those of value `k` under those of value `k + 16`.
+                    let nibbles = stored[stored.len() - CELL / 2..].as_chunks::<4>().0;
+                    nibbles
+                        .iter()
+                        .enumerate()
+                        .for_each(|(line, four)| place_word(j, line, u32::from_le_bytes(*four), lines));
+                    cell.place_part(j, 4..4 + cell.high, &words, lines);
+                } else {
+                    cell.place_integers(j, &words, lines);
+                }
             }
             place_factors(cell, j, &factors, block);
+        }
+    }
+}
+
+/// Puts four bytes of output `j` into a line.
+#[inline(always)]
+fn place_word(j: usize, line: usize, word: u32, lines: &mut [u8]) {
+    lines[line * UNIT + j * 4..][..4].copy_from_slice(&word.to_le_bytes());
+}
+
+/// The bits to store of four values. Bits above those of the parts are of no account.
+#[inline(always)]
+fn stored_word(integers: Integers, quants: [i8; 4]) -> u32 {
+    let [a, b, c, d] = quants.map(i8::cast_unsigned);
+    match integers {
+        // What is taken off is half of the range, so adding it turns over one bit.
+        Integers::Less(zero) => u32::from_le_bytes([a, b, c, d]) ^ (u32::from(zero) * 0x0101_0101),
+        Integers::Signed => u32::from_le_bytes([a, b, c, d]),
+        Integers::Codes => {
+            let code = |value: u8| u32::from(CODES[usize::from(value)]);
+            code(a) | code(b) << 8 | code(c) << 16 | code(d) << 24
         }
     }
 }

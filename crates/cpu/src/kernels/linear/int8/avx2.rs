@@ -52,7 +52,7 @@ struct At {
     lines: *const u8,
     quants: *const i8,
     words: *const i16,
-    sums: *const i32,
+    minus_sums: *const i32,
 }
 
 /// How a kernel takes the integers of a form's cells.
@@ -81,7 +81,7 @@ unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qua
                 *acc = [_mm256_loadu_ps(sums), _mm256_loadu_ps(sums.add(8))];
             }
         }
-        let group_sums = if form.groups == 1 { tile.sums } else { tile.half_sums };
+        let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
         for cell in 0..cells.bytes.len() / block_bytes * form.block {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * block_bytes), cell % form.block);
@@ -92,9 +92,9 @@ unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qua
             let words = tile.words.as_ptr().wrapping_add(cell * ROWS * CELL);
             let scales = tile.scales.as_ptr().add(cell * ROWS);
             for group in 0..form.groups {
-                let sums = group_sums.as_ptr().add((cell * form.groups + group) * ROWS);
+                let minus_sums = minus_sums.as_ptr().add((cell * form.groups + group) * ROWS);
                 let weighted = weighted.as_ptr().add((cell * form.groups + group) * ROWS);
-                let sums = T::sums::<ROWS>(At { lines, quants, words, sums }, group);
+                let sums = T::sums::<ROWS>(At { lines, quants, words, minus_sums }, group);
                 let scale = factor::<T::Form>(factors, place * form.groups + group, false);
                 for (row, acc) in acc.iter_mut().enumerate() {
                     let own = _mm256_broadcast_ss(&*scales.add(row));
@@ -122,8 +122,7 @@ unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qua
     }
 }
 
-/// Unsigned integers, of which two products of a pair fit 16 bits, and all of a group's if `NARROW`, when widening them can wait for its
-/// end. What the form takes off each comes off as its multiple of `sum(a)`.
+/// Whether all products of a group fit 16 bits together, so that widening waits for its end. Else two units' products do, up to 6 bits.
 const fn is_narrow(cell: Cell) -> bool {
     cell.low + cell.high <= 4
 }
@@ -165,7 +164,7 @@ impl<F: Form> Taken for Packed<F> {
                     }
                 }
             }
-            finish::<F, ROWS>(&mut t, at.sums);
+            finish::<F, ROWS>(&mut t, at.minus_sums);
         }
         t
     }
@@ -208,7 +207,7 @@ impl<F: Form> Taken for Spread<F> {
                     }
                 }
             }
-            finish::<F, ROWS>(&mut t, at.sums);
+            finish::<F, ROWS>(&mut t, at.minus_sums);
         }
         t
     }
@@ -260,10 +259,10 @@ fn gather<F: Form>(t: __m256i, products: __m256i) -> __m256i {
 /// Widens the sums of narrow integers, and takes off what the form takes off each integer.
 ///
 /// # Safety
-/// `sums` points at a sum a row; AVX2 is present.
+/// `minus_sums` points at a sum a row; AVX2 is present.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn finish<F: Form, const ROWS: usize>(t: &mut [[__m256i; 2]; ROWS], sums: *const i32) {
+unsafe fn finish<F: Form, const ROWS: usize>(t: &mut [[__m256i; 2]; ROWS], minus_sums: *const i32) {
     let Integers::Less(zero) = (const { F::CELL.integers }) else { return };
     for (row, t) in t.iter_mut().enumerate() {
         for t in t {
@@ -272,8 +271,8 @@ unsafe fn finish<F: Form, const ROWS: usize>(t: &mut [[__m256i; 2]; ROWS], sums:
             }
             if zero > 0 {
                 // SAFETY: by the caller's duties.
-                let sum = unsafe { *sums.add(row) };
-                *t = _mm256_sub_epi32(*t, _mm256_set1_epi32(i32::from(zero) * sum));
+                let minus_sum = unsafe { *minus_sums.add(row) };
+                *t = _mm256_add_epi32(*t, _mm256_set1_epi32(i32::from(zero) * minus_sum));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! AVX-512 with VNNI: a unit, 4 values of K by 16 outputs, is one vector, and `vpdpbusd` multiplies it with 4 integers of a row.
 //!
-//! The instruction takes unsigned weights and signed activations. Where weights are signed they are read with an offset, which comes off
-//! as `offset * sum(a)`; so every integer sum is the exact one of the definition.
+//! The instruction takes unsigned weights and signed activations. Where weights are signed they are read with an offset, and sums start
+//! from `-offset * sum(a)`; so every integer sum is the exact one of the definition. Starting from it rather than taking it off at the end
+//! is worth 3 %. Two panels at once gain nothing: a step of eight rows is within 2 % of what products and float steps cost.
 
 use super::Cells;
 use crate::kernels::linear::cell::avx512::{factor, half, offset, pair};
@@ -48,8 +49,8 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                 *acc = _mm512_loadu_ps(out.row(row, 0).as_ptr());
             }
         }
-        let (sums, weighted) =
-            if form.groups == 1 { (tile.sums, tile.weighted) } else { (tile.half_sums, tile.half_weighted) };
+        let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
+        let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
         let pairs = 4 / form.groups;
         for cell in 0..cells.bytes.len() / form.bytes() {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * form.block_bytes()), cell % form.block);
@@ -59,8 +60,14 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
             let quants = tile.quants.as_ptr().add(cell * 8 * ROWS * 4);
             for group in 0..form.groups {
                 let at = (cell * form.groups + group) * ROWS;
-                let (sums, weighted) = (sums.as_ptr().add(at), weighted.as_ptr().add(at));
+                let (minus_sums, weighted) = (minus_sums.as_ptr().add(at), weighted.as_ptr().add(at));
                 let mut dots = [_mm512_setzero_si512(); ROWS];
+                if offset::<F>() > 0 {
+                    let shift = _mm_cvtsi32_si128(offset::<F>().trailing_zeros().cast_signed());
+                    for (row, dot) in dots.iter_mut().enumerate() {
+                        *dot = _mm512_sll_epi32(_mm512_set1_epi32(*minus_sums.add(row)), shift);
+                    }
+                }
                 for i in group * pairs..(group + 1) * pairs {
                     let unit = form.first_of(i);
                     for (w, unit) in pair::<F>(lines, i).into_iter().zip([unit, unit + pairs]) {
@@ -72,11 +79,6 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                 let group = place * form.groups + group;
                 let scale = factor::<F>(block, half::<F>(block, false), group, false);
                 for (row, (acc, dot)) in acc.iter_mut().zip(dots).enumerate() {
-                    let mut dot = dot;
-                    if offset::<F>() > 0 {
-                        let shift = _mm_cvtsi32_si128(offset::<F>().trailing_zeros().cast_signed());
-                        dot = _mm512_sub_epi32(dot, _mm512_sll_epi32(_mm512_set1_epi32(*sums.add(row)), shift));
-                    }
                     let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*scales.add(row)));
                     *acc = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), *acc);
                 }
