@@ -94,7 +94,12 @@ class Nxd:
         options = {"pp": (count, 0, 1), "tg": (0, count, 1), "batch": (128, 64, count)}[kind]
         text, _, _ = run([self.program, "bench", model, "--threads", str(threads), "--repeat", "1", "--json", "--depth", str(depth),
                           "--prompt-tokens", str(options[0]), "--gen-tokens", str(options[1]), "--batch", str(options[2])])
-        return {test: json_in(text, "[")[-1]["tokens_per_s"]["median"]}
+        row = json_in(text, "[")[-1]
+        found = {test: row["tokens_per_s"]["median"]}
+        if row.get("fraction_of_memory_limit") is not None:
+            # Of what memory gave right after the test: it changes from minute to minute.
+            found[f"{test} memory"] = row["fraction_of_memory_limit"]
+        return found
 
 
 class Llama:

@@ -86,14 +86,17 @@ def floors(report):
             peak = floats if facts["floats"] else integers
             arithmetic = operations / peak / 1e9
             step, floor = rows_of_step / reached, max(memory, arithmetic)
+            share = found.get((model, f"{test} memory"), {}).get(OWN)
             rows.append([model, test, f"{facts['weights_bytes'] / 1e6:.0f}", f"{operations / 1e9:.2f}", f"{memory * 1e3:.2f}", f"{arithmetic * 1e3:.2f}",
-                         f"{step * 1e3:.2f}", f"{floor / step:.0%}"])
-    return markdown(["weights", "step", "MB read", "Gop", "ms by memory", "ms by arithmetic", "ms reached", "floor / reached"], rows, 2)
+                         f"{step * 1e3:.2f}", f"{floor / step:.0%}", "" if share is None else f"{share:.0%}"])
+    heads = ["weights", "step", "MB read", "Gop", "ms by memory", "ms by arithmetic", "ms reached", "floor / reached", "bytes a second, of memory's in the same minute"]
+    return markdown(heads, rows, 2)
 
 
 def engines(report):
     rows = []
-    for row in sorted(report["samples"], key=lambda r: (r["model"], r["test"], r["threads"], r["engine"] != OWN, r["engine"])):
+    shown = [row for row in report["samples"] if not row["test"].endswith(" memory")]
+    for row in sorted(shown, key=lambda r: (r["model"], r["test"], r["threads"], r["engine"] != OWN, r["engine"])):
         values = [value for value, _ in row["samples"]]
         spread = f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else ""
         rows.append([row["model"], row["test"], row["threads"], row["engine"], number(median(row["samples"])), spread, len(values)])
