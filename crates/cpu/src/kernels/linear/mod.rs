@@ -18,6 +18,8 @@ mod dequantise;
 mod float;
 mod int8;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod product;
 mod quantise;
 mod scratch;

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::PANEL;
@@ -102,6 +104,8 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx512 => avx2::multiply(weights, x, rows, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, rows, out, first),
             _ => scalar::multiply(weights, x, rows, out, first),
         }
     }

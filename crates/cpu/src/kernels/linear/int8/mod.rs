@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::cell::{CELL, Cell};
@@ -61,7 +63,7 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
         // SAFETY: by the caller's duties.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::open(cell, cells, opened) },
-        _ => unreachable!("only kernels for vectors take opened cells"),
+        _ => unreachable!("{isa} takes {cell:?} as they are: {} bytes, not {} opened ones", cells.len(), opened.len()),
     }
 }
 
@@ -85,6 +87,10 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
             Isa::Avx2 => avx2::multiply(cells, tile, out, first),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::multiply(cells, tile, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::multiply(cells, tile, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => neon::multiply_dots(cells, tile, out, first),
             _ => scalar::multiply(cells, tile, out, first),
         }
     }
