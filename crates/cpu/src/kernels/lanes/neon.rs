@@ -115,8 +115,9 @@ impl Lanes for Neon {
         // SAFETY: NEON is there; the reference covers eight values.
         unsafe {
             let upper = vld1q_u16(from.as_ptr());
-            let wide = [vmovl_u16(vget_low_u16(upper)), vmovl_high_u16(upper)];
-            Neon(wide.map(|wide| vreinterpretq_f32_u32(vshlq_n_u32::<16>(wide))))
+            let (low, high) = (vmovl_u16(vget_low_u16(upper)), vmovl_high_u16(upper));
+            let (low, high) = (vshlq_n_u32::<16>(low), vshlq_n_u32::<16>(high));
+            Neon([vreinterpretq_f32_u32(low), vreinterpretq_f32_u32(high)])
         }
     }
     #[inline(always)]
@@ -209,11 +210,11 @@ impl Lanes for Neon {
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         // SAFETY: prefetching reads nothing, whatever the address.
-        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nomem, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
     }
     #[inline(always)]
     fn prefetch_far<T>(self, at: *const T) {
         // SAFETY: prefetching reads nothing, whatever the address.
-        unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(nomem, nostack, preserves_flags)) }
+        unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
     }
 }

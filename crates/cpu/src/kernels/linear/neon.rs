@@ -154,5 +154,5 @@ unsafe fn halves(at: *const u8, quarter: usize) -> float32x4_t {
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8) {
     // SAFETY: prefetching reads nothing.
-    unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at, options(nomem, nostack, preserves_flags)) }
+    unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
 }

@@ -38,7 +38,8 @@ impl Load for F16 {
     #[target_feature(enable = "neon")]
     unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
         // SAFETY: 32 bytes, by the duties of `load`.
-        let [a, b] = unsafe { pair(step) }.map(|halves| vreinterpretq_f16_u16(halves));
+        let [a, b] = unsafe { pair(step) };
+        let (a, b) = (vreinterpretq_f16_u16(a), vreinterpretq_f16_u16(b));
         [vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
     }
 }
@@ -50,10 +51,15 @@ impl Load for Bf16 {
     #[target_feature(enable = "neon")]
     unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
         // SAFETY: 32 bytes, by the duties of `load`.
-        let pairs = unsafe { pair(step) }.map(|pairs| vreinterpretq_u32_u16(pairs));
-        let [a, b] = pairs.map(|pairs| vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)));
-        let [c, d] = pairs.map(|pairs| vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff_0000))));
-        [a, b, c, d]
+        let [a, b] = unsafe { pair(step) };
+        let (a, b) = (vreinterpretq_u32_u16(a), vreinterpretq_u32_u16(b));
+        let high = vdupq_n_u32(0xffff_0000);
+        [
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(a)),
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(b)),
+            vreinterpretq_f32_u32(vandq_u32(a, high)),
+            vreinterpretq_f32_u32(vandq_u32(b, high)),
+        ]
     }
 }
 

@@ -51,13 +51,15 @@ impl<W: Way> Visitor for Product<'_, W> {
     }
 }
 
-/// One group of a cell and its rows' integers, for half of a panel's outputs.
+/// A cell and what its rows have beside it.
 #[derive(Clone, Copy)]
 struct At {
     cell: *const u8,
     quants: *const i8,
-    group: usize,
-    half: usize,
+    scales: *const f32,
+    /// Sums of each group's integers, and the same times the scale, `[groups][rows]`.
+    sums: *const i32,
+    weighted: *const f32,
 }
 
 /// Integer sums of half a panel: two vectors a row.
@@ -71,11 +73,11 @@ trait Way: Sized {
     /// Those of `multiply` or `multiply_dots`; the cells are of kind `C`, and the tile has `ROWS` rows.
     unsafe fn rows<C: Packed, const ROWS: usize>(product: Product<'_, Self>);
 
-    /// Adds the products of a group to the sums. Must be `#[inline(always)]`.
+    /// Adds the products of group `group` to the sums. Must be `#[inline(always)]`.
     ///
     /// # Safety
     /// `at` points at a cell of kind `C` and at 8 units of integers of `ROWS` rows; the CPU has the instructions of this way.
-    unsafe fn add<C: Packed, const ROWS: usize>(at: At, sums: &mut Sums<ROWS>);
+    unsafe fn add<C: Packed, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>);
 }
 
 /// # Safety
@@ -101,23 +103,21 @@ unsafe fn multiply_rows<C: Packed, W: Way, const ROWS: usize>(product: Product<'
             for line in 0..C::BYTES.div_ceil(64) {
                 prefetch(cell.wrapping_add(cells.ahead + line * 64));
             }
-            let quants = tile.quants.as_ptr().add(block * ROWS * CELL);
-            let scales = tile.scales.as_ptr().add(block * ROWS);
-            for group in 0..C::GROUPS {
-                let rows = (block * C::GROUPS + group) * ROWS;
-                let mut start = [[vdupq_n_s32(0); 2]; ROWS];
-                if C::OFFSET != 0 {
-                    for (row, start) in start.iter_mut().enumerate() {
-                        let offset = i32::from(C::OFFSET) * *sums.as_ptr().add(rows + row);
-                        *start = [vdupq_n_s32(-offset); 2];
-                    }
-                }
-                let weighted = weighted.as_ptr().add(rows);
-                // Spelled out: with an index that is no constant, the results would stay in memory.
-                let [low, high] = &mut acc;
-                let at = At { cell, quants, group, half: 0 };
-                add_group::<C, W, ROWS>(at, start, scales, weighted, low);
-                add_group::<C, W, ROWS>(At { half: 1, ..at }, start, scales, weighted, high);
+            let at = At {
+                cell,
+                quants: tile.quants.as_ptr().add(block * ROWS * CELL),
+                scales: tile.scales.as_ptr().add(block * ROWS),
+                sums: sums.as_ptr().add(block * C::GROUPS * ROWS),
+                weighted: weighted.as_ptr().add(block * C::GROUPS * ROWS),
+            };
+            // Spelled out, here and below: an index of `acc` that is no constant would keep it in memory, and a constant group or unit
+            // lets a kind of cell choose how to read it.
+            let [low, high] = &mut acc;
+            add_group::<C, W, ROWS>(at, 0, 0, low);
+            add_group::<C, W, ROWS>(at, 0, 1, high);
+            if C::GROUPS > 1 {
+                add_group::<C, W, ROWS>(at, 1, 0, low);
+                add_group::<C, W, ROWS>(at, 1, 1, high);
             }
         }
         for (half, acc) in acc.iter().enumerate() {
@@ -130,31 +130,36 @@ unsafe fn multiply_rows<C: Packed, W: Way, const ROWS: usize>(product: Product<'
     }
 }
 
-/// Adds a group to the results of half a panel; the integer sums begin with `sums`.
+/// Adds group `group` to the results of half a panel.
 ///
 /// # Safety
-/// Those of [`Way::add`]; `scales` and `weighted` point at a value a row.
+/// Those of [`Way::add`].
 #[inline(always)]
 unsafe fn add_group<C: Packed, W: Way, const ROWS: usize>(
     at: At,
-    mut sums: Sums<ROWS>,
-    scales: *const f32,
-    weighted: *const f32,
+    group: usize,
+    half: usize,
     acc: &mut [[float32x4_t; 2]; ROWS],
 ) {
     // SAFETY: by the caller's duties.
     unsafe {
-        W::add::<C, ROWS>(at, &mut sums);
+        let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
+        if C::OFFSET != 0 {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                *sums = [vdupq_n_s32(-i32::from(C::OFFSET) * *at.sums.add(group * ROWS + row)); 2];
+            }
+        }
+        W::add::<C, ROWS>(at, group, half, &mut sums);
         for q in 0..2 {
-            let factor = C::factor(at.cell, at.group, at.half * 2 + q);
+            let factor = C::factor(at.cell, group, half * 2 + q);
             for (row, acc) in acc.iter_mut().enumerate() {
-                let scale = vmulq_n_f32(factor, *scales.add(row));
+                let scale = vmulq_n_f32(factor, *at.scales.add(row));
                 acc[q] = vfmaq_f32(acc[q], scale, vcvtq_f32_s32(sums[row][q]));
             }
             if C::MIN {
-                let min = C::factor(at.cell, C::GROUPS + at.group, at.half * 2 + q);
+                let min = C::factor(at.cell, C::GROUPS + group, half * 2 + q);
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    acc[q] = vfmaq_n_f32(acc[q], min, *weighted.add(row));
+                    acc[q] = vfmaq_n_f32(acc[q], min, *at.weighted.add(group * ROWS + row));
                 }
             }
         }
@@ -165,48 +170,63 @@ unsafe fn add_group<C: Packed, W: Way, const ROWS: usize>(
 struct Dots;
 
 impl Way for Dots {
+    #[inline(never)]
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn rows<C: Packed, const ROWS: usize>(product: Product<'_, Self>) {
         // SAFETY: by the duties of `rows`.
         unsafe { multiply_rows::<C, Self, ROWS>(product) }
     }
 
-    /// Four units of `ROWS` rows are as many vectors of activations, and an instruction names the 4 of 16 integers that it takes: nothing
-    /// is broadcast.
     #[inline(always)]
-    unsafe fn add<C: Packed, const ROWS: usize>(at: At, sums: &mut Sums<ROWS>) {
-        let quads = 2 / C::GROUPS;
-        for quad in at.group * quads..(at.group + 1) * quads {
-            // SAFETY: 4 units of weights and of `ROWS` rows, and dot products, by the duties of `add`.
-            unsafe {
-                let mut x = [vdupq_n_s8(0); ROWS];
-                for (i, x) in x.iter_mut().enumerate() {
-                    *x = vld1q_s8(at.quants.add((quad * ROWS + i) * 16));
-                }
-                dot_unit::<C, ROWS, 0>(at, quad, &x, sums);
-                dot_unit::<C, ROWS, 1>(at, quad, &x, sums);
-                dot_unit::<C, ROWS, 2>(at, quad, &x, sums);
-                dot_unit::<C, ROWS, 3>(at, quad, &x, sums);
+    unsafe fn add<C: Packed, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>) {
+        // SAFETY: 8 units, or the 4 of the group, and dot products, by the duties of `add`.
+        unsafe {
+            if C::GROUPS == 1 {
+                dot_quad::<C, ROWS>(at, 0, half, sums);
+                dot_quad::<C, ROWS>(at, 1, half, sums);
+            } else {
+                dot_quad::<C, ROWS>(at, group, half, sums);
             }
         }
     }
 }
 
-/// Adds unit `UNIT` of a quad; rows are spelled out as their place in `x` is part of the instruction.
+/// Adds four units. Those of `ROWS` rows are as many vectors of activations, and an instruction names the 4 of 16 integers that it takes:
+/// nothing is broadcast.
 ///
 /// # Safety
-/// The cell has the unit, and the CPU dot products.
+/// `at` points at a cell with units `4 * quad` and on, and at those of `ROWS` rows; the CPU has dot products.
 #[inline(always)]
-unsafe fn dot_unit<C: Packed, const ROWS: usize, const UNIT: usize>(
-    at: At,
-    quad: usize,
+unsafe fn dot_quad<C: Packed, const ROWS: usize>(at: At, quad: usize, half: usize, sums: &mut Sums<ROWS>) {
+    // SAFETY: by the caller's duties.
+    unsafe {
+        let mut x = [vdupq_n_s8(0); ROWS];
+        for (i, x) in x.iter_mut().enumerate() {
+            *x = vld1q_s8(at.quants.add((quad * ROWS + i) * 16));
+        }
+        let w = |unit: usize| {
+            let unit = quad * 4 + unit;
+            [C::quarter(at.cell, unit, half * 2), C::quarter(at.cell, unit, half * 2 + 1)]
+        };
+        dot_unit::<ROWS, 0>(w(0), &x, sums);
+        dot_unit::<ROWS, 1>(w(1), &x, sums);
+        dot_unit::<ROWS, 2>(w(2), &x, sums);
+        dot_unit::<ROWS, 3>(w(3), &x, sums);
+    }
+}
+
+/// Adds unit `UNIT` of a quad; rows are spelled out, as their place in `x` is part of the instruction.
+///
+/// # Safety
+/// The CPU has dot products.
+#[inline(always)]
+unsafe fn dot_unit<const ROWS: usize, const UNIT: usize>(
+    w: [int8x16_t; 2],
     x: &[int8x16_t; ROWS],
     sums: &mut Sums<ROWS>,
 ) {
-    let unit = quad * 4 + UNIT;
     // SAFETY: by the caller's duties.
     unsafe {
-        let w = [C::quarter(at.cell, unit, at.half * 2), C::quarter(at.cell, unit, at.half * 2 + 1)];
         dot_row::<ROWS, UNIT, 0>(w, x, sums);
         if ROWS > 1 {
             dot_row::<ROWS, UNIT, 1>(w, x, sums);
@@ -250,6 +270,7 @@ unsafe fn dot_row<const ROWS: usize, const UNIT: usize, const ROW: usize>(
 struct Words;
 
 impl Way for Words {
+    #[inline(never)]
     #[target_feature(enable = "neon")]
     unsafe fn rows<C: Packed, const ROWS: usize>(product: Product<'_, Self>) {
         // SAFETY: by the duties of `rows`.
@@ -257,29 +278,33 @@ impl Way for Words {
     }
 
     #[inline(always)]
-    unsafe fn add<C: Packed, const ROWS: usize>(at: At, sums: &mut Sums<ROWS>) {
-        for q in 0..2 {
-            // SAFETY: by the duties of `add`.
-            unsafe { add_words::<C, ROWS>(at, q, sums) }
+    unsafe fn add<C: Packed, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>) {
+        // SAFETY: by the duties of `add`.
+        unsafe {
+            let low = quarter_sums::<C, ROWS>(at, group, half * 2);
+            let high = quarter_sums::<C, ROWS>(at, group, half * 2 + 1);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                *sums = [vaddq_s32(sums[0], low[row]), vaddq_s32(sums[1], high[row])];
+            }
         }
     }
 }
 
-/// Adds the products of 4 outputs: 16 bits hold two products of bytes, or all 8 of nibbles.
+/// The sums of 4 outputs: 16 bits hold two products of bytes, or all 8 of nibbles.
 ///
 /// # Safety
-/// Those of [`Way::add`]; `q` is 0 or 1.
+/// Those of [`Way::add`]; `quarter` is below 4.
 #[inline(always)]
-unsafe fn add_words<C: Packed, const ROWS: usize>(at: At, q: usize, sums: &mut Sums<ROWS>) {
+unsafe fn quarter_sums<C: Packed, const ROWS: usize>(at: At, group: usize, quarter: usize) -> [int32x4_t; ROWS] {
     let units = 8 / C::GROUPS;
     // SAFETY: the group's units of weights and of `ROWS` rows, by the caller's duties.
     unsafe {
         // Two lanes an output, each with two of a unit's four values.
         let mut wide = [[vdupq_n_s32(0); 2]; ROWS];
-        for from in (at.group * units..(at.group + 1) * units).step_by(fitting::<C>()) {
+        for from in (group * units..(group + 1) * units).step_by(fitting::<C>()) {
             let mut narrow = [[vdupq_n_s16(0); 2]; ROWS];
             for unit in from..from + fitting::<C>() {
-                let w = C::quarter(at.cell, unit, at.half * 2 + q);
+                let w = C::quarter(at.cell, unit, quarter);
                 for (row, narrow) in narrow.iter_mut().enumerate() {
                     let x = vreinterpretq_s8_s32(vld1q_dup_s32(at.quants.add((unit * ROWS + row) * 4).cast()));
                     narrow[0] = vmlal_s8(narrow[0], vget_low_s8(w), vget_low_s8(x));
@@ -290,9 +315,11 @@ unsafe fn add_words<C: Packed, const ROWS: usize>(at: At, q: usize, sums: &mut S
                 *wide = [vpadalq_s16(wide[0], narrow[0]), vpadalq_s16(wide[1], narrow[1])];
             }
         }
-        for (sums, wide) in sums.iter_mut().zip(wide) {
-            sums[q] = vaddq_s32(sums[q], vpaddq_s32(wide[0], wide[1]));
+        let mut sums = [vdupq_n_s32(0); ROWS];
+        for (sum, wide) in sums.iter_mut().zip(wide) {
+            *sum = vpaddq_s32(wide[0], wide[1]);
         }
+        sums
     }
 }
 

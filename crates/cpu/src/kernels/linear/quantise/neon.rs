@@ -16,15 +16,22 @@ pub(super) fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>) {
             largest = vmaxq_u32(largest, vreinterpretq_u32_f32(vabsq_f32(*value)));
         }
         let (scale, factor) = scale_of(vmaxvq_u32(largest));
-        // A NaN times zero converts to zero, but an infinity's block must have zeros throughout as well: its factor is 0.
-        let q = values.map(|x| vcvtnq_s32_f32(vmulq_n_f32(x, factor)));
-        let narrow = |a: usize| vqmovn_high_s32(vqmovn_s32(q[a]), q[a + 1]);
-        let halves = [0, 4].map(|a| vqmovn_high_s16(vqmovn_s16(narrow(a)), narrow(a + 2)));
+        // A NaN converts to zero, and the factor of a block that holds an infinity is 0: such blocks have zeros.
+        let mut q = [vdupq_n_s32(0); 8];
+        for (q, value) in q.iter_mut().zip(values) {
+            *q = vcvtnq_s32_f32(vmulq_n_f32(value, factor));
+        }
+        let mut narrow = [vdupq_n_s16(0); 4];
+        for (narrow, q) in narrow.iter_mut().zip(q.as_chunks::<2>().0) {
+            *narrow = vqmovn_high_s32(vqmovn_s32(q[0]), q[1]);
+        }
+        let low = vqmovn_high_s16(vqmovn_s16(narrow[0]), narrow[1]);
+        let high = vqmovn_high_s16(vqmovn_s16(narrow[2]), narrow[3]);
         let mut units = [0i8; CELL];
         // SAFETY: twice 16 bytes.
         unsafe {
-            vst1q_s8(units.as_mut_ptr(), halves[0]);
-            vst1q_s8(units.as_mut_ptr().add(16), halves[1]);
+            vst1q_s8(units.as_mut_ptr(), low);
+            vst1q_s8(units.as_mut_ptr().add(16), high);
         }
         if rows == 1 {
             tile.quants[block * CELL..][..CELL].copy_from_slice(&units);
@@ -34,6 +41,6 @@ pub(super) fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>) {
                 *out = *unit;
             }
         }
-        tile.note(block, row, scale, halves.map(|half| i32::from(vaddlvq_s8(half))));
+        tile.note(block, row, scale, [i32::from(vaddlvq_s8(low)), i32::from(vaddlvq_s8(high))]);
     }
 }
