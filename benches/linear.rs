@@ -1,4 +1,5 @@
-//! Matrix products of the CPU device: a decode row and a prompt of 128 rows, by format, at the shape of a small model's MLP.
+//! Matrix products of the CPU device by format and instruction set: a decode row, which waits for memory, and batches of 8 and 512 rows,
+//! which wait for arithmetic. Weights of one row are cycled through more memory than caches hold.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nxd_cpu::kernels::linear::{Activations, PackedMatrix, Scratch, linears};
@@ -6,8 +7,11 @@ use nxd_cpu::{Isa, team::Team};
 use nxd_ops::{BlockFormat, Format, LocalWeight, Role, Sharding, SharedBytes, StoredWeight, WeightSpec};
 use std::hint::black_box;
 
-const ROWS: usize = 1536;
-const COLS: usize = 576;
+/// The shape of a small model's MLP, its inputs whole blocks of every format.
+const ROWS: usize = 3072;
+const COLS: usize = 768;
+/// Weights that a row passes by until it meets one again, in bytes: several times a last-level cache.
+const CYCLE: usize = 160 << 20;
 
 /// A matrix of made-up bytes; speed does not depend on values as long as they are finite.
 fn matrix(format: Format, team: &Team) -> PackedMatrix {
@@ -26,22 +30,30 @@ fn matrix(format: Format, team: &Team) -> PackedMatrix {
 
 fn products(c: &mut Criterion) {
     let team = Team::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let blocks = [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q5_0];
-    let formats = [Format::F32, Format::F16].into_iter().chain(blocks.map(Format::Blocks));
+    let formats = [Format::F32, Format::F16].into_iter().chain(BlockFormat::ALL.map(Format::Blocks));
     for format in formats {
-        let matrix = matrix(format, &team);
-        for rows in [1, 8, 128] {
-            let mut group = c.benchmark_group(format!("linear/{format}"));
-            // One row is bound by the bytes of the weights, many by the operations on them.
-            group.throughput(match rows {
-                1 => Throughput::Bytes(matrix.bytes() as u64),
-                _ => Throughput::Elements((2 * rows * ROWS * COLS) as u64),
-            });
-            let x: Vec<f32> = (0..rows * COLS).map(|i| ((i % 101) as f32 - 50.0) / 64.0).collect();
-            let (mut y, mut scratch) = (vec![0.0; rows * ROWS], Scratch::new());
-            group.bench_with_input(BenchmarkId::from_parameter(rows), &rows, |b, &rows| {
-                b.iter(|| linears(&team, Isa::detect(), black_box(&x), rows, &[&matrix], &mut [&mut y], &mut scratch));
-            });
+        let first = matrix(format, &team);
+        let count = CYCLE.div_ceil(first.bytes());
+        let matrices: Vec<_> = std::iter::once(first).chain((1..count).map(|_| matrix(format, &team))).collect();
+        for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar) {
+            let mut group = c.benchmark_group(format!("linear/{format}/{}", isa.name()));
+            for rows in [1, 8, 512] {
+                // One row is bound by the bytes of the weights, many by the operations on them.
+                let (throughput, used) = match rows {
+                    1 => (Throughput::Bytes(matrices[0].bytes() as u64), &matrices[..]),
+                    _ => (Throughput::Elements((2 * rows * ROWS * COLS) as u64), &matrices[..1]),
+                };
+                group.throughput(throughput);
+                let x: Vec<f32> = (0..rows * COLS).map(|i| ((i % 101) as f32 - 50.0) / 64.0).collect();
+                let (mut y, mut scratch) = (vec![0.0; rows * ROWS], Scratch::new());
+                let mut weights = used.iter().cycle();
+                group.bench_with_input(BenchmarkId::from_parameter(rows), &rows, |b, &rows| {
+                    b.iter(|| {
+                        let weight = weights.next().expect("a cycle has no end");
+                        linears(&team, isa, black_box(&x), rows, &[weight], &mut [&mut y], &mut scratch);
+                    });
+                });
+            }
             group.finish();
         }
     }

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Measures nxd and its peers side by side on one machine, and writes one JSON file.
 
-    benches/peers/build.sh DIR
     cargo build --release -p nxd-cli && cargo build --profile bench -p nxd-benches --bench limits
-    benches/peers/compare.py --peers DIR --out peers.json
+    benches/peers/compare.py --llama-cpp DIR --ik-llama-cpp DIR --gguf DIR --limits FILE --out peers.json
     benches/peers/report.py peers.json docs/performance.md
-    DIR/venv/bin/python benches/peers/plot.py peers.json docs/performance.svg
+    benches/peers/plot.py peers.json docs/performance.svg
+
+The first two folders hold the peers' programs, built for this machine as their own documents say (`llama-bench`, `llama-batched-bench`,
+and the ones that complete a prompt); the third one holds the model files (`docs/performance.md` lists them).
 
 A shared machine drifts, so engines take turns: within a repetition all engines do one test of one model one after the other, each in a
 process of its own, and the order turns round in the next repetition. Only figures of one file are comparable.
@@ -35,7 +37,7 @@ from engines import Failed, engines, run
 SMALL = "SmolLM2-135M-Instruct.{}.gguf"
 # What the tables of docs/performance.md show, model by model.
 TESTS = {
-    "Q8_0": ["pp512", "tg128", "tg32@d2048", "batch8", "batch32", "first"],
+    "Q8_0": ["pp512", "tg128", "tg32@d512", "tg32@d1024", "tg32@d2048", "batch2", "batch4", "batch8", "batch16", "batch32", "first"],
     "Q4_1": ["pp512", "tg128", "tg32@d2048", "batch8", "batch32", "first"],
     "Q4_0": ["pp512", "tg128", "batch8", "batch32", "first"],
     "F16": ["pp512", "tg128", "batch8", "batch32", "first"],
@@ -56,19 +58,18 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     root = os.path.dirname(os.path.dirname(here))
     nxd = options.nxd or os.path.join(root, "target/release/nxd")
-    llama_cpp = options.llama_cpp or os.path.join(options.peers, "llama.cpp/build/bin")
-    ik = options.ik_llama_cpp or os.path.join(options.peers, "ik_llama.cpp/build/bin")
     # Absolute, as programs run in a folder of their own.
-    everyone = engines(*map(os.path.abspath, (nxd, llama_cpp, ik)))
+    everyone = engines(*map(os.path.abspath, (nxd, options.llama_cpp, options.ik_llama_cpp)))
     missing = [engine.name for engine in everyone if not engine.built()]
     if missing:
-        sys.exit(f"not built: {', '.join(missing)}; see benches/peers/build.sh, or give their folders (--help)")
+        sys.exit(f"programs are missing of: {', '.join(missing)}; give the folders that hold them (--help)")
     for model in options.models:
         if not os.path.exists(file_of(options, model)):
-            sys.exit(f"{file_of(options, model)} is missing; see benches/peers/build.sh")
+            sys.exit(f"{file_of(options, model)} is missing; docs/performance.md says which files are measured")
     report = Report(options)
     if options.limits:
         report.limits = json.loads(run([os.path.abspath(options.limits), "--bench", "--json"])[0])
+    report.models = {model: everyone[0].facts(file_of(options, model)) for model in options.models}
     for repetition in range(options.repeat):
         for model in options.models:
             for test in chosen(options, model):
@@ -83,12 +84,11 @@ def main():
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default="peers", metavar="DIR", help="the folder that build.sh made")
     parser.add_argument("--nxd", metavar="FILE", help="default: target/release/nxd")
     parser.add_argument("--limits", metavar="FILE", help="the built bench `limits`, run first for the limits of the machine")
-    parser.add_argument("--llama-cpp", metavar="DIR", help="programs of llama.cpp, where they are elsewhere")
-    parser.add_argument("--ik-llama-cpp", metavar="DIR", help="programs of ik_llama.cpp, where they are elsewhere")
-    parser.add_argument("--gguf", metavar="DIR", help="model files, where they are elsewhere")
+    parser.add_argument("--llama-cpp", required=True, metavar="DIR", help="programs of llama.cpp")
+    parser.add_argument("--ik-llama-cpp", required=True, metavar="DIR", help="programs of ik_llama.cpp")
+    parser.add_argument("--gguf", required=True, metavar="DIR", help="model files")
     parser.add_argument("--models", default=DEFAULT_MODELS, type=lambda s: s.split(","), metavar="A,B",
                         help=f"of {','.join(TESTS)}; default {DEFAULT_MODELS}")
     parser.add_argument("--tests", type=lambda s: s.split(","), metavar="A,B", help="only these tests")
@@ -103,8 +103,7 @@ def arguments():
 
 
 def file_of(options, model):
-    folder = options.gguf or os.path.join(options.peers, "models")
-    return os.path.join(os.path.abspath(folder), "gemma-3-270m-q4_k_m.gguf" if model == "gemma" else SMALL.format(model))
+    return os.path.join(os.path.abspath(options.gguf), "gemma-3-270m-q4_k_m.gguf" if model == "gemma" else SMALL.format(model))
 
 
 def chosen(options, model):
@@ -192,6 +191,7 @@ class Report:
 
     def __init__(self, options):
         self.options, self.raw, self.errors, self.limits, self.start = options, {}, [], None, time.time()
+        self.models = {}
         if options.merge and os.path.exists(options.out):
             with open(options.out) as file:
                 held = json.load(file)
@@ -225,6 +225,7 @@ class Report:
             "machine": machine(),
             "minutes": round((time.time() - self.start) / 60, 1),
             "limits": self.limits,
+            "models": self.models,
             "file_bytes": {model: os.path.getsize(file_of(self.options, model)) for model in TESTS
                            if os.path.exists(file_of(self.options, model))},
             "samples": samples,

@@ -2,7 +2,7 @@
 
 use crate::error::CpuError;
 use crate::isa::Isa;
-use crate::kernels::linear::{Activations, PackedMatrix};
+use crate::kernels::linear::{Activations, PackedMatrix, PackedMemory};
 use crate::team::Team;
 use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec, quant};
 use std::ops::Range;
@@ -36,25 +36,28 @@ impl Bound {
         isa: Isa,
         team: &Team,
     ) -> Result<Self, CpuError> {
-        let bind = |spec: &WeightSpec| -> Result<BoundWeight, CpuError> {
+        let mut memory = PackedMemory::default();
+        let mut bind = |spec: &WeightSpec| -> Result<BoundWeight, CpuError> {
             let local = LocalWeight::new(spec, source.weight(spec)?, rank)?;
             let mut bound = BoundWeight { vector: Vec::new(), matrix: None, table: None };
             if spec.role == Role::Vector {
                 bound.vector = local.to_f32();
+                tracing::debug!(weight = %spec.name, stored = %local.format(), "kept as a vector of f32");
                 return Ok(bound);
             }
             if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
-                let matrix = PackedMatrix::pack(&local, activations, isa, team);
+                let matrix = PackedMatrix::pack_into(&mut memory, &local, activations, isa, team);
                 local.release(0..local.rows());
                 tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "packed");
                 bound.matrix = Some(matrix);
             }
             if matches!(spec.role, Role::Embedding | Role::TiedEmbedding) {
+                tracing::debug!(weight = %spec.name, stored = %local.format(), "kept as a table, decoded row by row");
                 bound.table = Some(Table { rows: local, held: spec.held_rows(rank) });
             }
             Ok(bound)
         };
-        let weights = manifest.weights().iter().map(bind).collect::<Result<_, _>>()?;
+        let weights = manifest.weights().iter().map(&mut bind).collect::<Result<_, _>>()?;
         Ok(Bound { weights })
     }
 

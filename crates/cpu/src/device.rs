@@ -10,9 +10,11 @@ use crate::kv::{KvCache, KvDtype};
 use crate::rope::RopeTables;
 use crate::sampling::SamplingScratch;
 use crate::step::CpuStep;
-use crate::team::Team;
+use crate::team::{Team, affinity};
+use crate::topology::{self, Binding, Topology, format_list, placement};
 use nxd_collectives::ProcessGroup;
 use nxd_ops::{Axis, Batch, KvLayer, KvSpec, Manifest, SamplingBatch, WeightSource};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// How a rank computes.
@@ -24,12 +26,35 @@ pub struct CpuOptions {
     pub activations: Activations,
     /// Instruction set of the kernels.
     pub isa: Isa,
+    /// Whether each member of the team is bound to a processor of its own. Where there are several NUMA nodes, members are bound to the
+    /// processors of a node in any case, so that weights stay where they were packed.
+    pub pin_threads: bool,
 }
 
 impl Default for CpuOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        CpuOptions { threads, activations: Activations::default(), isa: Isa::detect() }
+        CpuOptions { threads, activations: Activations::default(), isa: Isa::detect(), pin_threads: false }
+    }
+}
+
+impl CpuOptions {
+    /// The team of `rank` among `ranks` ranks, which are threads of this process, with as many threads each.
+    pub fn team(&self, rank: usize, ranks: usize) -> Team {
+        let binding = if self.pin_threads { Binding::Processor } else { Binding::Node };
+        let topology = Topology::read(Path::new(topology::SYSTEM));
+        let usable = affinity::usable().unwrap_or_default();
+        let placement = placement(&topology, &usable, ranks, self.threads.max(1), binding);
+        if self.pin_threads && placement.is_none() {
+            tracing::warn!("threads are not pinned: the system does not say which processors this process may use");
+        }
+        let Some(places) = placement.as_ref().and_then(|ranks| ranks.get(rank)) else {
+            return Team::new(self.threads).shedding();
+        };
+        for (member, processors) in places.iter().enumerate() {
+            tracing::debug!(rank, member, processors = format_list(processors), "bound");
+        }
+        Team::placed(places).shedding()
     }
 }
 
@@ -72,8 +97,10 @@ impl CpuDevice {
         group: Option<ProcessGroup>,
         options: CpuOptions,
     ) -> Result<Self, CpuError> {
-        let team = Team::new(options.threads);
+        let team = options.team(rank, manifest.mesh().size(Axis::Tensor));
+        let lead = team.lead();
         let bound = Bound::new(&manifest, source, rank, options.activations, options.isa, &team)?;
+        drop(lead);
         let groups = manifest.kv_groups();
         let mut layers_of = vec![0; groups.len()];
         let place = |spec: &KvSpec| {
@@ -117,11 +144,12 @@ impl CpuDevice {
 
     /// Opens a forward step. The batch must have been validated ([`Batch::validate`]).
     pub fn open<'d>(&'d mut self, batch: &'d Batch) -> CpuStep<'d> {
+        let lead = self.team.lead();
         for (cache, tables) in self.caches.iter_mut().zip(&batch.groups) {
             cache.zero(&tables.zero_blocks);
         }
         self.ropes.prepare(batch);
-        CpuStep::forward(self, batch)
+        CpuStep::forward(self, lead, batch)
     }
 
     /// Opens a step on `count` rows given from outside, `[count, columns]`: what [`nxd_ops::Input::Hidden`] gives.

@@ -5,7 +5,8 @@
 //!
 //! *Does not know*: model families, checkpoints' files, schedulers. It sees weights through [`nxd_ops::WeightSource`] alone.
 //!
-//! Reading order: [`device`], [`step`], `bound`, `arena`, [`team`], [`kernels`], [`kv`], [`sampling`], [`isa`], [`limits`].
+//! Reading order: [`device`], [`step`], `bound`, `arena`, [`team`], [`kernels`], [`kv`], [`sampling`], [`isa`], [`limits`],
+//! [`topology`].
 
 mod arena;
 mod bound;
@@ -19,6 +20,7 @@ mod rope;
 pub mod sampling;
 pub mod step;
 pub mod team;
+pub mod topology;
 
 pub use arena::Tensor;
 pub use device::{CpuDevice, CpuOptions};

@@ -4,9 +4,11 @@ use crate::arena::{Arena, Buffer, Tensor};
 use crate::device::CpuDevice;
 use crate::error::CpuError;
 use crate::kernels::attention::{self, Attend};
+use crate::kernels::linear::GatedPair;
 use crate::kernels::{elementwise, gated, linear, norm, rope};
 use crate::kv::Place;
 use crate::sampling::draw_row;
+use crate::team::Lead;
 use nxd_collectives::{CollectiveError, ProcessGroup};
 use nxd_ops::{
     AttendSpec, Axis, Batch, Capture, Drawn, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch,
@@ -27,6 +29,8 @@ enum Purpose<'d> {
 /// One open step of one rank. Ops compute at once; after the first error they do nothing, and [`CpuStep::close`] returns it.
 pub struct CpuStep<'d> {
     device: &'d mut CpuDevice,
+    /// Keeps this thread in the team's place while the step is open.
+    _lead: Lead,
     arena: Rc<Arena>,
     purpose: Purpose<'d>,
     outputs: Outputs,
@@ -49,8 +53,8 @@ pub struct Outputs {
 }
 
 impl<'d> CpuStep<'d> {
-    pub(crate) fn forward(device: &'d mut CpuDevice, batch: &'d Batch) -> Self {
-        Self::open(device, Purpose::Forward(batch))
+    pub(crate) fn forward(device: &'d mut CpuDevice, lead: Lead, batch: &'d Batch) -> Self {
+        Self::open(device, lead, Purpose::Forward(batch))
     }
 
     pub(crate) fn rows(
@@ -59,12 +63,13 @@ impl<'d> CpuStep<'d> {
         count: usize,
         sampling: Option<&'d SamplingBatch>,
     ) -> Self {
-        Self::open(device, Purpose::Rows { values, count, sampling })
+        let lead = device.team.lead();
+        Self::open(device, lead, Purpose::Rows { values, count, sampling })
     }
 
-    fn open(device: &'d mut CpuDevice, purpose: Purpose<'d>) -> Self {
+    fn open(device: &'d mut CpuDevice, lead: Lead, purpose: Purpose<'d>) -> Self {
         let arena = device.take_arena();
-        CpuStep { device, arena, purpose, outputs: Outputs::default(), error: None, layer: 0 }
+        CpuStep { device, _lead: lead, arena, purpose, outputs: Outputs::default(), error: None, layer: 0 }
     }
 
     /// Ends the step.
@@ -200,6 +205,15 @@ impl Ops for CpuStep<'_> {
         out.finish()
     }
 
+    fn add_norm(&mut self, residual: Tensor, x: &Tensor, spec: &NormSpec) -> (Tensor, Tensor) {
+        let mut sum = residual.into_buffer();
+        let mut out = self.take(x.rows(), x.cols());
+        let weight = self.device.bound.vector(spec.weight);
+        let (team, isa) = (&self.device.team, self.device.options.isa);
+        norm::add_rms_norm(team, isa, sum.values(), &x.values(), weight, spec, out.values());
+        (sum.finish(), out.finish())
+    }
+
     fn linear(&mut self, x: &Tensor, weight: Weight) -> Tensor {
         let [y] = self.linears(x, [weight]);
         y
@@ -215,6 +229,20 @@ impl Ops for CpuStep<'_> {
             linear::linears(team, isa, &x.values(), x.rows(), &matrices, &mut slices, &mut device.work.linear);
         }
         outs.map(Buffer::finish)
+    }
+
+    fn linear_gated(&mut self, x: &Tensor, gate: Weight, up: Weight, activation: Gated) -> Tensor {
+        let device = &mut *self.device;
+        let [gate, up] = [gate, up].map(|w| device.bound.matrix(w));
+        let [mut out, mut other] = [gate, up].map(|m| self.arena.take(x.rows(), m.rows()));
+        {
+            let outs = [out.values(), other.values()];
+            let (team, isa, scratch) = (&device.team, device.options.isa, &mut device.work.linear);
+            let pair = GatedPair { gate, up, activation };
+            linear::linear_gated(team, isa, &x.values(), x.rows(), pair, outs, scratch);
+        }
+        drop(other.finish());
+        out.finish()
     }
 
     fn rope(&mut self, x: Tensor, rope: Rope) -> Tensor {

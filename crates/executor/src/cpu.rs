@@ -63,6 +63,7 @@ impl CpuExecutor {
             threads: (options.threads / ranks).max(1),
             activations: options.activations,
             isa: options.isa,
+            pin_threads: options.pin_threads,
         };
         let groups: Vec<Option<ProcessGroup>> = match ranks {
             1 => vec![None],
@@ -82,6 +83,7 @@ impl CpuExecutor {
             max_model_len: plan.max_model_len,
             block_size: options.kv.block_size,
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
+            kv_token_bytes: plan.token_bytes,
             weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
             kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
             kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),

@@ -18,6 +18,8 @@ pub struct ModelInfo {
     pub block_size: usize,
     /// The KV groups and how many blocks each has.
     pub kv_groups: Vec<(KvSpec, usize)>,
+    /// Bytes of one token's keys and values in each KV group, all its layers and all ranks together.
+    pub kv_token_bytes: Vec<usize>,
     /// Bytes of weights that a decode step reads, all ranks together.
     pub weights_bytes: usize,
     /// Bytes of the KV cache, all ranks together.

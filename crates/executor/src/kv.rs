@@ -31,6 +31,8 @@ impl KvOptions {
 pub(crate) struct KvPlan {
     /// Blocks of each group.
     pub(crate) num_blocks: Vec<usize>,
+    /// Bytes of a token in each group, all its layers and ranks together.
+    pub(crate) token_bytes: Vec<usize>,
     /// Longest request.
     pub(crate) max_model_len: usize,
 }
@@ -50,7 +52,7 @@ pub(crate) fn plan(
     let bytes_of_one = |len: usize| {
         groups
             .iter()
-            .map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes))
+            .map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes()))
             .fold(0, usize::saturating_add)
     };
     let max_model_len = if bytes_of_one(asked) <= options.budget_bytes {
@@ -67,15 +69,17 @@ pub(crate) fn plan(
     });
     // Requests are rarely as long as they may be: what is left of the budget makes further blocks, up to what all could use.
     let left = options.budget_bytes - bytes_of_one(max_model_len) * seqs;
-    let block_bytes = groups.iter().map(|g| g.block_bytes).fold(0, usize::saturating_add);
+    let block_bytes = groups.iter().map(Group::block_bytes).fold(0, usize::saturating_add);
     let further = if seqs < options.max_num_seqs { left / block_bytes.max(1) } else { 0 };
     let num_blocks = groups.iter().map(|g| g.blocks_of_one(max_model_len, options) * seqs + further).collect();
-    Ok(KvPlan { num_blocks, max_model_len })
+    let token_bytes = groups.iter().map(|g| g.token_bytes).collect();
+    Ok(KvPlan { num_blocks, token_bytes, max_model_len })
 }
 
 struct Group {
     window: Option<usize>,
-    block_bytes: usize,
+    token_bytes: usize,
+    block_size: usize,
 }
 
 impl Group {
@@ -84,8 +88,13 @@ impl Group {
         // Sizes come from a file and from flags: what overflows is more than any budget.
         let head_bytes = spec.head_dim.saturating_mul(options.dtype.value_bytes());
         let head_bytes = head_bytes.saturating_add(options.dtype.scale_bytes());
-        let factors = [spec.num_kv_heads, head_bytes, layers, ranks, options.block_size];
-        Group { window: spec.window, block_bytes: factors.into_iter().fold(2, usize::saturating_mul) }
+        let factors = [spec.num_kv_heads, head_bytes, layers, ranks];
+        let token_bytes = factors.into_iter().fold(2, usize::saturating_mul);
+        Group { window: spec.window, token_bytes, block_size: options.block_size }
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.token_bytes.saturating_mul(self.block_size)
     }
 
     /// Blocks that one request of `len` tokens holds at most.

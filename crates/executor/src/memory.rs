@@ -1,5 +1,6 @@
 //! Memory: the machine's, what is free, and the control group's limit, which is what a container gets.
 
+use nxd_cpu::topology::kib;
 use std::fs;
 use std::path::Path;
 
@@ -29,11 +30,6 @@ pub fn look() -> Memory {
         available_bytes: [value("MemAvailable:"), left].into_iter().flatten().min(),
         limit_bytes: tightest.map(|(limit, _)| limit),
     }
-}
-
-/// The number of a line such as `MemTotal:  24624612 kB`, in bytes.
-pub fn kib(line: &str) -> Option<u64> {
-    line.strip_suffix("kB")?.split_whitespace().next_back()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The smallest limit of this process's group and the groups above it, and what that group uses.
@@ -79,12 +75,5 @@ mod tests {
         fs::create_dir_all(mount.path().join("memory")).unwrap();
         fs::write(mount.path().join("memory/memory.limit_in_bytes"), "8192").unwrap();
         assert_eq!(tightest("5:cpu:/x\n4:memory:/host/only\n0::/\n", mount.path()), Some((8192, 0)));
-    }
-
-    #[test]
-    fn kilobyte_lines_become_bytes() {
-        assert_eq!(kib("MemTotal:       2 kB"), Some(2048));
-        assert_eq!(kib("Node 0 MemTotal:  3 kB"), Some(3072));
-        assert_eq!(kib("HugePages_Total: 0"), None);
     }
 }

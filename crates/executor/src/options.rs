@@ -15,6 +15,8 @@ pub struct ExecutorOptions {
     pub dtype: Option<Dtype>,
     /// Threads, shared out among the ranks. The CPU alone looks at it.
     pub threads: usize,
+    /// Whether each thread is bound to a processor of its own. The CPU alone looks at it.
+    pub pin_threads: bool,
     /// Ranks of tensor parallelism.
     pub tensor_parallel_size: usize,
     /// Numeric mode of quantised weights. The CPU alone looks at it: traced devices dequantise.
@@ -43,11 +45,12 @@ impl ExecutorOptions {
 
 impl Default for ExecutorOptions {
     fn default() -> Self {
-        let CpuOptions { threads, activations, isa } = CpuOptions::default();
+        let CpuOptions { threads, activations, isa, pin_threads } = CpuOptions::default();
         ExecutorOptions {
             device: Device::default(),
             dtype: None,
             threads,
+            pin_threads,
             tensor_parallel_size: 1,
             activations,
             isa,

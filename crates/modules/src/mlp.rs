@@ -32,8 +32,7 @@ impl Mlp {
 
     /// `[T, E]` to `[T, E]`.
     pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
-        let [gate, up] = ColumnParallelLinear::forward_all([&self.gate, &self.up], ops, x);
-        let inner = ops.gated(gate, &up, self.activation);
+        let inner = ColumnParallelLinear::forward_gated(&self.gate, &self.up, ops, x, self.activation);
         self.down.forward(ops, &inner)
     }
 }

@@ -13,6 +13,8 @@ pub struct LoadOptions {
     pub dtype: Option<Dtype>,
     /// CPU threads, shared out among the ranks; `None` for the cores that this process may use.
     pub threads: Option<usize>,
+    /// Whether each CPU thread is bound to a processor of its own.
+    pub pin_threads: bool,
     /// Ranks that share every layer.
     pub tensor_parallel_size: usize,
     /// What meets quantised weights on the CPU: blocks of 8-bit activations (fast), or f32. Other devices dequantise.
@@ -45,6 +47,7 @@ impl Default for LoadOptions {
             device: Device::default(),
             dtype: None,
             threads: None,
+            pin_threads: false,
             tensor_parallel_size: 1,
             activations: Activations::default(),
             load_mode: LoadMode::default(),
@@ -66,6 +69,7 @@ impl LoadOptions {
             device: self.device.clone(),
             dtype: self.dtype,
             threads: self.threads.unwrap_or(defaults.threads).max(1),
+            pin_threads: self.pin_threads,
             tensor_parallel_size: self.tensor_parallel_size,
             activations: self.activations,
             kv: KvOptions {

@@ -86,6 +86,13 @@ pub trait Ops {
         weights.map(|weight| self.linear(x, weight))
     }
 
+    /// `act(x · gateᵀ) * (x · upᵀ)`: both products and the activation between them, so that a device can meet their results while they
+    /// are near.
+    fn linear_gated(&mut self, x: &Self::Tensor, gate: Weight, up: Weight, activation: Gated) -> Self::Tensor {
+        let [gate, up] = self.linears(x, [gate, up]);
+        self.gated(gate, &up, activation)
+    }
+
     /// As [`Ops::linear`], with an f32 result on every device: the logits of the rows of `x`.
     fn head(&mut self, x: &Self::Tensor, weight: Weight) -> Self::Tensor {
         self.linear(x, weight)

@@ -3,7 +3,7 @@
 //! Source: Shoeybi et al., "Megatron-LM", arXiv:1909.08053, section 3.
 
 use nxd_collectives::Axis;
-use nxd_ops::{Dim, Ops, Params, Role, ShardLayout, Sharding, Weight};
+use nxd_ops::{Dim, Gated, Ops, Params, Role, ShardLayout, Sharding, Weight};
 use std::sync::Arc;
 
 const AXIS: Axis = Axis::Tensor;
@@ -39,6 +39,16 @@ impl ColumnParallelLinear {
             Some(layer) => layer.finish(ops, y),
             None => y,
         })
+    }
+
+    /// `act(gate(x)) * up(x)` of two layers whose outputs are spread alike.
+    pub fn forward_gated<O: Ops>(gate: &Self, up: &Self, ops: &mut O, x: &O::Tensor, activation: Gated) -> O::Tensor {
+        if gate.bias.is_none() && up.bias.is_none() {
+            return ops.linear_gated(x, gate.weight, up.weight, activation);
+        }
+        // A bias comes between product and activation.
+        let [gate, up] = Self::forward_all([gate, up], ops, x);
+        ops.gated(gate, &up, activation)
     }
 
     fn finish<O: Ops>(&self, ops: &mut O, y: O::Tensor) -> O::Tensor {

@@ -1,6 +1,6 @@
 //! Flags of every command that computes: on what it runs and how numbers are held.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use nxd::Device;
 
 use super::values;
@@ -17,6 +17,11 @@ pub(crate) struct RuntimeArgs {
     #[arg(long, short = 't', env = "NXD_THREADS", value_name = "N", value_parser = values::thread_count,
           allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
+
+    /// Bind each thread to a processor of its own among those this process may use, cores before their second threads. Where there are
+    /// several NUMA nodes, threads stay on a node in any case.
+    #[arg(long, env = "NXD_PIN_THREADS", value_parser = BoolishValueParser::new())]
+    pub(crate) pin_threads: bool,
 
     /// Ranks that share every layer.
     #[arg(long, env = "NXD_TENSOR_PARALLEL_SIZE", value_name = "N", default_value_t = 1,

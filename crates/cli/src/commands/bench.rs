@@ -1,8 +1,12 @@
-//! `nxd bench`: tokens a second of prompts (`pp`) and of generation (`tg`), without a server.
+//! `nxd bench`: tokens a second of prompts (`pp`) and of generation (`tg`), without a server; on the CPU also the fraction of what memory
+//! gives that generation reads.
 
 use std::time::Instant;
 
-use nxd_executor::Executor;
+use nxd_cpu::CpuOptions;
+use nxd_cpu::limits::memory_bytes_per_s;
+use nxd_cpu::team::Team;
+use nxd_executor::{Device, Executor, ExecutorOptions, ModelInfo};
 use nxd_ops::{SamplingBatch, SamplingRow};
 use serde::Serialize;
 
@@ -21,8 +25,14 @@ struct Row {
     threads: usize,
     tokens_per_s: Spread,
     weights_bytes: usize,
-    /// Bytes of weights read a second when each step reads them once; for `pp`, at the rate of whole prompts.
+    /// `tg`: bytes that steps read a second, the weights once a step and the K and V that each sequence sees. `pp`: bytes of weights
+    /// alone, as if whole prompts were steps.
     bytes_per_s: f64,
+    /// What this machine's memory gives to as many threads: the median of a measurement after each test, as machines that are shared
+    /// drift. `None` for devices other than the CPU.
+    memory_bytes_per_s: Option<f64>,
+    /// `bytes_per_s` of `tg` by `memory_bytes_per_s`. Above 1 where caches hold what steps read.
+    fraction_of_memory_limit: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +68,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         );
     }
     let mut bench = Bench { executor: executor.as_mut(), blocks_each, chunk, vocab_size: info.vocab_size };
-    let mut rows = Vec::new();
+    let memory = (options.device == Device::Cpu).then(|| memory_team(&options));
+    let (mut rows, mut limits) = (Vec::new(), Vec::new());
     for &batch in &args.batch {
         for (name, tokens, generate) in [("pp", args.prompt_tokens, false), ("tg", args.gen_tokens, true)] {
             if tokens == 0 {
@@ -75,9 +86,14 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 }
                 rates.push((batch * tokens) as f64 / start.elapsed().as_secs_f64());
             }
+            limits.extend(memory.as_ref().map(memory_limit));
             rates.sort_by(f64::total_cmp);
             let median = rates[rates.len() / 2];
-            let steps_per_s = median / if generate { batch } else { batch * tokens } as f64;
+            let bytes_a_token = if generate {
+                info.weights_bytes as f64 / batch as f64 + mean_kv_bytes(&info, args.depth, tokens)
+            } else {
+                info.weights_bytes as f64 / (batch * tokens) as f64
+            };
             rows.push(Row {
                 test: format!("{name}{tokens}"),
                 batch,
@@ -85,11 +101,42 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 threads: options.threads,
                 tokens_per_s: Spread { median, min: rates[0], max: rates[rates.len() - 1] },
                 weights_bytes: info.weights_bytes,
-                bytes_per_s: steps_per_s * info.weights_bytes as f64,
+                bytes_per_s: median * bytes_a_token,
+                memory_bytes_per_s: None,
+                fraction_of_memory_limit: None,
             });
         }
     }
+    limits.sort_by(f64::total_cmp);
+    if let Some(&limit) = limits.get(limits.len() / 2) {
+        for row in &mut rows {
+            row.memory_bytes_per_s = Some(limit);
+            row.fraction_of_memory_limit = row.test.starts_with("tg").then_some(row.bytes_per_s / limit);
+        }
+    }
     if args.json { output::json(&rows) } else { output::line(&table(&rows)) }
+}
+
+/// As many threads as compute, where they compute.
+fn memory_team(options: &ExecutorOptions) -> Team {
+    let ranks = options.tensor_parallel_size;
+    let threads = (options.threads / ranks).max(1) * ranks;
+    CpuOptions { threads, pin_threads: options.pin_threads, ..CpuOptions::default() }.team(0, 1)
+}
+
+fn memory_limit(team: &Team) -> f64 {
+    let _lead = team.lead();
+    memory_bytes_per_s(team)
+}
+
+/// Bytes of K and V that a generated token of one sequence reads, the mean over `count` tokens from position `start` on.
+fn mean_kv_bytes(info: &ModelInfo, start: usize, count: usize) -> f64 {
+    let seen = |position: usize| {
+        let groups = info.kv_groups.iter().zip(&info.kv_token_bytes);
+        let bytes = groups.map(|((spec, _), bytes)| spec.window.unwrap_or(usize::MAX).min(position + 1) * bytes);
+        bytes.sum::<usize>() as f64
+    };
+    (start..start + count).map(seen).sum::<f64>() / count as f64
 }
 
 struct Bench<'e> {
@@ -154,14 +201,15 @@ impl Bench<'_> {
 
 fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<10} {:>6} {:>6} {:>8} {:>12} {:>24} {:>9}",
-        "test", "batch", "depth", "threads", "tokens/s", "min to max", "GB/s"
+        "{:<10} {:>6} {:>6} {:>8} {:>12} {:>24} {:>9} {:>9}",
+        "test", "batch", "depth", "threads", "tokens/s", "min to max", "GB/s", "of limit"
     );
     for row in rows {
         let Spread { median, min, max } = row.tokens_per_s;
         let range = format!("{min:.1} to {max:.1}");
+        let fraction = row.fraction_of_memory_limit.map(|of| format!("{:.0} %", 100.0 * of)).unwrap_or_default();
         text.push_str(&format!(
-            "\n{:<10} {:>6} {:>6} {:>8} {median:>12.1} {range:>24} {:>9.2}",
+            "\n{:<10} {:>6} {:>6} {:>8} {median:>12.1} {range:>24} {:>9.2} {fraction:>9}",
             row.test,
             row.batch,
             row.depth,
@@ -169,5 +217,34 @@ fn table(rows: &[Row]) -> String {
             row.bytes_per_s / 1e9
         ));
     }
+    if let Some(limit) = rows.first().and_then(|row| row.memory_bytes_per_s) {
+        text.push_str(&format!("\nlimit: memory read at {:.2} GB/s by as many threads", limit / 1e9));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use nxd_ops::KvSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_token_reads_what_each_group_lets_it_see() {
+        let spec = |window| KvSpec { num_kv_heads: 1, head_dim: 8, window };
+        let info = ModelInfo {
+            vocab_size: 1,
+            hidden_size: 8,
+            max_model_len: 64,
+            block_size: 16,
+            kv_groups: vec![(spec(None), 4), (spec(Some(10)), 4)],
+            kv_token_bytes: vec![100, 1],
+            weights_bytes: 0,
+            kv_bytes: 0,
+            kernels: Vec::new(),
+        };
+        // Positions 8 and 9 see 9 and 10 tokens, position 10 still 10 of the window.
+        assert!((mean_kv_bytes(&info, 8, 3) - (1000.0 + 29.0 / 3.0)).abs() < 1e-9);
+        assert!((mean_kv_bytes(&info, 0, 1) - 101.0).abs() < 1e-9);
+    }
 }

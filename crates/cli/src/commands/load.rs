@@ -49,6 +49,7 @@ pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions
             args::Dtype::F16 => Some(Dtype::F16),
         },
         threads: runtime.threads,
+        pin_threads: runtime.pin_threads,
         tensor_parallel_size: runtime.tensor_parallel_size,
         activations: match runtime.activations {
             args::Activations::Int8 => Activations::Int8,

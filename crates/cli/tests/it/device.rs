@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::program::{Home, Run};
 
 /// A tiny checkpoint with golden data and tokenizer files.
-fn tiny() -> PathBuf {
+pub(crate) fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/goldens/llama-mha-default")
 }
 

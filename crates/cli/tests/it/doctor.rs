@@ -7,13 +7,31 @@ fn the_page_and_the_json_tell_of_the_same_machine() {
     let home = Home::new();
     let page = home.nxd(&["doctor"], &[]);
     assert_eq!(page.code, Some(0), "{page:?}");
-    for row in ["nxd", "cpu features", "cores", "threads", "numa", "memory", "mpi", "pjrt plugins", "hub cache"] {
+    for row in [
+        "nxd",
+        "cpu features",
+        "kernels",
+        "for F16",
+        "for Q4_K",
+        "cores",
+        "threads",
+        "numa",
+        "memory",
+        "mpi",
+        "pjrt plugins",
+        "hub cache",
+    ] {
         assert!(page.out.lines().any(|line| line.starts_with(row)), "{row}: {}", page.out);
     }
     let json = home.nxd(&["doctor", "--json"], &[]);
     let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(report["versions"]["nxd"], env!("CARGO_PKG_VERSION"));
     assert!(report["cpu"]["usable_threads"].as_u64().unwrap() >= 1);
+    let served = report["serving"].as_array().unwrap();
+    let q4_k = served.iter().find(|row| row["format"] == "Q4_K").unwrap();
+    assert!(q4_k["int8"].as_str().unwrap().starts_with("q4_k int8 "), "{q4_k}");
+    assert!(q4_k["f32"].as_str().unwrap().starts_with("q4_k f32 "), "{q4_k}");
+    assert!(page.out.contains(q4_k["int8"].as_str().unwrap()), "{}", page.out);
     let (free, total) = (&report["memory"]["available_bytes"], &report["memory"]["total_bytes"]);
     assert!(free.as_u64() <= total.as_u64() && total.as_u64() > Some(1 << 20), "{report}");
 }

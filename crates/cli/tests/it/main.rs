@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod bad_input;
+mod bench;
 mod command_line;
 #[cfg(feature = "hub")]
 mod demo;
@@ -11,6 +12,7 @@ mod doctor;
 mod fake_hub;
 mod generate;
 mod golden;
+mod log;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;

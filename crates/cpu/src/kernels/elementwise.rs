@@ -18,8 +18,14 @@ pub fn add(team: &Team, isa: Isa, x: &mut [f32], y: &[f32]) {
     cut(team, n, LINE, n, |part| {
         // SAFETY: the parts of members do not overlap.
         let x = unsafe { x.slice(part.clone()) };
-        dispatch(isa, Add { x, y: &y[part] });
+        add_part(isa, x, &y[part]);
     });
+}
+
+/// As [`add`], on the thread that calls.
+#[inline]
+pub(super) fn add_part(isa: Isa, x: &mut [f32], y: &[f32]) {
+    dispatch(isa, Add { x, y });
 }
 
 /// `x += bias` for every row of `bias.len()` values.

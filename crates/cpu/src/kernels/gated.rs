@@ -18,8 +18,14 @@ pub fn gated(team: &Team, isa: Isa, activation: Gated, gate: &mut [f32], up: &[f
     cut(team, n, 2 * LANES, 8 * n, |part| {
         // SAFETY: the parts of members do not overlap.
         let gate = unsafe { gate.slice(part.clone()) };
-        dispatch(isa, Gate { activation, gate, up: &up[part] });
+        gated_part(isa, activation, gate, &up[part]);
     });
+}
+
+/// As [`gated`], on the thread that calls.
+#[inline]
+pub(super) fn gated_part(isa: Isa, activation: Gated, gate: &mut [f32], up: &[f32]) {
+    dispatch(isa, Gate { activation, gate, up });
 }
 
 struct Gate<'a> {

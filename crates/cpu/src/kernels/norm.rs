@@ -1,6 +1,7 @@
 //! Root-mean-square norms.
 
 use super::cut::cut;
+use super::elementwise::add_part;
 use super::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::isa::Isa;
 use crate::team::{Disjoint, Team};
@@ -26,6 +27,39 @@ pub fn rms_norm(team: &Team, isa: Isa, x: &[f32], weight: &[f32], spec: &NormSpe
         // SAFETY: the groups of members do not overlap.
         let out = unsafe { out.slice(part.clone()) };
         dispatch(isa, Norm { x: &x[part], weight, eps: spec.eps, offset: spec.offset, out });
+    });
+}
+
+/// `sum += x` and `out = norm(sum)`, a row of some groups after the other: the norm meets the sum in the nearest cache. Equals
+/// [`add`](super::elementwise::add) and then [`rms_norm`] in every bit.
+///
+/// # Panics
+/// As [`rms_norm`], and if `sum` and `x` have different lengths.
+pub fn add_rms_norm(
+    team: &Team,
+    isa: Isa,
+    sum: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    spec: &NormSpec,
+    out: &mut [f32],
+) {
+    let width = spec.width;
+    assert_eq!(weight.len(), width, "a norm's weight has one value a column");
+    assert!(sum.len() == x.len() && sum.len() == out.len(), "sum and norm keep the shape");
+    if width == 0 {
+        return;
+    }
+    assert!(x.len().is_multiple_of(width), "{} values in groups of {width}", x.len());
+    let (n, sum, out) = (x.len(), Disjoint::new(sum), Disjoint::new(out));
+    cut(team, n / width, 1, 2 * n, |groups| {
+        for group in groups {
+            let part = group * width..(group + 1) * width;
+            // SAFETY: the groups of members do not overlap.
+            let (sum, out) = unsafe { (sum.slice(part.clone()), out.slice(part.clone())) };
+            add_part(isa, sum, &x[part]);
+            dispatch(isa, Norm { x: sum, weight, eps: spec.eps, offset: spec.offset, out });
+        }
     });
 }
 
@@ -80,6 +114,7 @@ fn squares<L: Lanes>(zero: L, x: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::elementwise::add;
     use nxd_ops::Weight;
     use proptest::prelude::*;
 
@@ -103,10 +138,18 @@ mod tests {
             let weight: Vec<f32> = (0..width).map(|i| value(i + 17)).collect();
             let offset = f32::from(offset);
             let scalar = run(1, Isa::Scalar, &x, &weight, offset);
+            let equal = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+            let residual: Vec<f32> = (0..x.len()).map(|i| value(i + 5)).collect();
+            let mut summed = residual.clone();
+            add(&Team::new(1), Isa::Scalar, &mut summed, &x);
+            let scalar_of_sum = run(1, Isa::Scalar, &summed, &weight, offset);
             for isa in Isa::available() {
                 for threads in [1, 3] {
-                    let got = run(threads, isa, &x, &weight, offset);
-                    prop_assert!(got.iter().zip(&scalar).all(|(a, b)| a.to_bits() == b.to_bits()));
+                    prop_assert!(equal(&run(threads, isa, &x, &weight, offset), &scalar));
+                    let (mut sum, mut normed) = (residual.clone(), vec![f32::NAN; x.len()]);
+                    let spec = NormSpec { weight: Weight(0), width, eps: 1e-6, offset };
+                    add_rms_norm(&Team::new(threads), isa, &mut sum, &x, &weight, &spec, &mut normed);
+                    prop_assert!(equal(&sum, &summed) && equal(&normed, &scalar_of_sum));
                 }
             }
             for (row, got) in x.chunks(width).zip(scalar.chunks(width)) {

@@ -3,6 +3,7 @@
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::yield_now;
+use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 
@@ -11,7 +12,8 @@ const BROKEN: u64 = 1 << 63;
 
 /// A counting barrier whose phase counts up, and a count of the members that are through with the job.
 pub(super) struct Barrier {
-    members: usize,
+    /// Members of the job.
+    members: AtomicUsize,
     patience: Patience,
     /// Members that have come to the present phase.
     arrived: CachePadded<AtomicUsize>,
@@ -33,7 +35,7 @@ pub(super) enum Missed {
 impl Barrier {
     pub(super) fn new(members: usize, patience: Patience) -> Self {
         Self {
-            members,
+            members: AtomicUsize::new(members),
             patience,
             arrived: CachePadded::default(),
             phase: CachePadded::default(),
@@ -42,7 +44,7 @@ impl Barrier {
     }
 
     pub(super) fn members(&self) -> usize {
-        self.members
+        self.members.load(Ordering::Relaxed)
     }
 
     /// The phase in which a job begins. No meeting can take place before every member has asked, so all get the same.
@@ -50,8 +52,9 @@ impl Barrier {
         self.phase.load(Ordering::Relaxed) & !BROKEN
     }
 
-    /// Makes ready for a job. The leader calls it while no job runs; the job's publication publishes this too.
-    pub(super) fn begin(&self) {
+    /// Makes ready for a job of `members`. The leader calls it while no job runs; the job's publication publishes this too.
+    pub(super) fn begin(&self, members: usize) {
+        self.members.store(members, Ordering::Relaxed);
         self.finished.store(0, Ordering::Relaxed);
         if self.phase.load(Ordering::Relaxed) & BROKEN != 0 {
             // Some members had come to a meeting that others never reached.
@@ -60,22 +63,22 @@ impl Barrier {
         }
     }
 
-    /// Meets the others in `phase`; the next one to meet in.
+    /// Meets the others in `phase`; the next one to meet in, and for how long this member waited, if it was long.
     #[inline]
-    pub(super) fn meet(&self, phase: u64) -> Result<u64, Missed> {
+    pub(super) fn meet(&self, phase: u64) -> Result<(u64, Duration), Missed> {
         // Acquire and release: the last one to come has seen what all others wrote, and passes it on with the phase.
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members() {
             // Before the phase: nobody comes to the next meeting until this one is over.
             self.arrived.store(0, Ordering::Relaxed);
             // Not a store, which could wipe out `BROKEN`.
             self.phase.fetch_add(1, Ordering::Release);
-            return Ok(phase + 1);
+            return Ok((phase + 1, Duration::ZERO));
         }
         let mut wait = self.patience.wait();
         loop {
             let now = self.phase.load(Ordering::Acquire);
             if now == phase + 1 {
-                return Ok(now);
+                return Ok((now, wait.long()));
             }
             if now != phase {
                 return Err(Missed::Broken);
@@ -103,12 +106,13 @@ impl Barrier {
         self.finished.fetch_add(1, Ordering::Release);
     }
 
-    /// Waits until every member is through with the job.
-    pub(super) fn wait_for_all(&self) {
+    /// Waits until every member is through with the job; for how long, if it was long.
+    pub(super) fn wait_for_all(&self) -> Duration {
         let mut wait = self.patience.wait();
-        while self.finished.load(Ordering::Acquire) < self.members {
+        while self.finished.load(Ordering::Acquire) < self.members() {
             wait.a_little();
         }
+        wait.long()
     }
 }
 
@@ -130,7 +134,7 @@ impl Patience {
 
     #[inline]
     pub(super) fn wait(self) -> Wait {
-        Wait { looked: 0, patience: self }
+        Wait { looked: 0, patience: self, yielding: None }
     }
 }
 
@@ -138,6 +142,8 @@ impl Patience {
 pub(super) struct Wait {
     looked: u32,
     patience: Patience,
+    /// Since when it yields between looks.
+    yielding: Option<Instant>,
 }
 
 impl Wait {
@@ -145,7 +151,19 @@ impl Wait {
     #[inline]
     pub(super) fn a_little(&mut self) {
         self.looked = self.looked.saturating_add(1);
-        if self.has_yielded() { yield_now() } else { spin_loop() }
+        if !self.has_yielded() {
+            return spin_loop();
+        }
+        if self.yielding.is_none() {
+            self.yielding = Some(Instant::now());
+        }
+        yield_now();
+    }
+
+    /// How long it has lasted since it stopped spinning; zero before, as short waits are not worth a clock.
+    #[inline]
+    fn long(&self) -> Duration {
+        self.yielding.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     #[inline]

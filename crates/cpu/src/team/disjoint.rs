@@ -32,11 +32,6 @@ impl<'a, T> Disjoint<'a, T> {
         Self { start: all.as_mut_ptr(), len: all.len(), borrow: PhantomData }
     }
 
-    /// How many elements there are.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// The elements at `range`, to write.
     ///
     /// # Panics
@@ -64,13 +59,6 @@ impl<'a, T> Disjoint<'a, T> {
         self.check(&range);
         // SAFETY: within the borrowed slice by the check; nobody writes these elements, by the caller's duties.
         unsafe { slice::from_raw_parts(self.start.add(range.start), range.len()) }
-    }
-
-    /// The first element's address, for kernels that write with a stride. What is done through it falls under the duties of
-    /// [`Disjoint`] and stays within [`Self::len`] elements.
-    #[inline]
-    pub(crate) fn as_ptr(&self) -> *mut T {
-        self.start
     }
 
     #[inline]

@@ -13,27 +13,33 @@
 //! ```
 #![allow(unsafe_code, reason = "a job borrowed from the caller's stack is run by threads that outlive it")]
 
+pub(crate) mod affinity;
 mod barrier;
 mod chunks;
 mod disjoint;
+mod shedding;
 #[cfg(test)]
 mod tests;
 
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{from_ref, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, available_parallelism, park};
+use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 
+use self::affinity::Mask;
 use self::barrier::{Barrier, Missed, Patience};
 pub use self::chunks::Chunks;
 pub(crate) use self::disjoint::Disjoint;
+use self::shedding::Shedding;
 
 /// Threads that run one job at a time, together with the thread that gives it: the leader, member 0.
 ///
@@ -47,6 +53,10 @@ pub(crate) use self::disjoint::Disjoint;
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Where the leader runs while it [leads](Self::lead).
+    place: Option<Mask>,
+    /// Whether jobs may have fewer members than the team, and how many.
+    shedding: Option<Shedding>,
     /// A `Cell` also keeps the team from being shared between threads.
     running: Cell<bool>,
 }
@@ -60,6 +70,8 @@ pub struct Member<'a> {
     barrier: &'a Barrier,
     /// The phase of the barrier that this member goes through next.
     phase: Cell<u64>,
+    /// Its longest wait at a barrier.
+    waited: Cell<Duration>,
 }
 
 type Job<'a> = &'a (dyn Fn(&Member<'_>) + Sync + 'a);
@@ -67,8 +79,8 @@ type Job<'a> = &'a (dyn Fn(&Member<'_>) + Sync + 'a);
 struct Shared {
     barrier: Barrier,
     patience: Patience,
-    /// Counts the jobs; publishes `job` and `stop`.
-    epoch: CachePadded<AtomicU32>,
+    /// Counts the jobs, and says in its lowest bits how many members each has; publishes `job` and `stop`.
+    epoch: CachePadded<AtomicU64>,
     /// Points at a [`Job`] on the leader's stack while a job runs.
     job: AtomicPtr<()>,
     stop: AtomicBool,
@@ -78,6 +90,11 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+/// Bits of an epoch that count members.
+const MEMBER_BITS: u32 = 16;
+/// Most members of a team.
+const MOST_MEMBERS: usize = (1 << MEMBER_BITS) - 1;
+
 /// Unwinds a member whose job another member's panic has broken.
 struct Broken;
 
@@ -85,38 +102,80 @@ impl Team {
     /// A team of `threads` members, the calling thread included; at least one. Where the system refuses a thread, the team
     /// stays smaller: results do not depend on its size.
     pub fn new(threads: usize) -> Self {
-        let threads = threads.max(1);
-        let patience = Patience::new(threads, available_parallelism().map_or(1, usize::from));
+        Self::start(&vec![None; threads.max(1)], available_parallelism().map_or(1, usize::from))
+    }
+
+    /// A team of a member for each of `places`, the processors that it may use (see [`crate::topology::placement`]). Workers stay there;
+    /// the leader, a thread of the caller's, is there while it [leads](Self::lead).
+    pub fn placed(places: &[Vec<usize>]) -> Self {
+        let mut processors: Vec<usize> = places.concat();
+        processors.sort_unstable();
+        processors.dedup();
+        let masks: Vec<_> = places.iter().map(|ids| Some(Mask::of(ids))).collect();
+        if masks.is_empty() { Self::new(1) } else { Self::start(&masks, processors.len()) }
+    }
+
+    /// A team of a member for each of `places`, on `cores` cores.
+    fn start(places: &[Option<Mask>], cores: usize) -> Self {
+        let places = &places[..places.len().min(MOST_MEMBERS)];
+        let threads = places.len();
+        let patience = Patience::new(threads, cores);
         let shared = Arc::new(Shared {
             barrier: Barrier::new(threads, patience),
             patience,
-            epoch: CachePadded::new(AtomicU32::new(0)),
+            epoch: CachePadded::new(AtomicU64::new(0)),
             job: AtomicPtr::new(null_mut()),
             stop: AtomicBool::new(false),
             parked: (1..threads).map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
             panic: Mutex::new(None),
         });
-        let mut team = Self { shared, workers: Vec::new(), running: Cell::new(false) };
-        for id in 1..threads {
+        let mut team =
+            Self { shared, workers: Vec::new(), place: places[0], shedding: None, running: Cell::new(false) };
+        for (id, place) in places.iter().copied().enumerate().skip(1) {
             let shared = team.shared.clone();
-            match Builder::new().name(format!("nxd-cpu-{id}")).spawn(move || work(&shared, id)) {
+            let worker = move || {
+                if let Some(place) = place {
+                    bind(&place, id);
+                }
+                work(&shared, id);
+            };
+            match Builder::new().name(format!("nxd-cpu-{id}")).spawn(worker) {
                 Ok(worker) => team.workers.push(worker),
                 Err(error) => {
                     tracing::warn!(%error, wanted = threads, started = id, "the thread team is smaller than asked for");
                     drop(team);
-                    return Self::new(id);
+                    return Self::start(&places[..id], cores);
                 }
             }
         }
         team
     }
 
-    /// How many members a job has.
+    /// The same team, whose jobs have fewer members while other processes want its cores.
+    pub fn shedding(mut self) -> Self {
+        self.shedding = (self.threads() > 1).then(|| Shedding::new(self.threads()));
+        self
+    }
+
+    /// How many members a job has at most.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Runs `job` on every member at once and returns when all are through. What the members wrote is visible to the caller.
+    /// Binds the calling thread to the leader's place, if the team has places, until what is returned is dropped: for the length of a step,
+    /// so that threads which the caller starts between steps are as free as they were.
+    pub fn lead(&self) -> Lead {
+        let before = self.place.as_ref().and_then(|place| {
+            // What is not known could not be restored.
+            let before = affinity::current().ok()?;
+            bind(place, 0);
+            Some(before)
+        });
+        Lead { before, here: PhantomData }
+    }
+
+    /// Runs `job` on every member at once and returns when all are through. What the members wrote is visible to the caller. In a team
+    /// that [sheds](Self::shedding) members the job may have fewer.
     ///
     /// # Panics
     /// With the panic of a member, once all members have stopped; the team stays usable. Members that wait at a barrier are
@@ -125,25 +184,50 @@ impl Team {
     pub fn run(&self, job: &(dyn Fn(&Member<'_>) + Sync)) {
         let shared = &*self.shared;
         assert!(!self.running.replace(true), "a job cannot run another job on its own team");
-        shared.barrier.begin();
-        if !self.workers.is_empty() {
+        let members = self.shedding.as_ref().map_or(self.threads(), |shedding| shedding.members(Instant::now()));
+        shared.barrier.begin(members);
+        if members > 1 {
             shared.job.store(from_ref::<Job<'_>>(&job).cast_mut().cast(), Ordering::Relaxed);
-            // Sequentially consistent together with `parked`: a worker sees the new epoch, or we see that it parks.
-            shared.epoch.fetch_add(1, Ordering::SeqCst);
-            for (worker, parked) in self.workers.iter().zip(&shared.parked) {
+            shared.publish(members);
+            for (worker, parked) in self.workers.iter().zip(&shared.parked).take(members - 1) {
                 if parked.load(Ordering::SeqCst) {
                     worker.thread().unpark();
                 }
             }
         }
         // Nothing between the epoch and this wait may unwind: the workers use `job` until the wait is over.
-        shared.take_part(0, job);
-        shared.barrier.wait_for_all();
+        let waited = shared.take_part(0, job);
+        let waited = waited.max(shared.barrier.wait_for_all());
+        if let Some(shedding) = &self.shedding {
+            shedding.waited(waited);
+        }
         self.running.set(false);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+    }
+}
+
+/// The calling thread leads a team, in the team's place; see [`Team::lead`].
+pub struct Lead {
+    before: Option<Mask>,
+    /// A thread frees itself alone.
+    here: PhantomData<*const ()>,
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            bind(before, 0);
+        }
+    }
+}
+
+/// Binds this thread. A processor may have gone offline, or the process may have lost it: then the system places the member.
+fn bind(place: &Mask, member: usize) {
+    if let Err(error) = affinity::bind(place) {
+        tracing::warn!(%error, member, "a member of the thread team is not bound to its processors");
     }
 }
 
@@ -155,7 +239,10 @@ impl Member<'_> {
     #[inline]
     pub fn barrier(&self) {
         match self.barrier.meet(self.phase.get()) {
-            Ok(next) => self.phase.set(next),
+            Ok((next, waited)) => {
+                self.phase.set(next);
+                self.waited.set(self.waited.get().max(waited));
+            }
             Err(missed) => stop(missed),
         }
     }
@@ -180,10 +267,19 @@ impl Member<'_> {
 }
 
 impl Shared {
-    /// Runs this member's part of `job` and says so. Does not unwind: a panic breaks the barrier and is left for the leader.
-    fn take_part(&self, id: usize, job: Job<'_>) {
+    /// Begins an epoch, whose job has so many members. Sequentially consistent together with `parked`: a worker sees the new epoch, or the
+    /// leader sees that it parks.
+    fn publish(&self, members: usize) {
+        let count = self.epoch.load(Ordering::Relaxed) >> MEMBER_BITS;
+        self.epoch.store(count.wrapping_add(1) << MEMBER_BITS | members as u64, Ordering::SeqCst);
+    }
+
+    /// Runs this member's part of `job` and says so; its longest wait at a barrier. Does not unwind: a panic breaks the barrier and is left
+    /// for the leader.
+    fn take_part(&self, id: usize, job: Job<'_>) -> Duration {
         let barrier = &self.barrier;
-        let member = Member { id, threads: barrier.members(), barrier, phase: Cell::new(barrier.phase()) };
+        let (phase, waited) = (Cell::new(barrier.phase()), Cell::new(Duration::ZERO));
+        let member = Member { id, threads: barrier.members(), barrier, phase, waited };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&member)))
             && !panic.is::<Broken>()
         {
@@ -196,15 +292,18 @@ impl Shared {
             barrier.break_up();
         }
         barrier.finish();
+        member.waited.get()
     }
 }
 
 /// The life of the worker `id`.
 fn work(shared: &Shared, id: usize) {
-    let (parked, mut seen) = (&shared.parked[id - 1], 0);
+    let parked = &shared.parked[id - 1];
+    let mut seen = 0;
+    let mut wait = shared.patience.wait();
     loop {
-        let mut wait = shared.patience.wait();
-        while shared.epoch.load(Ordering::SeqCst) == seen {
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        if epoch == seen {
             if !wait.is_long() {
                 wait.a_little();
                 continue;
@@ -214,13 +313,19 @@ fn work(shared: &Shared, id: usize) {
                 park();
             }
             parked.store(false, Ordering::SeqCst);
+            continue;
         }
-        seen = seen.wrapping_add(1);
+        seen = epoch;
         if shared.stop.load(Ordering::Relaxed) {
             return;
         }
-        // SAFETY: `run` stored the address of its own `job` before the epoch that was just seen, and does not return or unwind
-        // until this member has called `finish`, the last thing `take_part` does.
+        if id >= (epoch & MOST_MEMBERS as u64) as usize {
+            // A job without this member. It is not woken for such, and goes to sleep beside them.
+            continue;
+        }
+        wait = shared.patience.wait();
+        // SAFETY: `run` stored the address of its own `job` before the epoch that was just seen, which has this member; it does not
+        // return or unwind, nor begin another epoch, until this member has called `finish`, the last thing `take_part` does.
         let job: Job<'_> = unsafe { *shared.job.load(Ordering::Relaxed).cast::<Job<'_>>() };
         shared.take_part(id, job);
     }
@@ -235,7 +340,7 @@ fn stop(missed: Missed) -> ! {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        self.shared.publish(self.threads());
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // An error would be a panic outside every job, which `work` does not have.
@@ -247,6 +352,12 @@ impl Drop for Team {
 impl fmt::Debug for Team {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Team").field("threads", &self.threads()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lead").field("bound", &self.before.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The team under many threads, many jobs, and jobs that fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Chunks, Disjoint, Member, Team};
+use super::{Chunks, Disjoint, Member, Team, affinity};
 
 /// One, as many as there are cores, odd, and far more than cores.
 const TEAMS: [usize; 7] = [1, 2, 3, 4, 7, 16, 64];
@@ -29,7 +30,7 @@ fn check(team: &Team) {
         member.barrier();
         assert_eq!(after.load(Ordering::Relaxed), before.load(Ordering::Relaxed));
     });
-    let all = (0..team.threads()).map(|id| 1 << id.min(60)).sum();
+    let all = (0..team.threads()).map(|id| 1_usize << id.min(60)).sum::<usize>();
     assert_eq!(before.load(Ordering::Relaxed), all);
 }
 
@@ -55,6 +56,27 @@ fn every_member_runs_every_job_once() {
             });
         }
         assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == jobs));
+    }
+}
+
+#[test]
+fn a_shedding_team_runs_jobs_with_fewer_members_and_with_all_again() {
+    let team = Team::new(5).shedding();
+    for job in 0..2000_usize {
+        let members = 1 + job * 7 % 5;
+        team.shedding.as_ref().unwrap().set(members);
+        let (ran, shared) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        team.run(&|member| {
+            assert_eq!(member.threads, members);
+            ran.fetch_add(1 << (8 * member.id), Ordering::Relaxed);
+            member.barrier();
+            shared.fetch_add(member.share(100).len(), Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), (0..members).map(|id| 1 << (8 * id)).sum::<usize>());
+        assert_eq!(shared.into_inner(), 100);
+        if job % 500 == 0 {
+            wait_until_parked(&team);
+        }
     }
 }
 
@@ -101,10 +123,10 @@ fn what_was_written_before_a_barrier_is_seen_after_it() {
             team.run(&|member| {
                 for round in 0..rounds {
                     let (from, to) = if round % 2 == 0 { (&even, &odd) } else { (&odd, &even) };
-                    let own = member.share(to.len());
+                    let own = member.share(N);
                     // SAFETY: one buffer is read by all and written by none until the barrier; of the other each member takes
                     // its own share.
-                    let (old, new) = unsafe { (from.read(0..from.len()), to.slice(own.clone())) };
+                    let (old, new) = unsafe { (from.read(0..N), to.slice(own.clone())) };
                     for (new, i) in new.iter_mut().zip(own) {
                         *new = next(old, i);
                     }
@@ -261,19 +283,6 @@ fn chunks_are_handed_out_once_each() {
 }
 
 #[test]
-fn members_write_one_buffer_through_its_address() {
-    let (team, mut all) = (Team::new(3), vec![0; 50]);
-    let shared = Disjoint::new(&mut all);
-    team.run(&|member| {
-        for i in (member.id..shared.len()).step_by(member.threads) {
-            // SAFETY: `i` is below the length, and each is visited by one member only.
-            unsafe { shared.as_ptr().add(i).write(i) };
-        }
-    });
-    assert_eq!(all, (0..50).collect::<Vec<_>>());
-}
-
-#[test]
 fn a_range_outside_a_shared_buffer_is_refused() {
     let mut all = [0u8; 4];
     let shared = Disjoint::new(&mut all);
@@ -283,4 +292,35 @@ fn a_range_outside_a_shared_buffer_is_refused() {
         // SAFETY: as above.
         assert!(catch_unwind(AssertUnwindSafe(|| unsafe { shared.read(range).len() })).is_err());
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn members_stay_in_their_places_and_the_leader_while_it_leads() {
+    let free = affinity::usable().unwrap();
+    // More members than there may be processors: they share.
+    let places: Vec<Vec<usize>> = (0..3).map(|member| vec![free[member % free.len()]]).collect();
+    let team = Team::placed(&places);
+    let seen = || {
+        let seen: Vec<_> = places.iter().map(|_| Mutex::default()).collect();
+        team.run(&|member| *seen[member.id].lock().unwrap() = affinity::usable().unwrap());
+        seen.into_iter().map(|ids| ids.into_inner().unwrap()).collect::<Vec<_>>()
+    };
+    let lead = team.lead();
+    assert_eq!(seen(), places);
+    drop(lead);
+    assert_eq!(affinity::usable().unwrap(), free, "the caller's thread is free again");
+    assert_eq!(seen()[1..], places[1..], "workers stay");
+    drop(Team::new(2).lead());
+    assert_eq!(affinity::usable().unwrap(), free);
+}
+
+#[test]
+fn a_place_that_does_not_exist_leaves_the_member_where_it_is() {
+    let nowhere = vec![crate::topology::MAX_PROCESSORS - 1];
+    let team = Team::placed(&[nowhere.clone(), nowhere]);
+    let lead = team.lead();
+    check(&team);
+    drop(lead);
+    check(&team);
 }

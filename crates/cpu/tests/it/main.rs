@@ -3,3 +3,4 @@
 
 mod sampling;
 mod suite;
+mod teams;

@@ -14,6 +14,7 @@ fn manager(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> B
         max_model_len: num_blocks * block_size,
         block_size,
         kv_groups: windows.iter().map(spec).collect(),
+        kv_token_bytes: vec![0; windows.len()],
         weights_bytes: 0,
         kv_bytes: 0,
         kernels: Vec::new(),

@@ -82,6 +82,7 @@ impl TracedExecutor {
             max_model_len: plan.max_model_len,
             block_size: options.kv.block_size,
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
+            kv_token_bytes: plan.token_bytes,
             weights_bytes: device.weights_bytes(),
             kv_bytes: device.kv_bytes(),
             kernels: Vec::new(),

@@ -122,6 +122,12 @@ impl Random {
         (self.next() >> 11) as usize % n
     }
 
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+
     /// In -1..1.
     fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
@@ -167,7 +173,8 @@ pub(crate) fn ranks(spec: &DecoderSpec, setup: Setup, size: usize) -> Vec<Runner
     let runner = |(rank, group)| {
         let mut manifest = Manifest::new(Mesh::tensor(size));
         let decoder = Decoder::new(&mut Params::new(&mut manifest), spec);
-        let options = CpuOptions { threads: setup.threads, activations: setup.activations, isa: setup.isa };
+        let options =
+            CpuOptions { threads: setup.threads, activations: setup.activations, isa: setup.isa, pin_threads: false };
         let source = Made { format: setup.format };
         let manifest = Arc::new(manifest);
         let groups = manifest.kv_groups().len();

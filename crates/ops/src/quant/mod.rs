@@ -1,7 +1,8 @@
 //! What quantised blocks mean, defined once in scalar code: devices, converters and tests agree on these numbers.
 //!
 //! Every block format is a case of one mechanism: integers of at most 8 bits, and for each group of 16 or 32 of them an f32 scale and
-//! perhaps a minimum. A value is `scale * q`, or `scale * q + min`, product and sum rounded one after the other.
+//! perhaps a minimum. A value is `scale * q`, or `scale * q + min`, product and sum rounded one after the other. A group's scale is
+//! itself a half-precision number of the block times a small integer of the group ([`Factors`]), and so is its minimum.
 
 /// One block opened: its integers, and a scale and a minimum for each group of [`BlockFormat::group_len`] of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,10 +21,26 @@ impl Default for Groups {
     }
 }
 
+/// What a block's integers are multiplied with, as compact as the block has it.
+///
+/// A group's scale is `scale * scales[group]`, its minimum `min * mins[group]`: products of 11 and at most 8 bits, exact in f32. Blocks of
+/// a single group have the integer 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Factors {
+    /// What every group's scale is a multiple of.
+    pub scale: f16,
+    /// What every group's minimum is a multiple of; zero unless [`BlockFormat::has_min`].
+    pub min: f16,
+    /// Each group's multiple of `scale`.
+    pub scales: [i8; 16],
+    /// Each group's multiple of `min`.
+    pub mins: [i8; 16],
+}
+
 mod blocks;
 
 use crate::format::{BlockFormat, Format};
-pub use blocks::open;
+pub use blocks::{IQ4_VALUES, open, parts};
 use half::{bf16, f16};
 
 /// The values of stored bytes: `values.len()` of them, whole blocks.

@@ -80,7 +80,7 @@ pub enum Op {
     SelectRows,
     /// `add`, `bias` and `scale`.
     Elementwise,
-    /// `gated`.
+    /// `gated`, and what `linear_gated` adds to two products.
     Gated,
     /// `norm` and `add_norm`.
     Norm,

@@ -189,7 +189,7 @@ impl LocalWeight {
 
     /// Reads rows one after the other, and releases what lies far enough behind.
     pub fn reader(&self) -> RowReader<'_> {
-        RowReader { weight: self, kept: 0..0 }
+        RowReader { weight: self, in_place: self.in_place(), kept: 0..0 }
     }
 
     /// The whole weight as f32, `[rows, cols]` row-major: for vectors, references and tests.
@@ -238,25 +238,36 @@ const RELEASE_BYTES: usize = 1 << 20;
 /// Reads the rows of a weight in rising order. A weight that is packed is then never in memory twice.
 pub struct RowReader<'w> {
     weight: &'w LocalWeight,
+    /// All rows, where they lie as they are wanted.
+    in_place: Option<SharedBytes>,
     /// Rows that were read and not released.
     kept: Range<usize>,
 }
 
 impl RowReader<'_> {
-    /// Copies local row `row` to `out`, as [`LocalWeight::read_row`] does. The last rows stay for [`LocalWeight::release`].
+    /// The bytes of local rows `rows`, where they lie if they lie together, else copied to `copied`, `[rows][row_bytes]`. Rows behind the
+    /// last one are zeros. The last rows that are read stay for [`LocalWeight::release`].
     ///
     /// # Panics
-    /// As [`LocalWeight::read_row`].
-    pub fn read(&mut self, row: usize, out: &mut [u8]) {
-        self.weight.read_row(row, out);
-        if row != self.kept.end {
-            self.kept = row..row;
+    /// When `copied` has another length.
+    pub fn read<'r>(&'r mut self, rows: Range<usize>, copied: &'r mut [u8]) -> &'r [u8] {
+        let weight = self.weight;
+        if self.kept.len() * weight.row_bytes >= RELEASE_BYTES || rows.start != self.kept.end {
+            weight.release(self.kept.clone());
+            self.kept.start = rows.start;
         }
-        self.kept.end = row + 1;
-        if self.kept.len() * self.weight.row_bytes >= RELEASE_BYTES {
-            self.weight.release(self.kept.clone());
-            self.kept.start = self.kept.end;
+        self.kept.end = rows.end.min(weight.num_rows);
+        let bytes = weight.row_bytes();
+        if let Some(all) = &self.in_place
+            && let Some(lying) = all.get(rows.start * bytes..rows.end * bytes)
+        {
+            return lying;
         }
+        assert_eq!(copied.len(), rows.len() * bytes, "room for {} rows", rows.len());
+        for (row, copied) in rows.zip(copied.chunks_exact_mut(bytes.max(1))) {
+            if row < weight.num_rows { weight.read_row(row, copied) } else { copied.fill(0) }
+        }
+        copied
     }
 }
 

@@ -1,9 +1,10 @@
 //! The processor: its features, cores, threads and NUMA nodes.
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::thread;
 
+use nxd_cpu::topology::{self, Topology, format_list};
 use serde::Serialize;
 
 use super::first_line;
@@ -32,15 +33,15 @@ pub(super) struct NumaNode {
 pub(super) fn look() -> Cpu {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let usable_threads = thread::available_parallelism().map_or(1, usize::from);
-    let logical = info.lines().filter(|line| line.starts_with("processor")).count();
+    let topology = Topology::read(Path::new(topology::SYSTEM));
     Cpu {
-        model: field(&info, "model name").next().map(str::to_owned),
+        model: model_name(&info),
         features: features(),
-        physical_cores: physical_cores(&info),
-        logical_cores: logical.max(usable_threads),
+        physical_cores: Some(topology.cores()).filter(|cores| *cores > 0),
+        logical_cores: topology.processors.len().max(usable_threads),
         usable_threads,
         quota_cores: quota(),
-        numa_nodes: numa_nodes(),
+        numa_nodes: topology.nodes.into_iter().map(numa_node).collect(),
     }
 }
 
@@ -67,17 +68,9 @@ fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Different pairs of socket and core.
-fn physical_cores(info: &str) -> Option<usize> {
-    let cores: BTreeSet<(&str, &str)> = field(info, "physical id").zip(field(info, "core id")).collect();
-    (!cores.is_empty()).then_some(cores.len())
-}
-
-fn field<'a>(info: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    info.lines().filter_map(move |line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then_some(value.trim())
-    })
+fn model_name(info: &str) -> Option<String> {
+    let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+    Some(fields.find(|(name, _)| name.trim() == "model name")?.1.trim().to_owned())
 }
 
 fn quota() -> Option<f64> {
@@ -94,33 +87,6 @@ fn quota() -> Option<f64> {
     (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
-fn numa_nodes() -> Vec<NumaNode> {
-    let entries = fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
-    let mut nodes: Vec<NumaNode> = entries
-        .filter_map(|entry| {
-            let path = entry.path();
-            let id = path.file_name()?.to_str()?.strip_prefix("node")?.parse().ok()?;
-            let memory = fs::read_to_string(path.join("meminfo")).unwrap_or_default();
-            Some(NumaNode {
-                id,
-                cpus: fs::read_to_string(path.join("cpulist")).ok()?.trim().to_owned(),
-                memory_bytes: memory.lines().find(|line| line.contains("MemTotal")).and_then(nxd_executor::memory::kib),
-            })
-        })
-        .collect();
-    nodes.sort_by_key(|node| node.id);
-    nodes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hyperthreads_share_a_physical_core() {
-        let info = "processor : 0\nphysical id : 0\ncore id : 0\n\nprocessor : 1\nphysical id : 0\ncore id : 0\n\n\
-                    processor : 2\nphysical id : 1\ncore id : 0\n";
-        assert_eq!(physical_cores(info), Some(2));
-        assert_eq!(physical_cores("processor : 0\n"), None);
-    }
+fn numa_node(node: topology::Node) -> NumaNode {
+    NumaNode { id: node.id, cpus: format_list(&node.processors), memory_bytes: node.memory_bytes }
 }

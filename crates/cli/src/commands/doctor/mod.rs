@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use nxd_cpu::Isa;
+use nxd_cpu::kernels::linear::kernel_name;
+use nxd_cpu::{Activations, Isa};
 use nxd_executor::memory;
+use nxd_ops::{BlockFormat, Format};
 
 use crate::args::DoctorArgs;
 use crate::failure::{Failure, Kind};
@@ -24,10 +26,20 @@ struct Report {
     cpu: cpu::Cpu,
     /// The instruction set of the kernels, and where they were tested.
     kernels: String,
+    /// What multiplies with the matrices of each storage format.
+    serving: Vec<Serving>,
     memory: Memory,
     mpi: Option<mpi::Mpi>,
     pjrt_plugins: Vec<PathBuf>,
     hub: Hub,
+}
+
+#[derive(Serialize)]
+struct Serving {
+    format: &'static str,
+    /// With `--activations int8`, and with `f32`; the same for plain floats.
+    int8: String,
+    f32: String,
 }
 
 #[derive(Serialize)]
@@ -65,6 +77,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         },
         cpu: cpu::look(),
         kernels: tested(Isa::detect()),
+        serving: serving(Isa::detect()),
         memory: Memory { total_bytes, available_bytes, limit_bytes },
         mpi: mpi::look(),
         pjrt_plugins: plugins::look(),
@@ -90,8 +103,19 @@ fn tested(isa: Isa) -> String {
     format!("{isa}, tested {tested}")
 }
 
+/// The kernels of every storage format.
+fn serving(isa: Isa) -> Vec<Serving> {
+    let formats = [Format::F32, Format::F16, Format::BF16].into_iter().chain(BlockFormat::ALL.map(Format::Blocks));
+    let serve = |format: Format| {
+        let [int8, f32] =
+            [Activations::Int8, Activations::F32].map(|numbers| kernel_name(format, numbers, isa).to_string());
+        Serving { format: format.name(), int8, f32 }
+    };
+    formats.map(serve).collect()
+}
+
 fn page(report: &Report) -> String {
-    let Report { versions, cpu, kernels, memory, mpi, pjrt_plugins, hub } = report;
+    let Report { versions, cpu, kernels, serving, memory, mpi, pjrt_plugins, hub } = report;
     let unknown = || "unknown".to_owned();
     let size = |bytes: Option<u64>| bytes.map_or_else(unknown, |bytes| HumanBytes(bytes).to_string());
     let mut page = Page::default();
@@ -101,6 +125,10 @@ fn page(report: &Report) -> String {
     page.row("cpu", cpu.model.as_deref().unwrap_or("unknown"));
     page.row("cpu features", &listed(&cpu.features));
     page.row("kernels", kernels);
+    for Serving { format, int8, f32 } in serving {
+        let other = if int8 == f32 { String::new() } else { format!(", {f32}") };
+        page.row(&format!("for {format}"), &format!("{int8}{other}"));
+    }
     let cores = cpu.physical_cores.map_or_else(unknown, |n| n.to_string());
     page.row("cores", &format!("{cores} physical, {} logical", cpu.logical_cores));
     let quota = cpu.quota_cores.map(|cores| format!(", limited to the time of {cores}")).unwrap_or_default();
@@ -109,7 +137,8 @@ fn page(report: &Report) -> String {
         page.row("numa", "not reported");
     }
     for node in &cpu.numa_nodes {
-        page.row("numa", &format!("node {}: cpus {}, {}", node.id, node.cpus, size(node.memory_bytes)));
+        let cpus = if node.cpus.is_empty() { "no cpus".to_owned() } else { format!("cpus {}", node.cpus) };
+        page.row("numa", &format!("node {}: {cpus}, {}", node.id, size(node.memory_bytes)));
     }
     page.row("memory", &format!("{}, {} free", size(memory.total_bytes), size(memory.available_bytes)));
     if let Some(limit) = memory.limit_bytes {

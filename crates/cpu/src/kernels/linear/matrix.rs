@@ -2,19 +2,13 @@
 
 use super::cell::Cell;
 use super::float::Element;
+use super::memory::{PackedMemory, Span};
 use super::{Activations, PANEL};
 use crate::isa::Isa;
 use crate::team::{Disjoint, Team};
 use nxd_ops::weight::InputSpan;
 use nxd_ops::{Format, LocalWeight};
-use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::sync::Arc;
-
-/// A cache line: kernels load halves of it, which must not straddle two.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// How panels are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +21,7 @@ pub(super) enum Layout {
 
 /// One rank's matrix `[N, K]`, packed in panels of 16 outputs; the last panel is filled up with rows of zeros.
 pub struct PackedMatrix {
-    lines: Vec<Line>,
+    packed: Span,
     layout: Layout,
     activations: Activations,
     rows: usize,
@@ -38,11 +32,25 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `weight`, the panels shared out among the members of `team`.
+    /// Packs `weight` into memory of its own; see [`PackedMatrix::pack_into`].
     ///
     /// # Panics
     /// When the weight has no columns.
     pub fn pack(weight: &LocalWeight, activations: Activations, isa: Isa, team: &Team) -> Self {
+        Self::pack_into(&mut PackedMemory::default(), weight, activations, isa, team)
+    }
+
+    /// Packs `weight` into `memory`, the panels shared out among the members of `team` as products of it will be, where they can.
+    ///
+    /// # Panics
+    /// When the weight has no columns.
+    pub fn pack_into(
+        memory: &mut PackedMemory,
+        weight: &LocalWeight,
+        activations: Activations,
+        isa: Isa,
+        team: &Team,
+    ) -> Self {
         let (rows, cols, format) = (weight.rows(), weight.cols(), weight.format());
         assert!(cols > 0, "{} has no columns", weight.origin());
         let (layout, panel_bytes) = match format {
@@ -55,9 +63,23 @@ impl PackedMatrix {
             }
         };
         let panels = rows.div_ceil(PANEL);
-        let lines = (panels * panel_bytes).div_ceil(size_of::<Line>());
-        let mut matrix = PackedMatrix {
-            lines: Vec::with_capacity(lines),
+        let mut packed = memory.take(panels * panel_bytes);
+        let target = Disjoint::new(packed.bytes_mut());
+        team.run(&|member| {
+            let mut copied = vec![0; PANEL * weight.row_bytes()];
+            let mut reader = weight.reader();
+            for panel in member.share(panels) {
+                // SAFETY: a panel belongs to one member, and panels do not overlap.
+                let out = unsafe { target.slice(panel * panel_bytes..(panel + 1) * panel_bytes) };
+                let stored = reader.read(panel * PANEL..(panel + 1) * PANEL, &mut copied);
+                match layout {
+                    Layout::Cells(cell) => cell.pack_panel(stored, out),
+                    Layout::Float(element) => element.pack_panel(stored, out),
+                }
+            }
+        });
+        PackedMatrix {
+            packed,
             layout,
             activations,
             rows,
@@ -65,32 +87,7 @@ impl PackedMatrix {
             panel_bytes,
             input: weight.input().map(Into::into),
             kernel_name: kernel_name(format, activations, isa),
-        };
-        let target = Disjoint::new(&mut matrix.lines.spare_capacity_mut()[..lines]);
-        team.run(&|member| {
-            let mut stored = vec![0; PANEL * weight.row_bytes()];
-            let mut reader = weight.reader();
-            for panel in member.share(panels) {
-                // SAFETY: a panel belongs to one member, and panels do not overlap. The bytes lie within the lines.
-                let out = unsafe { zeroed(&target, panel * panel_bytes..(panel + 1) * panel_bytes) };
-                for (row, bytes) in (panel * PANEL..).zip(stored.chunks_exact_mut(weight.row_bytes())) {
-                    if row < rows { reader.read(row, bytes) } else { bytes.fill(0) }
-                }
-                match (layout, format) {
-                    (Layout::Cells(cell), Format::Blocks(block)) => cell.pack_panel(block, &stored, out),
-                    (Layout::Float(element), _) => element.pack_panel(&stored, out),
-                    (Layout::Cells(_), _) => unreachable!("cells are made for block formats only"),
-                }
-            }
-            if member.id == 0 {
-                let end = panels * panel_bytes;
-                // SAFETY: what is left of the last line belongs to no panel.
-                unsafe { zeroed(&target, end..lines * size_of::<Line>()) };
-            }
-        });
-        // SAFETY: every byte was written: all panels by the members, the rest of the last line by the leader.
-        unsafe { matrix.lines.set_len(lines) };
-        matrix
+        }
     }
 
     /// Outputs, without the rows that fill up the last panel.
@@ -105,10 +102,10 @@ impl PackedMatrix {
 
     /// Size in memory.
     pub fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
+        self.packed.bytes().len()
     }
 
-    /// Format, numbers of the activations, and instruction set, such as `q4_1 int8 avx2`.
+    /// What serves it: see [`kernel_name`].
     pub fn kernel_name(&self) -> &Arc<str> {
         &self.kernel_name
     }
@@ -146,7 +143,7 @@ impl PackedMatrix {
 
     /// All packed bytes, panel after panel.
     pub(super) fn data(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.lines)
+        self.packed.bytes()
     }
 }
 
@@ -154,23 +151,9 @@ fn float(element: Element, cols: usize) -> (Layout, usize) {
     (Layout::Float(element), cols * PANEL * element.bytes())
 }
 
-/// The bytes at `range`, zeroed.
-///
-/// # Safety
-/// Nobody else uses these bytes.
-#[allow(clippy::mut_from_ref, reason = "members share `lines`; that their ranges differ is the caller's duty")]
-unsafe fn zeroed<'a>(lines: &'a Disjoint<'_, MaybeUninit<Line>>, range: Range<usize>) -> &'a mut [u8] {
-    assert!(range.end <= lines.len() * size_of::<Line>(), "bytes {range:?} of {} lines", lines.len());
-    // SAFETY: within the lines by the assertion, used by nobody else by the caller's duties, and initialised by the zeroing.
-    unsafe {
-        let first = lines.as_ptr().cast::<u8>().add(range.start);
-        first.write_bytes(0, range.len());
-        std::slice::from_raw_parts_mut(first, range.len())
-    }
-}
-
-/// Format, numbers of the activations where they have a choice, and instruction set.
-fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
+/// What serves matrices that are stored in `format`: format, numbers of the activations where they have a choice, and instruction set,
+/// such as `q4_1 int8 avx2`.
+pub fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
     let numbers = match (format, activations) {
         (Format::Blocks(_), Activations::Int8) => " int8",
         (Format::Blocks(_), Activations::F32) => " f32",

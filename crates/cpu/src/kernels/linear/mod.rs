@@ -18,8 +18,7 @@ mod dequantise;
 mod float;
 mod int8;
 mod matrix;
-#[cfg(target_arch = "aarch64")]
-mod neon;
+mod memory;
 mod product;
 mod quantise;
 mod scratch;
@@ -27,8 +26,9 @@ mod scratch;
 mod tests;
 mod tile;
 
-pub use matrix::PackedMatrix;
-pub use product::linears;
+pub use matrix::{PackedMatrix, kernel_name};
+pub use memory::PackedMemory;
+pub use product::{GatedPair, linear_gated, linears};
 pub use scratch::Scratch;
 
 /// Outputs of a panel.

@@ -9,8 +9,11 @@ use super::scratch::{Job, PanelRow, Prepared, Scratch, same_input};
 use super::tile::Target;
 use super::{Activations, PANEL};
 use crate::isa::Isa;
+use crate::kernels::gated::gated_part;
 use crate::team::{Member, Team};
+use nxd_ops::Gated;
 use std::ops::Range;
+use std::slice;
 
 /// Rows whose tiles pass over a panel before the next panel: their part of the input stays in the second-level cache.
 const PASS: usize = 240;
@@ -19,8 +22,9 @@ const PASS: usize = 240;
 /// the results of a panel that is not full.
 const AREA: usize = float::CHUNK + PASS;
 
-/// How far ahead a single tile asks for weights, in bytes: +10 % for bytes, +10 to +20 % for nibbles, with two threads.
-const AHEAD: usize = 1024;
+/// How far ahead a single tile asks for weights, in bytes. What memory gives in its latency is 3 to 4 KiB a core; one thread reads 13 GB/s
+/// of bytes with 1 KiB, 15 with 4 KiB, 17 to 19 with 8 KiB.
+const AHEAD: usize = 8192;
 
 /// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
 ///
@@ -38,41 +42,136 @@ pub fn linears(
     outs: &mut [&mut [f32]],
     scratch: &mut Scratch,
 ) {
-    assert!(isa.is_available(), "this CPU does not have {isa}");
-    assert_eq!(weights.len(), outs.len(), "one output a weight");
-    if rows == 0 || weights.is_empty() {
-        return;
-    }
-    let width = x.len() / rows;
-    assert_eq!(x.len(), width * rows, "an input of {rows} rows");
-    for (weight, out) in weights.iter().zip(outs.iter()) {
-        assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
-        assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
-    }
-    let plan = Plan::new(team, isa, rows, weights, outs, scratch);
-    let scratch = &*scratch;
+    let Some(call) = Call::new(team, isa, x, rows, weights, outs, scratch) else { return };
     team.run(&|member| {
+        // SAFETY: each member prepares once, and takes panels of its own.
+        unsafe {
+            let area = call.prepare(member);
+            for (i, (weight, job)) in weights.iter().zip(&call.scratch.jobs).enumerate() {
+                call.product(i, member).run(call.plan.share(member, weight, job), area);
+            }
+        }
+    });
+}
+
+/// What [`linear_gated`] multiplies with.
+#[derive(Clone, Copy)]
+pub struct GatedPair<'a> {
+    /// `[N, K]`
+    pub gate: &'a PackedMatrix,
+    /// `[N, K]`
+    pub up: &'a PackedMatrix,
+    /// What becomes of the gate before it multiplies.
+    pub activation: Gated,
+}
+
+/// `act(x · gateᵀ) * (x · upᵀ)` in one job of the team: a member's results meet while they are near. Equals [`linears`] and then
+/// [`gated`](crate::kernels::gated::gated) in every bit.
+///
+/// # Shapes
+/// `x` is `[rows, K]`, both of `outs` are `[rows, N]`; the first one gets the result, the second one is work space.
+///
+/// # Panics
+/// As [`linears`], and when the weights have different shapes.
+pub fn linear_gated(
+    team: &Team,
+    isa: Isa,
+    x: &[f32],
+    rows: usize,
+    pair: GatedPair<'_>,
+    mut outs: [&mut [f32]; 2],
+    scratch: &mut Scratch,
+) {
+    let GatedPair { gate, up, activation } = pair;
+    assert_eq!(gate.rows(), up.rows(), "gate and up have the same outputs");
+    let weights = [gate, up];
+    let Some(call) = Call::new(team, isa, x, rows, &weights, &mut outs, scratch) else { return };
+    team.run(&|member| {
+        // SAFETY: each member prepares once, and takes panels of its own, the same ones of both weights.
+        unsafe {
+            let area = call.prepare(member);
+            let [gate, up] = [0, 1].map(|i| call.product(i, member));
+            let panels = member.share(gate.weight.panels());
+            if gate.input.tiles() == up.input.tiles() {
+                for pass in gate.passes() {
+                    gate.pass(&pass, &panels, area);
+                    up.pass(&pass, &panels, area);
+                    gate.meet(&up, activation, gate.rows(&pass), &panels);
+                }
+            } else {
+                gate.run(panels.clone(), area);
+                up.run(panels.clone(), area);
+                gate.meet(&up, activation, 0..rows, &panels);
+            }
+        }
+    });
+}
+
+/// A checked call: its arguments, plan and work space.
+struct Call<'a> {
+    isa: Isa,
+    x: &'a [f32],
+    weights: &'a [&'a PackedMatrix],
+    plan: Plan,
+    scratch: &'a Scratch,
+}
+
+impl<'a> Call<'a> {
+    /// `None` where there is nothing to do.
+    fn new(
+        team: &Team,
+        isa: Isa,
+        x: &'a [f32],
+        rows: usize,
+        weights: &'a [&'a PackedMatrix],
+        outs: &mut [&mut [f32]],
+        scratch: &'a mut Scratch,
+    ) -> Option<Self> {
+        assert!(isa.is_available(), "this CPU does not have {isa}");
+        assert_eq!(weights.len(), outs.len(), "one output a weight");
+        if rows == 0 || weights.is_empty() {
+            return None;
+        }
+        let width = x.len() / rows;
+        assert_eq!(x.len(), width * rows, "an input of {rows} rows");
+        for (weight, out) in weights.iter().zip(outs.iter()) {
+            assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
+            assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
+        }
+        let plan = Plan::new(team, isa, rows, weights, outs, scratch);
+        Some(Call { isa, x, weights, plan, scratch })
+    }
+
+    /// Prepares this member's part of the inputs, and waits until all have done so where members share them; the member's work area.
+    ///
+    /// # Safety
+    /// Every member calls it once.
+    #[allow(clippy::mut_from_ref, reason = "members share `self`; each gets the area of its number")]
+    unsafe fn prepare(&self, member: &Member<'_>) -> &mut [PanelRow] {
+        let scratch = self.scratch;
         // SAFETY: each member has its own part of both.
         let (wide, area) = unsafe {
             let own = |len| member.id * len..(member.id + 1) * len;
-            (scratch.wide.write(own(plan.wide)), scratch.areas.write(own(AREA)))
+            (scratch.wide.write(own(self.plan.wide)), scratch.areas.write(own(AREA)))
         };
-        for (i, (weight, job)) in weights.iter().zip(&scratch.jobs).enumerate() {
+        for (i, (weight, job)) in self.weights.iter().zip(&scratch.jobs).enumerate() {
             if job.is_first(&scratch.jobs[..i]) {
-                // SAFETY: once for each input; `isa` was checked above.
-                unsafe { scratch.inputs[job.input].fill(member, isa, x, weight.input(), wide) };
+                // SAFETY: once for each input; `isa` was checked by `new`.
+                unsafe { scratch.inputs[job.input].fill(member, self.isa, self.x, weight.input(), wide) };
             }
         }
-        if rows > 1 {
+        if self.plan.rows > 1 {
             member.barrier();
         }
-        for (weight, job) in weights.iter().zip(&scratch.jobs) {
-            let product =
-                Product { isa, weight, input: &scratch.inputs[job.input], out: job.out, copy: plan.copy(member) };
-            // SAFETY: the panels are this member's; all inputs were filled before the barrier, or by this member.
-            unsafe { product.run(plan.share(member, weight, job), area) };
-        }
-    });
+        area
+    }
+
+    /// The product with weight `i`, as `member` computes it.
+    fn product(&self, i: usize, member: &Member<'_>) -> Product<'a> {
+        let job = &self.scratch.jobs[i];
+        let (input, copy) = (&self.scratch.inputs[job.input], self.plan.copy(member));
+        Product { isa: self.isa, weight: self.weights[i], input, out: job.out, copy }
+    }
 }
 
 /// What all members know of a call.
@@ -82,6 +181,8 @@ struct Plan {
     cost: usize,
     /// Length of a widened row; zero where no weight needs one.
     wide: usize,
+    /// Whether each weight is cut as it was packed, so that members read what they wrote: memory of their own NUMA node.
+    as_packed: bool,
 }
 
 impl Plan {
@@ -95,7 +196,7 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
-        let mut plan = Plan { rows, cost: 0, wide: 0 };
+        let mut plan = Plan { rows, cost: 0, wide: 0, as_packed: false };
         let mut inputs = 0;
         scratch.jobs.clear();
         for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
@@ -117,6 +218,9 @@ impl Plan {
                 plan.wide = plan.wide.max(weight.cols());
             }
         }
+        let longest = weights.iter().map(|weight| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
+        // Unless some members would have more to do than others, by more than a sixteenth.
+        plan.as_packed = weights.len() == 1 || longest.sum::<usize>() * team.threads() <= plan.cost + plan.cost / 16;
         scratch.wide.reserve(team.threads() * plan.wide);
         scratch.areas.reserve(team.threads() * AREA);
         plan
@@ -127,8 +231,11 @@ impl Plan {
         if self.rows == 1 { weight.panel_bytes() } else { weight.cols() }
     }
 
-    /// The panels of `weight` that begin in this member's part of the whole cost.
+    /// The panels of `weight` that this member packed, or that begin in its part of the whole cost.
     fn share(&self, member: &Member<'_>, weight: &PackedMatrix, job: &Job) -> Range<usize> {
+        if self.as_packed {
+            return member.share(weight.panels());
+        }
         let each = self.panel_cost(weight).max(1);
         let bound = |id: usize| {
             (self.cost * id / member.threads).saturating_sub(job.before).div_ceil(each).min(weight.panels())
@@ -151,10 +258,11 @@ struct Product<'a> {
     copy: usize,
 }
 
-/// `len` values of K from `start` on, of `count` neighbouring panels.
+/// `len` values of K from `start` on, of `count` neighbouring panels; the member's last panel is before `last`.
 struct Piece {
     panel: usize,
     count: usize,
+    last: usize,
     start: usize,
     len: usize,
 }
@@ -171,52 +279,91 @@ impl Taken<'_> {
     fn near(self) -> Self {
         match self {
             Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
-            Taken::Cells(cells) => Taken::Cells(Cells { ahead: 0, ..cells }),
+            Taken::Cells(cells) => Taken::Cells(Cells { ahead: std::ptr::null(), ..cells }),
         }
     }
 }
 
 impl Product<'_> {
+    /// All rows of `panels`.
+    ///
+    /// # Safety
+    /// As [`Product::pass`].
+    unsafe fn run(&self, panels: Range<usize>, area: &mut [PanelRow]) {
+        for pass in self.passes() {
+            // SAFETY: by the caller's duties.
+            unsafe { self.pass(&pass, &panels, area) };
+        }
+    }
+
+    /// The tiles, in groups whose part of the input stays in the second-level cache.
+    fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.input.tiles().passes(PASS)
+    }
+
+    /// The rows of the tiles `pass`.
+    fn rows(&self, pass: &Range<usize>) -> Range<usize> {
+        let tiles = self.input.tiles();
+        tiles.rows(pass.start).start..tiles.rows(pass.end - 1).end
+    }
+
+    /// The rows of the tiles `pass`, of `panels`.
+    ///
     /// # Safety
     /// `out` has the shape of the product and nobody else uses the columns of `panels`; the input is filled; the CPU has the
     /// instructions of `isa`.
-    unsafe fn run(&self, panels: Range<usize>, area: &mut [PanelRow]) {
+    unsafe fn pass(&self, pass: &Range<usize>, panels: &Range<usize>, area: &mut [PanelRow]) {
         let (opened, ragged) = area.split_at_mut(float::CHUNK);
         let (tiles, k, n) = (self.input.tiles(), self.weight.cols(), self.weight.rows());
         let (chunk, full) = (self.chunk(), n / PANEL);
         let quads = if self.takes_four() { panels.end.min(full) } else { 0 };
-        for pass in tiles.passes(PASS) {
-            let first_row = tiles.rows(pass.start).start;
-            for start in (0..k).step_by(chunk) {
-                let mut panel = panels.start;
-                while panel < panels.end {
-                    let count = if panel + 4 <= quads { 4 } else { 1 };
-                    let piece = Piece { panel, count, start, len: chunk.min(k - start) };
-                    // SAFETY: the instructions by the caller's duties.
-                    let mut taken = unsafe { self.take(&piece, opened) };
-                    for rows in pass.clone().map(|tile| tiles.rows(tile)) {
-                        // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
-                        unsafe {
-                            let out = if panel < full {
-                                Target::new(self.out.add(rows.start * n + panel * PANEL), n)
-                            } else {
-                                Target::new(ragged[rows.start - first_row..].as_mut_ptr().cast(), PANEL)
-                            };
-                            self.multiply(&piece, taken, &rows, out);
-                        }
-                        taken = taken.near();
+        let first_row = tiles.rows(pass.start).start;
+        for start in (0..k).step_by(chunk) {
+            let mut panel = panels.start;
+            while panel < panels.end {
+                let count = if panel + 4 <= quads { 4 } else { 1 };
+                let piece = Piece { panel, count, last: panels.end, start, len: chunk.min(k - start) };
+                // SAFETY: the instructions by the caller's duties.
+                let mut taken = unsafe { self.take(&piece, opened) };
+                for rows in pass.clone().map(|tile| tiles.rows(tile)) {
+                    // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
+                    unsafe {
+                        let out = if panel < full {
+                            Target::new(self.out.add(rows.start * n + panel * PANEL), n)
+                        } else {
+                            Target::new(ragged[rows.start - first_row..].as_mut_ptr().cast(), PANEL)
+                        };
+                        self.multiply(&piece, taken, &rows, out);
                     }
-                    panel += count;
+                    taken = taken.near();
                 }
+                panel += count;
             }
-            if panels.contains(&full) {
-                let rows = first_row..tiles.rows(pass.end - 1).end;
-                for (row, sums) in rows.zip(&*ragged) {
-                    let (at, real) = (row * n + full * PANEL, n % PANEL);
-                    // SAFETY: the real columns of the last panel, which is this member's.
-                    unsafe { self.out.add(at).copy_from_nonoverlapping(sums.0.as_ptr(), real) };
-                }
+        }
+        if panels.contains(&full) {
+            for (row, sums) in self.rows(pass).zip(&*ragged) {
+                let (at, real) = (row * n + full * PANEL, n % PANEL);
+                // SAFETY: the real columns of the last panel, which is this member's.
+                unsafe { self.out.add(at).copy_from_nonoverlapping(sums.0.as_ptr(), real) };
             }
+        }
+    }
+
+    /// Turns this product, a gate, into `act(gate) * up` at `rows` of `panels`.
+    ///
+    /// # Safety
+    /// Both products have these results, of one shape, and nobody else uses them.
+    unsafe fn meet(&self, up: &Product<'_>, activation: Gated, rows: Range<usize>, panels: &Range<usize>) {
+        let n = self.weight.rows();
+        let columns = panels.start * PANEL..n.min(panels.end * PANEL);
+        for row in rows {
+            let at = row * n + columns.start;
+            // SAFETY: a row of the caller's columns, in two buffers.
+            let (gate, up) = unsafe {
+                let (gate, up) = (self.out.add(at), up.out.add(at).cast_const());
+                (slice::from_raw_parts_mut(gate, columns.len()), slice::from_raw_parts(up, columns.len()))
+            };
+            gated_part(self.isa, activation, gate, up);
         }
     }
 
@@ -224,17 +371,20 @@ impl Product<'_> {
     fn chunk(&self) -> usize {
         let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
-            (Layout::Cells(_), Activations::F32) => float::CHUNK,
+            (Layout::Cells(cell), Activations::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
             _ if alone => self.weight.cols(),
             (Layout::Float(_), _) => self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::CHUNK)),
-            (Layout::Cells(Cell::Nibbles { .. }), _) => 1024,
-            (Layout::Cells(_), _) => 512,
+            (Layout::Cells(cell), _) => {
+                let (cells, most) = (self.weight.cols() / CELL, int8::chunk(self.isa, cell) / CELL);
+                let each = cells.div_ceil(cells.div_ceil(most));
+                each.next_multiple_of(cell.block) * CELL
+            }
         }
     }
 
-    /// Whether four panels at a time meet a single row.
+    /// Whether four panels at a time meet the rows.
     fn takes_four(&self) -> bool {
-        matches!(self.weight.layout(), Layout::Float(_)) && self.input.is_one_row()
+        matches!(self.weight.layout(), Layout::Float(_)) && self.input.rows() <= float::few_rows(self.isa)
     }
 
     /// # Safety
@@ -243,8 +393,9 @@ impl Product<'_> {
         let panel_bytes = self.weight.panel_bytes();
         let panels = &self.weight.data()[piece.panel * panel_bytes..][..piece.count * panel_bytes];
         let cells = |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.len / CELL * cell.bytes()];
-        // The first tile of several asks for the next panel; the others meet this one in the cache.
-        let ahead = if self.input.tiles().count() == 1 { AHEAD } else { panel_bytes };
+        // The first tile of several asks for the next panel; the others meet this one in the cache. Nobody asks for another member's.
+        let left = (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes;
+        let ahead = if self.input.tiles().count() == 1 { AHEAD.min(left) } else { panel_bytes };
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
                 let bytes = &panels[piece.start * PANEL * element.bytes()..];
@@ -252,14 +403,14 @@ impl Product<'_> {
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
-                if self.input.opened_for(self.isa, self.weight).is_none() {
-                    return Taken::Cells(Cells { cell, bytes: packed, opened: false, ahead });
-                }
-                // SAFETY: by the caller's duties.
-                let bytes = unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) };
-                // Seen from the opened cells, the next panel's packed ones lie this far ahead.
-                let ahead = packed.as_ptr().addr().wrapping_add(ahead).wrapping_sub(bytes.as_ptr().addr());
-                Taken::Cells(Cells { cell, bytes, opened: true, ahead })
+                let ahead = packed.as_ptr().wrapping_add(ahead);
+                let opened_for = self.input.opened_for(self.isa, self.weight);
+                let bytes = match opened_for {
+                    None => packed,
+                    // SAFETY: by the caller's duties.
+                    Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
+                };
+                Taken::Cells(Cells { cell, bytes, opened: opened_for, ahead })
             }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];

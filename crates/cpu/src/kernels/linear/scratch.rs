@@ -72,8 +72,8 @@ pub(super) struct Prepared {
     /// The parts of quantised tiles; see [`Quantised`].
     quants: Buffer<i8>,
     scales: Buffer<f32>,
-    sums: Buffer<i32>,
-    half_sums: Buffer<i32>,
+    minus_sums: Buffer<i32>,
+    minus_half_sums: Buffer<i32>,
     weighted: Buffer<f32>,
     half_weighted: Buffer<f32>,
     /// Whether the integers are kept in 16 bits too.
@@ -101,8 +101,8 @@ impl Prepared {
             Activations::Int8 => {
                 self.quants.reserve(values);
                 self.scales.reserve(values / cell::CELL);
-                self.sums.reserve(values / cell::CELL);
-                self.half_sums.reserve(values / cell::CELL * 2);
+                self.minus_sums.reserve(values / cell::CELL);
+                self.minus_half_sums.reserve(values / cell::CELL * 2);
                 self.weighted.reserve(values / cell::CELL);
                 self.half_weighted.reserve(values / cell::CELL * 2);
             }
@@ -123,8 +123,8 @@ impl Prepared {
         }
     }
 
-    pub(super) fn is_one_row(&self) -> bool {
-        self.rows == 1
+    pub(super) fn rows(&self) -> usize {
+        self.rows
     }
 
     /// How the rows are cut.
@@ -192,10 +192,10 @@ impl Prepared {
                     let blocks = values.start / cell::CELL..values.end / cell::CELL;
                     let mut tile = QuantisedMut {
                         rows: rows.len(),
-                        half_sums: self.half_sums.write(blocks.start * 2..blocks.end * 2),
+                        minus_half_sums: self.minus_half_sums.write(blocks.start * 2..blocks.end * 2),
                         weighted: self.weighted.write(blocks.clone()),
                         half_weighted: self.half_weighted.write(blocks.start * 2..blocks.end * 2),
-                        sums: self.sums.write(blocks.clone()),
+                        minus_sums: self.minus_sums.write(blocks.clone()),
                         scales: self.scales.write(blocks),
                         quants: self.quants.write(values),
                     };
@@ -225,10 +225,10 @@ impl Prepared {
         unsafe {
             Quantised {
                 rows: rows.len(),
-                half_sums: self.half_sums.read(blocks.start * 2..blocks.end * 2),
+                minus_half_sums: self.minus_half_sums.read(blocks.start * 2..blocks.end * 2),
                 weighted: self.weighted.read(blocks.clone()),
                 half_weighted: self.half_weighted.read(blocks.start * 2..blocks.end * 2),
-                sums: self.sums.read(blocks.clone()),
+                minus_sums: self.minus_sums.read(blocks.clone()),
                 scales: self.scales.read(blocks),
                 words: self.words.read(if self.has_words { values.clone() } else { 0..0 }),
                 quants: self.quants.read(values),
@@ -293,8 +293,8 @@ impl Scratch {
                 of(&i.floats),
                 of(&i.quants),
                 of(&i.scales),
-                of(&i.sums),
-                of(&i.half_sums),
+                of(&i.minus_sums),
+                of(&i.minus_half_sums),
                 of(&i.weighted),
                 of(&i.half_weighted),
                 of(&i.words),

@@ -1,14 +1,17 @@
 //! One battery for every format, kind of activations, instruction set, number of rows and number of threads: all give the bits of the
 //! definition, computed here from the stored rows.
 
-use super::{Activations, PackedMatrix, Scratch, linears};
+use super::{Activations, GatedPair, PackedMatrix, Scratch, linear_gated, linears};
 use crate::isa::Isa;
+use crate::kernels::gated::gated;
 use crate::team::Team;
 use half::{bf16, f16};
 use ndarray::ArrayView2;
 use nxd_collectives::Axis;
 use nxd_ops::quant::{self, Groups};
-use nxd_ops::{BlockFormat, Dim, Format, LocalWeight, Role, Segment, ShardLayout, Sharding, StoredWeight, WeightSpec};
+use nxd_ops::{
+    BlockFormat, Dim, Format, Gated, LocalWeight, Role, Segment, ShardLayout, Sharding, StoredWeight, WeightSpec,
+};
 use nxd_testkit::assert_bits;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -238,6 +241,37 @@ fn products_of_one_input_share_it_and_keep_their_own_bits() {
         linears(&team, Isa::detect(), &x, rows, &matrices, &mut slices, &mut scratch);
         for ((weight, (format, activations, _)), out) in weights.iter().zip(kinds).zip(&outs) {
             assert_bits(out, &defined(weight, activations, &x), &format!("{format}, {rows} rows"));
+        }
+    }
+}
+
+#[test]
+fn a_gated_product_has_the_bits_of_its_parts() {
+    let mut random = Random(8);
+    let blocks = |format| Format::Blocks(format);
+    // Two of one kind, two whose inputs have tiles of different sizes, and outputs that fill no panel.
+    let pairs = [
+        ([blocks(BlockFormat::Q4_1), blocks(BlockFormat::Q6_K)], 64),
+        ([blocks(BlockFormat::Q8_0), Format::F16], 40),
+        ([Format::BF16, Format::BF16], 7),
+    ];
+    let mut scratch = Scratch::new();
+    for (formats, n) in pairs {
+        for (rows, threads) in [(1, 1), (1, 3), (9, 2), (33, 4), (245, 2)] {
+            let (team, x) = (Team::new(threads), random.rows(rows, 512));
+            let weights = formats.map(|format| random.weight(format, n, 512));
+            for isa in Isa::available() {
+                let matrices =
+                    weights.each_ref().map(|weight| PackedMatrix::pack(weight, Activations::Int8, isa, &team));
+                let [mut expected, other] = matrices.each_ref().map(|matrix| multiply(&team, isa, &x, rows, matrix));
+                gated(&team, isa, Gated::Silu, &mut expected, &other);
+                let mut outs = [0, 1].map(|_| vec![f32::NAN; rows * n]);
+                let slices = outs.each_mut().map(Vec::as_mut_slice);
+                let [gate, up] = matrices.each_ref();
+                let pair = GatedPair { gate, up, activation: Gated::Silu };
+                linear_gated(&team, isa, &x, rows, pair, slices, &mut scratch);
+                assert_bits(&outs[0], &expected, &format!("{formats:?}, {rows} rows, {isa}"));
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ enum Fault {
     LinearScaled,
     HeadScaled,
     LinearsShareTheFirst,
+    GateAndUpSwapped,
     RopeForgotten,
     KeysNotWritten,
     KeysAndValuesSwapped,
@@ -207,6 +208,11 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         self.ops.linears(x, weights)
     }
 
+    fn linear_gated(&mut self, x: &O::Tensor, gate: Weight, up: Weight, activation: Gated) -> O::Tensor {
+        let (gate, up) = if self.fault == Fault::GateAndUpSwapped { (up, gate) } else { (gate, up) };
+        self.ops.linear_gated(x, gate, up, activation)
+    }
+
     fn head(&mut self, x: &O::Tensor, weight: Weight) -> O::Tensor {
         let logits = self.ops.head(x, weight);
         self.scaled_by(Fault::HeadScaled, logits)
@@ -287,6 +293,7 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     ),
     (Fault::HeadScaled, &[("head", cases::head), ("head_over_ranks", cases::head_over_ranks)]),
     (Fault::LinearsShareTheFirst, &[("linears", cases::linears)]),
+    (Fault::GateAndUpSwapped, &[("linear_gated", cases::linear_gated)]),
     (Fault::RopeForgotten, &[("rope", cases::rope), ("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::OneRopeLen, &[("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::KeysNotWritten, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),

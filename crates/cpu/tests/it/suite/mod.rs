@@ -29,5 +29,5 @@ mod fast {
 
 /// Two threads a rank, so that work is shared out.
 fn options(isa: Isa, activations: Activations) -> CpuOptions {
-    CpuOptions { threads: 2, activations, isa }
+    CpuOptions { threads: 2, activations, isa, pin_threads: false }
 }

@@ -1,10 +1,11 @@
 //! K-quants: blocks of 256 values whose groups' scales (and minima) are integers times one half-precision number a block.
 //!
-//! Their products are exact in f32: 11 bits of mantissa times at most 8.
+//! They take their minima off, so here the number that minima are multiples of has the other sign.
 #![allow(non_camel_case_types, reason = "the formats' own names")]
 
-use super::{Block, Groups, half, nibbles};
+use super::{Block, Factors, nibbles};
 use bytemuck::AnyBitPattern;
+use half::f16;
 
 /// 16 groups of 16 values of 2 bits; a byte of `scales` is a 4-bit minimum over a 4-bit scale.
 #[derive(Clone, Copy, AnyBitPattern)]
@@ -59,70 +60,67 @@ pub(super) struct Q6_K {
 
 impl Block for Q2_K {
     #[inline]
-    fn open(&self, groups: &mut Groups) {
-        let (scale, min) = (half(self.scale), half(self.min));
-        for (i, &packed) in self.scales.iter().enumerate() {
-            groups.scales[i] = scale * f32::from(packed & 15);
-            groups.mins[i] = -(min * f32::from(packed >> 4));
+    fn parts(&self, quants: &mut [i8; 256]) -> Factors {
+        pairs_of_bits(&self.quants, quants);
+        Factors {
+            scale: f16::from_le_bytes(self.scale),
+            min: -f16::from_le_bytes(self.min),
+            scales: self.scales.map(|packed| (packed & 15) as i8),
+            mins: self.scales.map(|packed| (packed >> 4) as i8),
         }
-        pairs_of_bits(&self.quants, &mut groups.quants);
     }
 }
 
 impl Block for Q3_K {
     #[inline]
-    fn open(&self, groups: &mut Groups) {
-        let scale = half(self.scale);
-        let (low, high) = self.scales.split_at(8);
-        for i in 0..16 {
-            let low = low[i % 8] >> (i / 8 * 4) & 15;
-            let high = high[i % 4] >> (i / 4 * 2) & 3;
-            groups.scales[i] = scale * f32::from((high << 4 | low) as i8 - 32);
-        }
-        pairs_of_bits(&self.quants, &mut groups.quants);
-        for (bit, quants) in groups.quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+    fn parts(&self, quants: &mut [i8; 256]) -> Factors {
+        pairs_of_bits(&self.quants, quants);
+        for (bit, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             for (quant, &bits) in quants.iter_mut().zip(&self.third_bits) {
                 *quant += ((bits >> bit & 1) << 2) as i8 - 4;
             }
         }
+        let mut factors = Factors { scale: f16::from_le_bytes(self.scale), ..Factors::default() };
+        let (low, high) = self.scales.split_at(8);
+        for i in 0..16 {
+            let low = low[i % 8] >> (i / 8 * 4) & 15;
+            let high = high[i % 4] >> (i / 4 * 2) & 3;
+            factors.scales[i] = (high << 4 | low) as i8 - 32;
+        }
+        factors
     }
 }
 
 impl Block for Q4_K {
     #[inline]
-    fn open(&self, groups: &mut Groups) {
-        six_bit_scales(self.scale, self.min, &self.scales, groups);
-        for (packed, quants) in self.quants.as_chunks::<32>().0.iter().zip(groups.quants.as_chunks_mut::<64>().0) {
+    fn parts(&self, quants: &mut [i8; 256]) -> Factors {
+        for (packed, quants) in self.quants.as_chunks::<32>().0.iter().zip(quants.as_chunks_mut::<64>().0) {
             nibbles(packed, 0, quants);
         }
+        six_bit_factors(self.scale, self.min, &self.scales)
     }
 }
 
 impl Block for Q5_K {
     #[inline]
-    fn open(&self, groups: &mut Groups) {
-        six_bit_scales(self.scale, self.min, &self.scales, groups);
-        for (packed, quants) in self.quants.as_chunks::<32>().0.iter().zip(groups.quants.as_chunks_mut::<64>().0) {
+    fn parts(&self, quants: &mut [i8; 256]) -> Factors {
+        for (packed, quants) in self.quants.as_chunks::<32>().0.iter().zip(quants.as_chunks_mut::<64>().0) {
             nibbles(packed, 0, quants);
         }
-        for (bit, quants) in groups.quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (bit, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             for (quant, &bits) in quants.iter_mut().zip(&self.fifth_bits) {
                 *quant += ((bits >> bit & 1) << 4) as i8;
             }
         }
+        six_bit_factors(self.scale, self.min, &self.scales)
     }
 }
 
 impl Block for Q6_K {
     #[inline]
-    fn open(&self, groups: &mut Groups) {
-        let scale = half(self.scale);
-        for (group, &factor) in groups.scales.iter_mut().zip(&self.scales) {
-            *group = scale * f32::from(factor);
-        }
-        let halves = groups.quants.as_chunks_mut::<128>().0;
+    fn parts(&self, quants: &mut [i8; 256]) -> Factors {
         let packed = self.low_bits.as_chunks::<64>().0.iter().zip(self.high_bits.as_chunks::<32>().0);
-        for (quants, (low, high)) in halves.iter_mut().zip(packed) {
+        for (quants, (low, high)) in quants.as_chunks_mut::<128>().0.iter_mut().zip(packed) {
             nibbles(low, 32, quants);
             for (i, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 for (quant, &bits) in quants.iter_mut().zip(high) {
@@ -130,6 +128,7 @@ impl Block for Q6_K {
                 }
             }
         }
+        Factors { scale: f16::from_le_bytes(self.scale), scales: self.scales, ..Factors::default() }
     }
 }
 
@@ -148,13 +147,14 @@ fn pairs_of_bits(packed: &[u8; 64], quants: &mut [i8; 256]) {
 /// Eight scales and eight minima of 6 bits in 12 bytes: four of each in the low bits of eight bytes, the other four's low bits in the
 /// nibbles of the last four bytes, their high bits on top of the first eight.
 #[inline]
-fn six_bit_scales(scale: [u8; 2], min: [u8; 2], packed: &[u8; 12], groups: &mut Groups) {
-    let (scale, min) = (half(scale), half(min));
+fn six_bit_factors(scale: [u8; 2], min: [u8; 2], packed: &[u8; 12]) -> Factors {
+    let mut factors = Factors { scale: f16::from_le_bytes(scale), min: -f16::from_le_bytes(min), ..Factors::default() };
     for i in 0..4 {
         let (a, b, c) = (packed[i], packed[i + 4], packed[i + 8]);
-        groups.scales[i] = scale * f32::from(a & 63);
-        groups.scales[i + 4] = scale * f32::from(a >> 6 << 4 | c & 15);
-        groups.mins[i] = -(min * f32::from(b & 63));
-        groups.mins[i + 4] = -(min * f32::from(b >> 6 << 4 | c >> 4));
+        factors.scales[i] = (a & 63) as i8;
+        factors.scales[i + 4] = (a >> 6 << 4 | c & 15) as i8;
+        factors.mins[i] = (b & 63) as i8;
+        factors.mins[i + 4] = (b >> 6 << 4 | c >> 4) as i8;
     }
+    factors
 }

@@ -6,14 +6,15 @@ mod k;
 mod nonlinear;
 mod plain;
 
-use super::Groups;
+use super::{Factors, Groups};
 use crate::format::BlockFormat;
 use half::f16;
+pub use nonlinear::IQ4_VALUES;
 
 /// A block's bytes as its fields. All fields are bytes, so any bytes of the right length are a block.
 trait Block: bytemuck::AnyBitPattern {
-    /// Writes the block's integers, scales, and minima if the format has them.
-    fn open(&self, groups: &mut Groups);
+    /// Writes the block's integers, and gives what they are multiplied with.
+    fn parts(&self, quants: &mut [i8; 256]) -> Factors;
 }
 
 /// Opens one block into its integers, scales and minima.
@@ -24,43 +25,65 @@ trait Block: bytemuck::AnyBitPattern {
 /// When `bytes` is not [`BlockFormat::block_bytes`] long.
 #[inline]
 pub fn open(format: BlockFormat, bytes: &[u8], groups: &mut Groups) {
-    match format {
-        BlockFormat::Q4_0 => open_as::<plain::Q4_0>(bytes, groups),
-        BlockFormat::Q4_1 => open_as::<plain::Q4_1>(bytes, groups),
-        BlockFormat::Q5_0 => open_as::<plain::Q5_0>(bytes, groups),
-        BlockFormat::Q5_1 => open_as::<plain::Q5_1>(bytes, groups),
-        BlockFormat::Q8_0 => open_as::<plain::Q8_0>(bytes, groups),
-        BlockFormat::Q2_K => open_as::<k::Q2_K>(bytes, groups),
-        BlockFormat::Q3_K => open_as::<k::Q3_K>(bytes, groups),
-        BlockFormat::Q4_K => open_as::<k::Q4_K>(bytes, groups),
-        BlockFormat::Q5_K => open_as::<k::Q5_K>(bytes, groups),
-        BlockFormat::Q6_K => open_as::<k::Q6_K>(bytes, groups),
-        BlockFormat::IQ4_NL => open_as::<nonlinear::IQ4_NL>(bytes, groups),
-        BlockFormat::IQ4_XS => open_as::<nonlinear::IQ4_XS>(bytes, groups),
+    let factors = parts(format, bytes, &mut groups.quants);
+    let used = format.block_len() / format.group_len();
+    let scale = factors.scale.to_f32();
+    for (out, &multiple) in groups.scales[..used].iter_mut().zip(&factors.scales) {
+        *out = scale * f32::from(multiple);
     }
-    if !format.has_min() {
+    if format.has_min() {
+        let min = factors.min.to_f32();
+        for (out, &multiple) in groups.mins[..used].iter_mut().zip(&factors.mins) {
+            *out = min * f32::from(multiple);
+        }
+    } else {
         groups.mins = [0.0; 16];
     }
 }
 
+/// Opens one block into its integers and compact factors; integers past [`BlockFormat::block_len`] keep what they held.
+///
+/// # Panics
+/// When `bytes` is not [`BlockFormat::block_bytes`] long.
 #[inline]
-fn open_as<B: Block>(bytes: &[u8], groups: &mut Groups) {
-    assert_eq!(bytes.len(), size_of::<B>(), "bytes of a block");
-    bytemuck::from_bytes::<B>(bytes).open(groups);
+pub fn parts(format: BlockFormat, bytes: &[u8], quants: &mut [i8; 256]) -> Factors {
+    match format {
+        BlockFormat::Q4_0 => parts_as::<plain::Q4_0>(bytes, quants),
+        BlockFormat::Q4_1 => parts_as::<plain::Q4_1>(bytes, quants),
+        BlockFormat::Q5_0 => parts_as::<plain::Q5_0>(bytes, quants),
+        BlockFormat::Q5_1 => parts_as::<plain::Q5_1>(bytes, quants),
+        BlockFormat::Q8_0 => parts_as::<plain::Q8_0>(bytes, quants),
+        BlockFormat::Q2_K => parts_as::<k::Q2_K>(bytes, quants),
+        BlockFormat::Q3_K => parts_as::<k::Q3_K>(bytes, quants),
+        BlockFormat::Q4_K => parts_as::<k::Q4_K>(bytes, quants),
+        BlockFormat::Q5_K => parts_as::<k::Q5_K>(bytes, quants),
+        BlockFormat::Q6_K => parts_as::<k::Q6_K>(bytes, quants),
+        BlockFormat::IQ4_NL => parts_as::<nonlinear::IQ4_NL>(bytes, quants),
+        BlockFormat::IQ4_XS => parts_as::<nonlinear::IQ4_XS>(bytes, quants),
+    }
 }
 
-/// A half-precision number as f32, exactly.
 #[inline]
-fn half(bytes: [u8; 2]) -> f32 {
-    f16::from_le_bytes(bytes).to_f32()
+fn parts_as<B: Block>(bytes: &[u8], quants: &mut [i8; 256]) -> Factors {
+    assert_eq!(bytes.len(), size_of::<B>(), "bytes of a block");
+    bytemuck::from_bytes::<B>(bytes).parts(quants)
+}
+
+/// The factors of a block that is one group.
+#[inline]
+fn one_group(scale: [u8; 2], min: [u8; 2]) -> Factors {
+    Factors { scale: f16::from_le_bytes(scale), min: f16::from_le_bytes(min), scales: [1; 16], mins: [1; 16] }
 }
 
 /// Low nibbles of `packed` to the first half of `quants`, high ones to the second, each minus `zero`.
 #[inline]
-fn nibbles(packed: &[u8], zero: i8, quants: &mut [i8]) {
-    let (low, high) = quants.split_at_mut(packed.len());
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(packed) {
-        *low = (byte & 15) as i8 - zero;
-        *high = (byte >> 4) as i8 - zero;
+fn nibbles<const N: usize>(packed: &[u8; N], zero: i8, quants: &mut [i8]) {
+    // Values in hand, not memory that `quants` might overlap: vectors instead of bytes.
+    let (mut lows, mut highs) = ([0; N], [0; N]);
+    for ((low, high), &byte) in lows.iter_mut().zip(&mut highs).zip(packed) {
+        (*low, *high) = ((byte & 15) as i8 - zero, (byte >> 4) as i8 - zero);
     }
+    let (low, high) = quants.split_at_mut(N);
+    low.copy_from_slice(&lows);
+    high.copy_from_slice(&highs);
 }

@@ -1,10 +1,11 @@
-//! `linear`, `linears` and `head`, with weights in every format.
+//! `linear`, `linears`, `linear_gated` and `head`, with weights in every format.
 
 use super::{FLOATS, every_format};
 use crate::format::{BlockFormat, Format};
 use crate::ops::{Input, Ops, Output};
 use crate::sampling::{SamplingBatch, SamplingRow};
-use crate::testing::check::{check_product, forward, output, rows_of};
+use crate::spec::Gated;
+use crate::testing::check::{check, check_product, forward, output, rows_of};
 use crate::testing::harness::{Harness, Op, Program};
 use crate::testing::model::Builder;
 use crate::testing::{reference, requests};
@@ -27,6 +28,26 @@ impl Program for Products {
         for (i, product) in products.iter().enumerate() {
             ops.emit(Output::Layer(i), product);
         }
+    }
+}
+
+/// Both products of an embedded row and their gated product.
+struct GatedProducts {
+    x: Weight,
+    gate: Weight,
+    up: Weight,
+    activation: Gated,
+}
+
+impl Program for GatedProducts {
+    fn record<O: Ops>(&self, ops: &mut O) {
+        let x = ops.embed(self.x);
+        for (i, weight) in [self.gate, self.up].into_iter().enumerate() {
+            let product = ops.linear(&x, weight);
+            ops.emit(Output::Layer(i), &product);
+        }
+        let gated = ops.linear_gated(&x, self.gate, self.up, self.activation);
+        ops.emit(Output::Layer(2), &gated);
     }
 }
 
@@ -104,6 +125,28 @@ pub fn linears<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(1, seed);
     let formats = [0; 3].map(|_| model.random.choose(&every_format()));
     run(harness, model, 256, &formats, Options { at_once: true, ..Options::default() });
+}
+
+/// A gated product, against the activation of the device's own products.
+pub fn linear_gated<H: Harness>(harness: &mut H, seed: u64) {
+    let mut model = Builder::new(1, seed);
+    let vocab = model.random.between(2, 60);
+    let outputs = model.random.between(1, 70);
+    let x = model.table(vocab, 256);
+    let [gate, up] = [0; 2].map(|_| {
+        let format = model.random.choose(&every_format());
+        model.matrix(outputs, 256, format)
+    });
+    let activation = model.random.choose(&[Gated::Silu, Gated::Gelu, Gated::GeluTanh]);
+    let batches = requests::batches(&mut model.random, vocab);
+    let model = model.finish();
+    let emitted = forward(harness, &model, &batches, &GatedProducts { x, gate, up, activation });
+    for emitted in &emitted {
+        let [gate, up] = [0, 1].map(|i| rows_of(output(emitted, Output::Layer(i)), outputs));
+        let expected = reference::gated(&gate, &up, activation);
+        let what = format!("{activation:?} product of {outputs} outputs");
+        check(harness, Op::Gated, what, output(emitted, Output::Layer(2)), &expected);
+    }
 }
 
 /// Logits, with a head of each plain format and some block formats.

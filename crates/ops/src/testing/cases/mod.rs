@@ -15,7 +15,7 @@ pub use custom::custom;
 pub use draw::{draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised};
 pub use elementwise::{add, bias, gated, scale, shared_operands};
 pub use embed::{embed, embed_tied, select_rows};
-pub use linear::{head, linear_blocks, linear_floats, linear_permuted, linears};
+pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linears};
 pub use norm::{add_norm, norm, norm_of_heads};
 pub use parallel::{
     all_reduce, attend_over_ranks, embed_over_ranks, gather_columns, head_over_ranks, linear_over_ranks,

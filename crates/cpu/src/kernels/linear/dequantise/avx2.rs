@@ -1,65 +1,65 @@
-//! AVX2: each of a unit's four values for 16 outputs in turn.
+//! AVX2: each of a unit's four values for 8 outputs in turn.
 
 use crate::kernels::linear::PANEL;
-use crate::kernels::linear::cell::{CELL, Cell, UNIT};
+use crate::kernels::linear::cell::avx2::{factor, pair};
+use crate::kernels::linear::cell::forms::{Form, by_form};
+use crate::kernels::linear::cell::{CELL, Cell, Integers};
 use std::arch::x86_64::*;
 
 /// # Safety
 /// AVX2 and F16C are present, and the lengths were checked by `dequantise`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn dequantise(cell: Cell, cells: &[u8], values: &mut [[f32; PANEL]]) {
-    let (groups, min) = (cell.groups(), cell.has_min());
-    for (bytes, values) in cells.chunks_exact(cell.bytes()).zip(values.as_chunks_mut::<CELL>().0) {
-        let (units, factors) = bytes.split_at(cell.quant_bytes());
-        for (unit, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let group = unit * groups / 8;
-            for h in 0..2 {
-                let scale = factor(cell, factors, group, h);
-                let add = if min { factor(cell, factors, groups + group, h) } else { _mm256_setzero_ps() };
-                let quants = quants(cell, units, unit, h);
-                let by_value = [
-                    _mm256_slli_epi32(quants, 24),
-                    _mm256_slli_epi32(quants, 16),
-                    _mm256_slli_epi32(quants, 8),
-                    quants,
-                ];
-                for (value, quant) in values.iter_mut().zip(by_value) {
-                    let scaled = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_srai_epi32(quant, 24)));
-                    let scaled = if min { _mm256_add_ps(scaled, add) } else { scaled };
-                    // SAFETY: the half `h` of 16 values.
-                    unsafe { _mm256_storeu_ps(value.as_mut_ptr().add(h * 8), scaled) };
+    // SAFETY: by the caller's duties.
+    unsafe { by_form!(cell, dequantise_as(cells, values)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dequantise_as<F: Form>(cells: &[u8], values: &mut [[f32; PANEL]]) {
+    let form = const { F::CELL };
+    let pairs = 4 / form.groups;
+    for (index, values) in values.as_chunks_mut::<CELL>().0.iter_mut().enumerate() {
+        let (block, place) =
+            (&cells[index / form.block * form.block_bytes()..][..form.block_bytes()], index % form.block);
+        let (lines, factors) = block.split_at(form.block * form.quant_bytes());
+        let lines = &lines[place * form.quant_bytes()..];
+        for group in 0..form.groups {
+            // SAFETY: the block's factors.
+            let [scale, min] = [false, true].map(|min| unsafe {
+                if min && !form.min {
+                    return [_mm256_setzero_ps(); 2];
+                }
+                factor::<F>(factors.as_ptr(), place * form.groups + group, min)
+            });
+            for i in group * pairs..(group + 1) * pairs {
+                let unit = form.first_of(i);
+                for h in 0..2 {
+                    // SAFETY: the cell's integers.
+                    let units = unsafe { pair::<F>(lines.as_ptr(), i, h) };
+                    for (bytes, unit) in units.into_iter().zip([unit, unit + pairs]) {
+                        let values = &mut values[unit * 4..][..4];
+                        let by_value = [
+                            _mm256_slli_epi32(bytes, 24),
+                            _mm256_slli_epi32(bytes, 16),
+                            _mm256_slli_epi32(bytes, 8),
+                            bytes,
+                        ];
+                        for (value, quant) in values.iter_mut().zip(by_value) {
+                            let mut quant = _mm256_srai_epi32(quant, 24);
+                            if let Integers::Less(zero @ 1..) = form.integers {
+                                quant = _mm256_sub_epi32(quant, _mm256_set1_epi32(i32::from(zero)));
+                            }
+                            let mut scaled = _mm256_mul_ps(scale[h], _mm256_cvtepi32_ps(quant));
+                            if form.min {
+                                scaled = _mm256_add_ps(scaled, min[h]);
+                            }
+                            // SAFETY: the half `h` of 16 values.
+                            unsafe { _mm256_storeu_ps(value.as_mut_ptr().add(h * 8), scaled) };
+                        }
+                    }
                 }
             }
         }
-    }
-}
-
-/// The signed bytes of `unit` for half of the outputs.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn quants(cell: Cell, units: &[u8], unit: usize, h: usize) -> __m256i {
-    let load = |unit: usize| {
-        let half = &units[unit * UNIT + h * 32..][..32];
-        // SAFETY: 32 bytes.
-        unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
-    };
-    let Cell::Nibbles { min } = cell else { return load(unit) };
-    let bytes = if unit < 4 { load(unit) } else { _mm256_srli_epi16(load(unit - 4), 4) };
-    let nibbles = _mm256_and_si256(bytes, _mm256_set1_epi8(15));
-    if min { nibbles } else { _mm256_sub_epi8(nibbles, _mm256_set1_epi8(8)) }
-}
-
-/// Factor `index` for half of the outputs.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn factor(cell: Cell, factors: &[u8], index: usize, h: usize) -> __m256 {
-    if let Cell::Wide { .. } = cell {
-        let half = &factors[index * 4 * PANEL + h * 32..][..32];
-        // SAFETY: 32 bytes.
-        unsafe { _mm256_loadu_ps(half.as_ptr().cast()) }
-    } else {
-        let half = &factors[index * 2 * PANEL + h * 16..][..16];
-        // SAFETY: 16 bytes.
-        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(half.as_ptr().cast()) })
     }
 }

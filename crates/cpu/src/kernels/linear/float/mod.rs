@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -11,9 +13,21 @@ use super::tile::Target;
 use crate::isa::Isa;
 use half::{bf16, f16};
 
-/// Rows of a full tile: 6 rows by 16 outputs fill 12 of 16 vector registers.
-pub(super) const fn most_rows(_isa: Isa) -> usize {
-    6
+/// Rows of a full tile: 6 rows by 16 outputs fill 12 of 16 vector registers; where 16 outputs are one of 32, 12 rows are enough chains
+/// and share the conversion of weights.
+pub(super) const fn most_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 12,
+        _ => 6,
+    }
+}
+
+/// Rows of a single tile that meets four panels at a time: it has too few chains of its own to hide the latency of an FMA.
+pub(super) const fn few_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 3,
+        _ => 1,
+    }
 }
 
 /// Steps of K that are done for all tiles before the next ones: so many of a panel stay in the first-level cache.
@@ -84,7 +98,7 @@ pub(super) struct Weights<'a> {
     pub(super) element: Element,
     /// Bytes from a panel to the next.
     pub(super) panel_bytes: usize,
-    /// How many panels to multiply: 1, or 4 where the tile has one row.
+    /// How many panels to multiply: 1, or 4 where the tile has [`few_rows`].
     pub(super) panels: usize,
     /// How far ahead to ask memory for weights, in bytes.
     pub(super) ahead: usize,
@@ -97,13 +111,18 @@ pub(super) struct Weights<'a> {
 pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
     let steps = x.len() / rows;
     let last = (weights.panels - 1) * weights.panel_bytes + steps * PANEL * weights.element.bytes();
-    assert!(rows <= most_rows(isa) && (weights.panels == 1 || (weights.panels == 4 && rows == 1)), "a tile's shape");
+    assert!(
+        rows <= most_rows(isa) && (weights.panels == 1 || (weights.panels == 4 && rows <= few_rows(isa))),
+        "a tile's shape"
+    );
     assert!(x.len() == steps * rows && last <= weights.bytes.len(), "{steps} steps of {rows} rows");
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 => avx2::multiply(weights, x, rows, out, first),
+            Isa::Avx2 => avx2::multiply(weights, x, rows, out, first),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::multiply(weights, x, rows, out, first),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, rows, out, first),
             _ => scalar::multiply(weights, x, rows, out, first),

@@ -2,7 +2,7 @@
 
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
-use crate::kernels::linear::neon::prefetch;
+use crate::kernels::linear::int8::ask;
 use crate::kernels::linear::tile::Target;
 use std::arch::aarch64::*;
 
@@ -125,7 +125,7 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
         for x in x.as_chunks::<ROWS>().0 {
             for panel in 0..PANELS {
                 if PANELS == 1 {
-                    prefetch(step.wrapping_add(weights.ahead));
+                    ask(step.wrapping_add(weights.ahead));
                 }
                 let w = L::load(step.add(panel * weights.panel_bytes));
                 for (x, acc) in x.iter().zip(&mut acc) {

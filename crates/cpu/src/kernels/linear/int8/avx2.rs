@@ -1,8 +1,9 @@
-//! AVX2: two vectors of 8 outputs, a unit of 4 values of K at a time.
+//! AVX2: two vectors of 8 outputs, a pair of units at a time.
 
 use super::Cells;
-use crate::kernels::linear::PANEL;
-use crate::kernels::linear::cell::{CELL, Cell, UNIT};
+use crate::kernels::linear::cell::avx2::{factor, pair};
+use crate::kernels::linear::cell::forms::{Form, by_form};
+use crate::kernels::linear::cell::{CELL, Cell, Integers, UNIT};
 use crate::kernels::linear::quantise::Quantised;
 use crate::kernels::linear::tile::Target;
 use std::arch::x86_64::*;
@@ -14,46 +15,32 @@ use std::marker::PhantomData;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     // SAFETY: by the caller's duties.
+    unsafe { by_form!(cells.cell, as_taken(cells, tile, out, first)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn as_taken<F: Form>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+    // SAFETY: by the caller's duties.
     unsafe {
-        match cells.cell {
-            Cell::Bytes => by_form::<Bytes, Words<Bytes>>(cells, tile, out, first),
-            Cell::Nibbles { min: false } => {
-                by_form::<Nibbles<false>, Spread<Nibbles<false>>>(cells, tile, out, first);
-            }
-            Cell::Nibbles { min: true } => by_form::<Nibbles<true>, Spread<Nibbles<true>>>(cells, tile, out, first),
-            Cell::Wide { groups: 1, min: false } => {
-                by_form::<Wide<1, false>, Words<Wide<1, false>>>(cells, tile, out, first);
-            }
-            Cell::Wide { groups: 1, min: true } => {
-                by_form::<Wide<1, true>, Words<Wide<1, true>>>(cells, tile, out, first);
-            }
-            Cell::Wide { groups: _, min: false } => {
-                by_form::<Wide<2, false>, Words<Wide<2, false>>>(cells, tile, out, first);
-            }
-            Cell::Wide { groups: _, min: true } => {
-                by_form::<Wide<2, true>, Words<Wide<2, true>>>(cells, tile, out, first);
-            }
+        match cells.opened {
+            None => by_rows::<Packed<F>>(cells, tile, out, first),
+            Some(_) if const { F::CELL.is_signed() } => by_rows::<Words<F>>(cells, tile, out, first),
+            Some(_) => by_rows::<Spread<F>>(cells, tile, out, first),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn by_form<P: Kernel, O: Kernel>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
-    // SAFETY: by the caller's duties.
-    unsafe { if cells.opened { by_rows::<O>(cells, tile, out, first) } else { by_rows::<P>(cells, tile, out, first) } }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn by_rows<C: Kernel>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn by_rows<T: Taken>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     // SAFETY: by the caller's duties.
     unsafe {
         match tile.rows {
-            1 => multiply_rows::<C, 1>(cells, tile, out, first),
-            2 => multiply_rows::<C, 2>(cells, tile, out, first),
-            3 => multiply_rows::<C, 3>(cells, tile, out, first),
-            _ => multiply_rows::<C, 4>(cells, tile, out, first),
+            1 => multiply_rows::<T, 1>(cells, tile, out, first),
+            2 => multiply_rows::<T, 2>(cells, tile, out, first),
+            3 => multiply_rows::<T, 3>(cells, tile, out, first),
+            _ => multiply_rows::<T, 4>(cells, tile, out, first),
         }
     }
 }
@@ -61,40 +48,32 @@ unsafe fn by_rows<C: Kernel>(cells: Cells<'_>, tile: Quantised<'_>, out: Target,
 /// Where a kernel is.
 #[derive(Clone, Copy)]
 struct At {
-    cell: *const u8,
+    /// The integers of a cell.
+    lines: *const u8,
     quants: *const i8,
     words: *const i16,
-    sums: *const i32,
-    /// How far ahead to ask memory for weights, in bytes.
-    ahead: usize,
+    minus_sums: *const i32,
 }
 
-/// A form of cell: how its integers meet those of the activations, and what scales them.
-trait Kernel {
-    /// The cell's size.
-    const BYTES: usize;
-    /// Groups a cell.
-    const GROUPS: usize;
-    /// Whether groups have a minimum.
-    const MIN: bool;
+/// How a kernel takes the integers of a form's cells.
+trait Taken {
+    type Form: Form;
+    /// Bytes of a cell's integers.
+    const QUANT_BYTES: usize;
 
     /// Integer sums of one group for `ROWS` rows.
     ///
     /// # Safety
     /// `at` points at a cell, its rows' integers and the sums of this group; AVX2 is present.
     unsafe fn sums<const ROWS: usize>(at: At, group: usize) -> [[__m256i; 2]; ROWS];
-
-    /// Factor `index` of 16 outputs: scales of all groups, then minima of all groups.
-    ///
-    /// # Safety
-    /// `cell` points at a cell that has this factor; AVX2 and F16C are present.
-    unsafe fn factor(cell: *const u8, index: usize) -> [__m256; 2];
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply_rows<C: Kernel, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+    let form = const { T::Form::CELL };
+    let block_bytes = form.block * T::QUANT_BYTES + form.factor_bytes();
     let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
-    // SAFETY: the rows of `out`, each used here alone; cells, integers, scales and sums are as many as was checked above.
+    // SAFETY: the rows of `out`, each used here alone; blocks, integers, scales and sums are as many as was checked above.
     unsafe {
         if !first {
             for (row, acc) in acc.iter_mut().enumerate() {
@@ -102,28 +81,30 @@ unsafe fn multiply_rows<C: Kernel, const ROWS: usize>(cells: Cells<'_>, tile: Qu
                 *acc = [_mm256_loadu_ps(sums), _mm256_loadu_ps(sums.add(8))];
             }
         }
-        let group_sums = if C::GROUPS == 1 { tile.sums } else { tile.half_sums };
-        let weighted = if C::GROUPS == 1 { tile.weighted } else { tile.half_weighted };
-        for block in 0..cells.bytes.len() / C::BYTES {
-            let cell = cells.bytes.as_ptr().add(block * C::BYTES);
-            let quants = tile.quants.as_ptr().add(block * ROWS * CELL);
-            let words = tile.words.as_ptr().wrapping_add(block * ROWS * CELL);
-            let scales = tile.scales.as_ptr().add(block * ROWS);
-            for group in 0..C::GROUPS {
-                let group_sums = group_sums.as_ptr().add((block * C::GROUPS + group) * ROWS);
-                let weighted = weighted.as_ptr().add((block * C::GROUPS + group) * ROWS);
-                let at = At { cell, quants, words, sums: group_sums, ahead: cells.ahead };
-                let sums = C::sums::<ROWS>(at, group);
-                let factor = C::factor(cell, group);
+        let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
+        let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
+        for cell in 0..cells.bytes.len() / block_bytes * form.block {
+            let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * block_bytes), cell % form.block);
+            cells.ask_ahead(cell, form.bytes());
+            let lines = block.add(place * T::QUANT_BYTES);
+            let factors = block.add(form.block * T::QUANT_BYTES);
+            let quants = tile.quants.as_ptr().add(cell * ROWS * CELL);
+            let words = tile.words.as_ptr().wrapping_add(cell * ROWS * CELL);
+            let scales = tile.scales.as_ptr().add(cell * ROWS);
+            for group in 0..form.groups {
+                let minus_sums = minus_sums.as_ptr().add((cell * form.groups + group) * ROWS);
+                let weighted = weighted.as_ptr().add((cell * form.groups + group) * ROWS);
+                let sums = T::sums::<ROWS>(At { lines, quants, words, minus_sums }, group);
+                let scale = factor::<T::Form>(factors, place * form.groups + group, false);
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    let scale = _mm256_broadcast_ss(&*scales.add(row));
+                    let own = _mm256_broadcast_ss(&*scales.add(row));
                     for h in 0..2 {
                         let sums = _mm256_cvtepi32_ps(sums[row][h]);
-                        acc[h] = _mm256_fmadd_ps(_mm256_mul_ps(factor[h], scale), sums, acc[h]);
+                        acc[h] = _mm256_fmadd_ps(_mm256_mul_ps(scale[h], own), sums, acc[h]);
                     }
                 }
-                if C::MIN {
-                    let min = C::factor(cell, C::GROUPS + group);
+                if form.min {
+                    let min = factor::<T::Form>(factors, place * form.groups + group, true);
                     for (row, acc) in acc.iter_mut().enumerate() {
                         let sum = _mm256_broadcast_ss(&*weighted.add(row));
                         for h in 0..2 {
@@ -141,165 +122,109 @@ unsafe fn multiply_rows<C: Kernel, const ROWS: usize>(cells: Cells<'_>, tile: Qu
     }
 }
 
-/// [`Cell::Bytes`].
-struct Bytes;
-
-impl Kernel for Bytes {
-    const BYTES: usize = Cell::Bytes.bytes();
-    const GROUPS: usize = 1;
-    const MIN: bool = false;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn sums<const ROWS: usize>(at: At, _group: usize) -> [[__m256i; 2]; ROWS] {
-        // SAFETY: 8 units of weights and activations, by the duties of `sums`.
-        unsafe { byte_sums::<ROWS>(at, 8) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn factor(cell: *const u8, index: usize) -> [__m256; 2] {
-        // SAFETY: the factors follow 8 units.
-        unsafe { halves(cell.add(8 * UNIT + index * 2 * PANEL)) }
-    }
+/// Whether all products of a group fit 16 bits together, so that widening waits for its end. Else two units' products do, up to 6 bits.
+const fn is_narrow(cell: Cell) -> bool {
+    cell.low + cell.high <= 4
 }
 
-/// [`Cell::Wide`].
-struct Wide<const GROUPS: usize, const MIN: bool>;
+/// The cells as they are packed.
+struct Packed<F>(PhantomData<F>);
 
-impl<const GROUPS: usize, const MIN: bool> Kernel for Wide<GROUPS, MIN> {
-    const BYTES: usize = Cell::Wide { groups: GROUPS, min: MIN }.bytes();
-    const GROUPS: usize = GROUPS;
-    const MIN: bool = MIN;
+impl<F: Form> Taken for Packed<F> {
+    type Form = F;
+    const QUANT_BYTES: usize = F::CELL.quant_bytes();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn sums<const ROWS: usize>(at: At, group: usize) -> [[__m256i; 2]; ROWS] {
-        let units = 8 / GROUPS;
-        // SAFETY: the group's units of weights and activations, by the duties of `sums`.
-        unsafe {
-            let (cell, quants) = (at.cell.add(group * units * UNIT), at.quants.add(group * units * ROWS * 4));
-            byte_sums::<ROWS>(At { cell, quants, ..at }, units)
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn factor(cell: *const u8, index: usize) -> [__m256; 2] {
-        // SAFETY: the factors follow 8 units.
-        unsafe {
-            let factors = cell.add(8 * UNIT + index * 4 * PANEL).cast::<f32>();
-            [_mm256_loadu_ps(factors), _mm256_loadu_ps(factors.add(8))]
-        }
-    }
-}
-
-/// [`Cell::Nibbles`].
-struct Nibbles<const MIN: bool>;
-
-impl<const MIN: bool> Kernel for Nibbles<MIN> {
-    const BYTES: usize = Cell::Nibbles { min: MIN }.bytes();
-    const GROUPS: usize = 1;
-    const MIN: bool = MIN;
-
-    /// Eight products of at most 2 · 15 · 127 fit 16 bits, so there is one widening step a cell. The 8 that Q4_0 takes off each integer
-    /// comes off as `8 * sum(a)`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn sums<const ROWS: usize>(at: At, _group: usize) -> [[__m256i; 2]; ROWS] {
-        let (low, one) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+        let form = const { F::CELL };
+        let (pairs, one) = (4 / form.groups, _mm256_set1_epi16(1));
         let mut t = [[_mm256_setzero_si256(); 2]; ROWS];
-        // SAFETY: 4 units of nibbles, 8 of activations and a sum a row, by the duties of `sums`.
+        // SAFETY: the group's pairs of units of weights and activations, by the duties of `sums`.
         unsafe {
-            for unit in 0..hidden(4) {
-                let (lows, highs) = (at.quants.add(unit * ROWS * 4), at.quants.add((unit + 4) * ROWS * 4));
-                let w = at.unit(unit);
+            for i in group * pairs..group * pairs + hidden(pairs) {
+                let unit = form.first_of(i);
+                let [first, second] = [unit, unit + pairs].map(|unit| at.quants.add(unit * ROWS * 4));
                 for h in 0..2 {
-                    let (a, b) = (_mm256_and_si256(w[h], low), _mm256_and_si256(_mm256_srli_epi16(w[h], 4), low));
+                    let [v, w] = pair::<F>(at.lines, i, h);
+                    let sizes = [_mm256_abs_epi8(v), _mm256_abs_epi8(w)];
                     for (row, t) in t.iter_mut().enumerate() {
-                        let (x, y) = (four(lows.add(row * 4)), four(highs.add(row * 4)));
-                        let products = _mm256_add_epi16(_mm256_maddubs_epi16(a, x), _mm256_maddubs_epi16(b, y));
-                        t[h] = _mm256_add_epi16(t[h], products);
+                        let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
+                        t[h] = if form.is_signed() {
+                            // `|w|` unsigned times `a` with the sign of `w`: two products of at most 128 · 127 fit 16 bits.
+                            let a = _mm256_maddubs_epi16(sizes[0], _mm256_sign_epi8(x, v));
+                            let b = _mm256_maddubs_epi16(sizes[1], _mm256_sign_epi8(y, w));
+                            _mm256_add_epi32(
+                                t[h],
+                                _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one)),
+                            )
+                        } else {
+                            gather::<F>(t[h], _mm256_add_epi16(_mm256_maddubs_epi16(v, x), _mm256_maddubs_epi16(w, y)))
+                        };
                     }
                 }
             }
-            for (row, t) in t.iter_mut().enumerate() {
-                for t in t {
-                    *t = _mm256_madd_epi16(*t, one);
-                    if !MIN {
-                        *t = _mm256_sub_epi32(*t, _mm256_set1_epi32(8 * *at.sums.add(row)));
-                    }
-                }
-            }
+            finish::<F, ROWS>(&mut t, at.minus_sums);
         }
         t
     }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn factor(cell: *const u8, index: usize) -> [__m256; 2] {
-        // SAFETY: the factors follow 4 units.
-        unsafe { halves(cell.add(4 * UNIT + index * 2 * PANEL)) }
-    }
 }
 
-/// Opened [`Nibbles`]: 8 units of bytes.
-struct Spread<C>(PhantomData<C>);
+/// Cells whose unsigned integers were opened to units of bytes.
+struct Spread<F>(PhantomData<F>);
 
-impl<C: Kernel> Kernel for Spread<C> {
-    const BYTES: usize = C::BYTES + 4 * UNIT;
-    const GROUPS: usize = C::GROUPS;
-    const MIN: bool = C::MIN;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn sums<const ROWS: usize>(at: At, _group: usize) -> [[__m256i; 2]; ROWS] {
-        let one = _mm256_set1_epi16(1);
-        let mut t = [[_mm256_setzero_si256(); 2]; ROWS];
-        // SAFETY: 8 units of weights and activations and a sum a row, by the duties of `sums`.
-        unsafe {
-            for unit in 0..hidden(8) {
-                let w = at.unit(unit);
-                for (row, t) in t.iter_mut().enumerate() {
-                    let x = four(at.quants.add((unit * ROWS + row) * 4));
-                    for h in 0..2 {
-                        t[h] = _mm256_add_epi16(t[h], _mm256_maddubs_epi16(w[h], x));
-                    }
-                }
-            }
-            for (row, t) in t.iter_mut().enumerate() {
-                for t in t {
-                    *t = _mm256_madd_epi16(*t, one);
-                    if !C::MIN {
-                        *t = _mm256_sub_epi32(*t, _mm256_set1_epi32(8 * *at.sums.add(row)));
-                    }
-                }
-            }
-        }
-        t
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn factor(cell: *const u8, index: usize) -> [__m256; 2] {
-        // SAFETY: the factors lie behind twice as many units.
-        unsafe { C::factor(cell.add(4 * UNIT), index) }
-    }
-}
-
-/// Opened [`Bytes`] or [`Wide`]: 16 units of 2 values by 16 outputs in 16 bits. Without sign and magnitude, two of four instructions
-/// are multiplications instead of two and one that shares their ports: 134 against 116 GOP/s.
-struct Words<C>(PhantomData<C>);
-
-impl<C: Kernel> Kernel for Words<C> {
-    const BYTES: usize = C::BYTES + 8 * UNIT;
-    const GROUPS: usize = C::GROUPS;
-    const MIN: bool = C::MIN;
+impl<F: Form> Taken for Spread<F> {
+    type Form = F;
+    const QUANT_BYTES: usize = 8 * UNIT;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn sums<const ROWS: usize>(at: At, group: usize) -> [[__m256i; 2]; ROWS] {
-        let units = 8 / C::GROUPS;
+        let units = 8 / const { F::CELL.groups };
+        let mut t = [[_mm256_setzero_si256(); 2]; ROWS];
+        // SAFETY: the group's units of weights and activations and a sum a row, by the duties of `sums`.
+        unsafe {
+            if const { is_narrow(F::CELL) } {
+                for unit in group * units..group * units + hidden(units) {
+                    let w = at.unit(unit);
+                    for (row, t) in t.iter_mut().enumerate() {
+                        let x = four(at.quants.add((unit * ROWS + row) * 4));
+                        for h in 0..2 {
+                            t[h] = _mm256_add_epi16(t[h], _mm256_maddubs_epi16(w[h], x));
+                        }
+                    }
+                }
+            } else {
+                for i in group * units / 2..group * units / 2 + hidden(units / 2) {
+                    let (v, w) = (at.unit(i * 2), at.unit(i * 2 + 1));
+                    for (row, t) in t.iter_mut().enumerate() {
+                        let [x, y] = [0, 1].map(|unit| four(at.quants.add(((i * 2 + unit) * ROWS + row) * 4)));
+                        for h in 0..2 {
+                            let products =
+                                _mm256_add_epi16(_mm256_maddubs_epi16(v[h], x), _mm256_maddubs_epi16(w[h], y));
+                            t[h] = gather::<F>(t[h], products);
+                        }
+                    }
+                }
+            }
+            finish::<F, ROWS>(&mut t, at.minus_sums);
+        }
+        t
+    }
+}
+
+/// Cells whose signed integers were opened to 16 units of 2 values by 16 outputs in 16 bits. Without sign and magnitude, two of four
+/// instructions are multiplications instead of two and one that shares their ports: 134 against 116 GOP/s.
+struct Words<F>(PhantomData<F>);
+
+impl<F: Form> Taken for Words<F> {
+    type Form = F;
+    const QUANT_BYTES: usize = 16 * UNIT;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn sums<const ROWS: usize>(at: At, group: usize) -> [[__m256i; 2]; ROWS] {
+        let units = 8 / const { F::CELL.groups };
         let mut t = [[_mm256_setzero_si256(); 2]; ROWS];
         // SAFETY: the group's units of weights and activations, by the duties of `sums`.
         unsafe {
@@ -319,37 +244,77 @@ impl<C: Kernel> Kernel for Words<C> {
         }
         t
     }
+}
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn factor(cell: *const u8, index: usize) -> [__m256; 2] {
-        // SAFETY: the factors lie behind twice as many units.
-        unsafe { C::factor(cell.add(8 * UNIT), index) }
+/// Adds the products of two units to the sums of a form of unsigned integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn gather<F: Form>(t: __m256i, products: __m256i) -> __m256i {
+    if const { is_narrow(F::CELL) } {
+        return _mm256_add_epi16(t, products);
+    }
+    _mm256_add_epi32(t, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
+}
+
+/// Widens the sums of narrow integers, and takes off what the form takes off each integer.
+///
+/// # Safety
+/// `minus_sums` points at a sum a row; AVX2 is present.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn finish<F: Form, const ROWS: usize>(t: &mut [[__m256i; 2]; ROWS], minus_sums: *const i32) {
+    let Integers::Less(zero) = (const { F::CELL.integers }) else { return };
+    for (row, t) in t.iter_mut().enumerate() {
+        for t in t {
+            if const { is_narrow(F::CELL) } {
+                *t = _mm256_madd_epi16(*t, _mm256_set1_epi16(1));
+            }
+            if zero > 0 {
+                // SAFETY: by the caller's duties.
+                let minus_sum = unsafe { *minus_sums.add(row) };
+                *t = _mm256_add_epi32(*t, _mm256_set1_epi32(i32::from(zero) * minus_sum));
+            }
+        }
     }
 }
 
-/// Opens cells into the front of `opened`: integers twice as wide, then the factors as they are.
+/// Opens cells into the front of `opened`: integers as bytes or in 16 bits, then the factors as they are.
 ///
 /// # Safety
 /// AVX2 is present.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn open<'a>(cell: Cell, cells: &[u8], opened: &'a mut [u8]) -> &'a [u8] {
-    let (bytes, quants) = (cell.bytes(), cell.quant_bytes());
-    let opened = &mut opened[..cells.len() / bytes * (bytes + quants)];
-    for (from, to) in cells.chunks_exact(bytes).zip(opened.chunks_exact_mut(bytes + quants)) {
-        let ((units, factors), (wide, tail)) = (from.split_at(quants), to.split_at_mut(2 * quants));
+    // SAFETY: by the caller's duties.
+    unsafe { by_form!(cell, open_as(cells, opened)) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn open_as<'a, F: Form>(cells: &[u8], opened: &'a mut [u8]) -> &'a [u8] {
+    let form = const { F::CELL };
+    let packed = form.block * form.quant_bytes();
+    let quants = if form.is_signed() { Words::<F>::QUANT_BYTES } else { Spread::<F>::QUANT_BYTES };
+    let block_bytes = form.block * quants + form.factor_bytes();
+    let opened = &mut opened[..cells.len() / form.block_bytes() * block_bytes];
+    for (from, to) in cells.chunks_exact(form.block_bytes()).zip(opened.chunks_exact_mut(block_bytes)) {
+        let ((lines, factors), (wide, tail)) = (from.split_at(packed), to.split_at_mut(form.block * quants));
         tail.copy_from_slice(factors);
-        match cell {
-            Cell::Nibbles { .. } => {
-                let (lows, highs) = wide.split_at_mut(quants);
-                for ((v, low), high) in units.iter().zip(lows).zip(highs) {
-                    (*low, *high) = (v & 15, v >> 4);
-                }
-            }
-            _ => {
-                for (unit, pairs) in units.as_chunks::<UNIT>().0.iter().zip(wide.chunks_exact_mut(2 * UNIT)) {
-                    // SAFETY: a unit of 64 bytes becomes two.
-                    unsafe { open_unit(unit, pairs.as_mut_ptr()) };
+        for (lines, wide) in lines.chunks_exact(form.quant_bytes()).zip(wide.chunks_exact_mut(quants)) {
+            for i in 0..4 {
+                let unit = form.first_of(i);
+                for h in 0..2 {
+                    // SAFETY: a cell's integers, and room for half of a unit each.
+                    unsafe {
+                        for (bytes, unit) in
+                            pair::<F>(lines.as_ptr(), i, h).into_iter().zip([unit, unit + 4 / form.groups])
+                        {
+                            if form.is_signed() {
+                                open_unit(bytes, wide[unit * 2 * UNIT..][..2 * UNIT].as_mut_ptr().add(h * 32));
+                            } else {
+                                _mm256_storeu_si256(wide[unit * UNIT..][..UNIT].as_mut_ptr().add(h * 32).cast(), bytes);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -357,52 +322,21 @@ pub(super) unsafe fn open<'a>(cell: Cell, cells: &[u8], opened: &'a mut [u8]) ->
     opened
 }
 
-/// Four bytes of each output as two pairs in 16 bits.
+/// Four bytes of each of 8 outputs as two pairs in 16 bits, a unit apart.
 ///
 /// # Safety
-/// `pairs` has room for 128 bytes; AVX2 is present.
+/// `pairs` has room for them; AVX2 is present.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn open_unit(unit: &[u8; UNIT], pairs: *mut u8) {
+unsafe fn open_unit(bytes: __m256i, pairs: *mut u8) {
     // Each byte goes to the upper half of its 16 bits and is shifted down with its sign.
     let first = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13));
     let second = _mm256_add_epi8(first, _mm256_set1_epi16(0x0200));
-    for h in 0..2 {
-        // SAFETY: the halves of the unit and of both pairs.
-        unsafe {
-            let v = _mm256_loadu_si256(unit.as_ptr().add(h * 32).cast());
-            for (pair, bytes) in [first, second].into_iter().enumerate() {
-                let words = _mm256_srai_epi16(_mm256_shuffle_epi8(v, bytes), 8);
-                _mm256_storeu_si256(pairs.add(pair * UNIT + h * 32).cast(), words);
-            }
-        }
+    for (pair, order) in [first, second].into_iter().enumerate() {
+        let words = _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, order), 8);
+        // SAFETY: by the caller's duties.
+        unsafe { _mm256_storeu_si256(pairs.add(pair * UNIT).cast(), words) };
     }
-}
-
-/// Sums of `units` units of bytes: `|w|` unsigned times `a` with the sign of `w`. Two products of at most 128 · 127 fit 16 bits.
-///
-/// # Safety
-/// `at` points at `units` units of weights and of `ROWS` rows' integers; AVX2 is present.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn byte_sums<const ROWS: usize>(at: At, units: usize) -> [[__m256i; 2]; ROWS] {
-    let one = _mm256_set1_epi16(1);
-    let mut t = [[_mm256_setzero_si256(); 2]; ROWS];
-    // SAFETY: by the caller's duties.
-    unsafe {
-        for unit in 0..hidden(units) {
-            let w = at.unit(unit);
-            let magnitude = [_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])];
-            for (row, t) in t.iter_mut().enumerate() {
-                let x = four(at.quants.add((unit * ROWS + row) * 4));
-                for h in 0..2 {
-                    let products = _mm256_maddubs_epi16(magnitude[h], _mm256_sign_epi8(x, w[h]));
-                    t[h] = _mm256_add_epi32(t[h], _mm256_madd_epi16(products, one));
-                }
-            }
-        }
-    }
-    t
 }
 
 /// A trip count that the compiler cannot see: unrolled, it regroups the sums by accumulator and spills every weight (150 against
@@ -410,23 +344,6 @@ unsafe fn byte_sums<const ROWS: usize>(at: At, units: usize) -> [[__m256i; 2]; R
 #[inline(always)]
 fn hidden(count: usize) -> usize {
     black_box(count)
-}
-
-impl At {
-    /// A unit of weights; asks for the one that lies `ahead`.
-    ///
-    /// # Safety
-    /// The cell has this unit; AVX2 is present.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn unit(self, unit: usize) -> [__m256i; 2] {
-        // SAFETY: by the caller's duties; a prefetch may name any address.
-        unsafe {
-            let unit = self.cell.add(unit * UNIT);
-            _mm_prefetch(unit.wrapping_add(self.ahead).cast(), _MM_HINT_T0);
-            [_mm256_loadu_si256(unit.cast()), _mm256_loadu_si256(unit.add(32).cast())]
-        }
-    }
 }
 
 /// Four integers of a row for every output.
@@ -440,11 +357,18 @@ unsafe fn four(at: *const i8) -> __m256i {
     _mm256_set1_epi32(unsafe { at.cast::<i32>().read_unaligned() })
 }
 
-/// # Safety
-/// `at` points at 16 f16.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-unsafe fn halves(at: *const u8) -> [__m256; 2] {
-    // SAFETY: by the caller's duties.
-    unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(at.cast())), _mm256_cvtph_ps(_mm_loadu_si128(at.add(16).cast()))] }
+impl At {
+    /// A unit of opened weights.
+    ///
+    /// # Safety
+    /// The cell has this unit; AVX2 is present.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn unit(self, unit: usize) -> [__m256i; 2] {
+        // SAFETY: by the caller's duties.
+        unsafe {
+            let unit = self.lines.add(unit * UNIT);
+            [_mm256_loadu_si256(unit.cast()), _mm256_loadu_si256(unit.add(32).cast())]
+        }
+    }
 }

@@ -5,48 +5,62 @@
 
 use super::Cells;
 use crate::kernels::linear::cell::CELL;
-use crate::kernels::linear::neon::{Packed, Visitor, prefetch, visit};
+use crate::kernels::linear::cell::forms::{Form, by_form};
+use crate::kernels::linear::cell::neon::{factor, largest, offset, pair};
 use crate::kernels::linear::quantise::Quantised;
 use crate::kernels::linear::tile::Target;
 use std::arch::aarch64::*;
 use std::arch::asm;
-use std::marker::PhantomData;
 
 /// # Safety
 /// The lengths were checked by `int8::multiply`, and its duties hold.
 pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
-    let way = PhantomData::<Words>;
+    let product = Product { cells, tile, out, first };
     // SAFETY: by the caller's duties.
-    unsafe { visit(cells.cell, Product { cells, tile, out, first, way }) }
+    unsafe { by_form!(cells.cell, by_words(product)) }
 }
 
 /// # Safety
 /// The CPU has dot products; the lengths were checked by `int8::multiply`, and its duties hold.
 pub(super) unsafe fn multiply_dots(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
-    let way = PhantomData::<Dots>;
+    let product = Product { cells, tile, out, first };
     // SAFETY: by the caller's duties.
-    unsafe { visit(cells.cell, Product { cells, tile, out, first, way }) }
+    unsafe { by_form!(cells.cell, by_dots(product)) }
 }
 
 /// What `int8::multiply` was asked for.
-struct Product<'a, W> {
+struct Product<'a> {
     cells: Cells<'a>,
     tile: Quantised<'a>,
     out: Target,
     first: bool,
-    way: PhantomData<W>,
 }
 
-impl<W: Way> Visitor for Product<'_, W> {
-    unsafe fn cells<C: Packed>(self) {
-        // SAFETY: by the duties of `multiply` and `multiply_dots`.
-        unsafe {
-            match self.tile.rows {
-                1 => W::rows::<C, 1>(self),
-                2 => W::rows::<C, 2>(self),
-                3 => W::rows::<C, 3>(self),
-                _ => W::rows::<C, 4>(self),
-            }
+/// # Safety
+/// Those of [`multiply`]; the cells are of form `F`.
+unsafe fn by_words<F: Form>(product: Product<'_>) {
+    // SAFETY: by the caller's duties.
+    unsafe { by_rows::<F, Words>(product) }
+}
+
+/// # Safety
+/// Those of [`multiply_dots`]; the cells are of form `F`.
+unsafe fn by_dots<F: Form>(product: Product<'_>) {
+    // SAFETY: by the caller's duties.
+    unsafe { by_rows::<F, Dots>(product) }
+}
+
+/// # Safety
+/// Those of `by_words` or `by_dots`.
+#[inline(always)]
+unsafe fn by_rows<F: Form, W: Way>(product: Product<'_>) {
+    // SAFETY: by the caller's duties.
+    unsafe {
+        match product.tile.rows {
+            1 => W::rows::<F, 1>(product),
+            2 => W::rows::<F, 2>(product),
+            3 => W::rows::<F, 3>(product),
+            _ => W::rows::<F, 4>(product),
         }
     }
 }
@@ -54,11 +68,14 @@ impl<W: Way> Visitor for Product<'_, W> {
 /// A cell and what its rows have beside it.
 #[derive(Clone, Copy)]
 struct At {
-    cell: *const u8,
+    /// The cell's integers, the block that has its factors, and its place in there.
+    lines: *const u8,
+    block: *const u8,
+    place: usize,
     quants: *const i8,
     scales: *const f32,
-    /// Sums of each group's integers, and the same times the scale, `[groups][rows]`.
-    sums: *const i32,
+    /// Minus the sums of each group's integers, and the sums times the scale, `[groups][rows]`.
+    minus_sums: *const i32,
     weighted: *const f32,
 }
 
@@ -66,26 +83,27 @@ struct At {
 type Sums<const ROWS: usize> = [[int32x4_t; 2]; ROWS];
 
 /// How integers are multiplied.
-trait Way: Sized {
+trait Way {
     /// [`multiply_rows`] with the instructions of this way.
     ///
     /// # Safety
-    /// Those of `multiply` or `multiply_dots`; the cells are of kind `C`, and the tile has `ROWS` rows.
-    unsafe fn rows<C: Packed, const ROWS: usize>(product: Product<'_, Self>);
+    /// Those of `multiply` or `multiply_dots`; the cells are of form `F`, and the tile has `ROWS` rows.
+    unsafe fn rows<F: Form, const ROWS: usize>(product: Product<'_>);
 
     /// Adds the products of group `group` to the sums. Must be `#[inline(always)]`.
     ///
     /// # Safety
-    /// `at` points at a cell of kind `C` and at 8 units of integers of `ROWS` rows; the CPU has the instructions of this way.
-    unsafe fn add<C: Packed, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>);
+    /// `at` points at a cell of form `F` and at 8 units of integers of `ROWS` rows; the CPU has the instructions of this way.
+    unsafe fn add<F: Form, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>);
 }
 
 /// # Safety
 /// Those of [`Way::rows`].
 #[inline(always)]
-unsafe fn multiply_rows<C: Packed, W: Way, const ROWS: usize>(product: Product<'_, W>) {
-    let Product { cells, tile, out, first, .. } = product;
-    // SAFETY: the rows of `out`, each used here alone; cells, integers, scales and sums are as many as `int8::multiply` checked.
+unsafe fn multiply_rows<F: Form, W: Way, const ROWS: usize>(product: Product<'_>) {
+    let Product { cells, tile, out, first } = product;
+    let form = const { F::CELL };
+    // SAFETY: the rows of `out`, each used here alone; blocks, integers, scales and sums are as many as `int8::multiply` checked.
     unsafe {
         let mut acc = [[[vdupq_n_f32(0.0); 2]; ROWS]; 2];
         if !first {
@@ -96,28 +114,28 @@ unsafe fn multiply_rows<C: Packed, W: Way, const ROWS: usize>(product: Product<'
                 }
             }
         }
-        let (sums, weighted) =
-            if C::GROUPS == 1 { (tile.sums, tile.weighted) } else { (tile.half_sums, tile.half_weighted) };
-        for block in 0..cells.bytes.len() / C::BYTES {
-            let cell = cells.bytes.as_ptr().add(block * C::BYTES);
-            for line in 0..C::BYTES.div_ceil(64) {
-                prefetch(cell.wrapping_add(cells.ahead + line * 64));
-            }
+        let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
+        let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
+        for cell in 0..cells.bytes.len() / form.bytes() {
+            let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * form.block_bytes()), cell % form.block);
+            cells.ask_ahead(cell, form.bytes());
             let at = At {
-                cell,
-                quants: tile.quants.as_ptr().add(block * ROWS * CELL),
-                scales: tile.scales.as_ptr().add(block * ROWS),
-                sums: sums.as_ptr().add(block * C::GROUPS * ROWS),
-                weighted: weighted.as_ptr().add(block * C::GROUPS * ROWS),
+                lines: block.add(place * form.quant_bytes()),
+                block,
+                place,
+                quants: tile.quants.as_ptr().add(cell * ROWS * CELL),
+                scales: tile.scales.as_ptr().add(cell * ROWS),
+                minus_sums: minus_sums.as_ptr().add(cell * form.groups * ROWS),
+                weighted: weighted.as_ptr().add(cell * form.groups * ROWS),
             };
-            // Spelled out, here and below: an index of `acc` that is no constant would keep it in memory, and a constant group or unit
-            // lets a kind of cell choose how to read it.
+            // Spelled out, here and below: an index of `acc` that is no constant would keep it in memory, and how a pair is read depends
+            // on its number.
             let [low, high] = &mut acc;
-            add_group::<C, W, ROWS>(at, 0, 0, low);
-            add_group::<C, W, ROWS>(at, 0, 1, high);
-            if C::GROUPS > 1 {
-                add_group::<C, W, ROWS>(at, 1, 0, low);
-                add_group::<C, W, ROWS>(at, 1, 1, high);
+            add_group::<F, W, ROWS>(at, 0, 0, low);
+            add_group::<F, W, ROWS>(at, 0, 1, high);
+            if form.groups > 1 {
+                add_group::<F, W, ROWS>(at, 1, 0, low);
+                add_group::<F, W, ROWS>(at, 1, 1, high);
             }
         }
         for (half, acc) in acc.iter().enumerate() {
@@ -135,29 +153,31 @@ unsafe fn multiply_rows<C: Packed, W: Way, const ROWS: usize>(product: Product<'
 /// # Safety
 /// Those of [`Way::add`].
 #[inline(always)]
-unsafe fn add_group<C: Packed, W: Way, const ROWS: usize>(
+unsafe fn add_group<F: Form, W: Way, const ROWS: usize>(
     at: At,
     group: usize,
     half: usize,
     acc: &mut [[float32x4_t; 2]; ROWS],
 ) {
+    let form = const { F::CELL };
     // SAFETY: by the caller's duties.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
-        if C::OFFSET != 0 {
+        if offset::<F>() != 0 {
             for (row, sums) in sums.iter_mut().enumerate() {
-                *sums = [vdupq_n_s32(-i32::from(C::OFFSET) * *at.sums.add(group * ROWS + row)); 2];
+                *sums = [vdupq_n_s32(i32::from(offset::<F>()) * *at.minus_sums.add(group * ROWS + row)); 2];
             }
         }
-        W::add::<C, ROWS>(at, group, half, &mut sums);
+        W::add::<F, ROWS>(at, group, half, &mut sums);
+        let of_block = at.place * form.groups + group;
         for q in 0..2 {
-            let factor = C::factor(at.cell, group, half * 2 + q);
+            let scale = factor::<F>(at.block, of_block, false, half * 2 + q);
             for (row, acc) in acc.iter_mut().enumerate() {
-                let scale = vmulq_n_f32(factor, *at.scales.add(row));
+                let scale = vmulq_n_f32(scale, *at.scales.add(row));
                 acc[q] = vfmaq_f32(acc[q], scale, vcvtq_f32_s32(sums[row][q]));
             }
-            if C::MIN {
-                let min = C::factor(at.cell, C::GROUPS + group, half * 2 + q);
+            if form.min {
+                let min = factor::<F>(at.block, of_block, true, half * 2 + q);
                 for (row, acc) in acc.iter_mut().enumerate() {
                     acc[q] = vfmaq_n_f32(acc[q], min, *at.weighted.add(group * ROWS + row));
                 }
@@ -172,85 +192,84 @@ struct Dots;
 impl Way for Dots {
     #[inline(never)]
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn rows<C: Packed, const ROWS: usize>(product: Product<'_, Self>) {
+    unsafe fn rows<F: Form, const ROWS: usize>(product: Product<'_>) {
         // SAFETY: by the duties of `rows`.
-        unsafe { multiply_rows::<C, Self, ROWS>(product) }
+        unsafe { multiply_rows::<F, Self, ROWS>(product) }
     }
 
     #[inline(always)]
-    unsafe fn add<C: Packed, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>) {
-        // SAFETY: 8 units, or the 4 of the group, and dot products, by the duties of `add`.
+    unsafe fn add<F: Form, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>) {
+        // SAFETY: 4 pairs, or the 2 of the group, and dot products, by the duties of `add`.
         unsafe {
-            if C::GROUPS == 1 {
-                dot_quad::<C, ROWS>(at, 0, half, sums);
-                dot_quad::<C, ROWS>(at, 1, half, sums);
-            } else {
-                dot_quad::<C, ROWS>(at, group, half, sums);
+            if F::CELL.groups == 1 || group == 0 {
+                dot_pair::<F, ROWS, 0>(at, half, sums);
+                dot_pair::<F, ROWS, 1>(at, half, sums);
+            }
+            if F::CELL.groups == 1 || group == 1 {
+                dot_pair::<F, ROWS, 2>(at, half, sums);
+                dot_pair::<F, ROWS, 3>(at, half, sums);
             }
         }
     }
 }
 
-/// Adds four units. Those of `ROWS` rows are as many vectors of activations, and an instruction names the 4 of 16 integers that it takes:
-/// nothing is broadcast.
+/// Adds the two units of a pair.
 ///
 /// # Safety
-/// `at` points at a cell with units `4 * quad` and on, and at those of `ROWS` rows; the CPU has dot products.
+/// `at` points at a cell of form `F` and at 8 units of integers of `ROWS` rows; the CPU has dot products.
 #[inline(always)]
-unsafe fn dot_quad<C: Packed, const ROWS: usize>(at: At, quad: usize, half: usize, sums: &mut Sums<ROWS>) {
+unsafe fn dot_pair<F: Form, const ROWS: usize, const PAIR: usize>(at: At, half: usize, sums: &mut Sums<ROWS>) {
     // SAFETY: by the caller's duties.
     unsafe {
-        let mut x = [vdupq_n_s8(0); ROWS];
-        for (i, x) in x.iter_mut().enumerate() {
-            *x = vld1q_s8(at.quants.add((quad * ROWS + i) * 16));
-        }
-        let w = |unit: usize| {
-            let unit = quad * 4 + unit;
-            [C::quarter(at.cell, unit, half * 2), C::quarter(at.cell, unit, half * 2 + 1)]
-        };
-        dot_unit::<ROWS, 0>(w(0), &x, sums);
-        dot_unit::<ROWS, 1>(w(1), &x, sums);
-        dot_unit::<ROWS, 2>(w(2), &x, sums);
-        dot_unit::<ROWS, 3>(w(3), &x, sums);
+        let (low, high) = (pair::<F>(at.lines, PAIR, half * 2), pair::<F>(at.lines, PAIR, half * 2 + 1));
+        dot_unit::<F, ROWS, PAIR, 0>([low[0], high[0]], at.quants, sums);
+        dot_unit::<F, ROWS, PAIR, 1>([low[1], high[1]], at.quants, sums);
     }
 }
 
-/// Adds unit `UNIT` of a quad; rows are spelled out, as their place in `x` is part of the instruction.
+/// Adds unit `MEMBER` of a pair; rows are spelled out, as their place in a vector is part of the instruction.
 ///
 /// # Safety
-/// The CPU has dot products.
+/// `quants` points at 8 units of integers of `ROWS` rows; the CPU has dot products.
 #[inline(always)]
-unsafe fn dot_unit<const ROWS: usize, const UNIT: usize>(
+unsafe fn dot_unit<F: Form, const ROWS: usize, const PAIR: usize, const MEMBER: usize>(
     w: [int8x16_t; 2],
-    x: &[int8x16_t; ROWS],
+    quants: *const i8,
     sums: &mut Sums<ROWS>,
 ) {
     // SAFETY: by the caller's duties.
     unsafe {
-        dot_row::<ROWS, UNIT, 0>(w, x, sums);
+        dot_row::<F, ROWS, PAIR, MEMBER, 0>(w, quants, sums);
         if ROWS > 1 {
-            dot_row::<ROWS, UNIT, 1>(w, x, sums);
+            dot_row::<F, ROWS, PAIR, MEMBER, 1>(w, quants, sums);
         }
         if ROWS > 2 {
-            dot_row::<ROWS, UNIT, 2>(w, x, sums);
+            dot_row::<F, ROWS, PAIR, MEMBER, 2>(w, quants, sums);
         }
         if ROWS > 3 {
-            dot_row::<ROWS, UNIT, 3>(w, x, sums);
+            dot_row::<F, ROWS, PAIR, MEMBER, 3>(w, quants, sums);
         }
     }
 }
 
-/// Adds the products of 8 outputs with 4 integers of a row. In assembly, as the intrinsic is not stable.
+/// Which four integers of a tile belong to a unit and a row.
+const fn four<F: Form>(pair: usize, member: usize, rows: usize, row: usize) -> usize {
+    (F::CELL.first_of(pair) + member * (4 / F::CELL.groups)) * rows + row
+}
+
+/// Adds the products of 8 outputs with 4 integers of a row. The instruction names those among 16 integers, so nothing is broadcast; a
+/// vector of them is loaded once for all that share it. In assembly, as the intrinsic is not stable.
 ///
 /// # Safety
-/// The CPU has dot products.
+/// Those of [`dot_unit`]; `ROW` is below `ROWS` or the call is never made.
 #[inline(always)]
-unsafe fn dot_row<const ROWS: usize, const UNIT: usize, const ROW: usize>(
+unsafe fn dot_row<F: Form, const ROWS: usize, const PAIR: usize, const MEMBER: usize, const ROW: usize>(
     w: [int8x16_t; 2],
-    x: &[int8x16_t; ROWS],
+    quants: *const i8,
     sums: &mut Sums<ROWS>,
 ) {
-    let x = x[(UNIT * ROWS + ROW) / 4];
+    // SAFETY: 16 of `32 * ROWS` integers.
+    let x = unsafe { vld1q_s8(quants.add(four::<F>(PAIR, MEMBER, ROWS, ROW) / 4 * 16)) };
     for (sum, w) in sums[ROW].iter_mut().zip(w) {
         // SAFETY: the CPU has the instruction, by the caller's duties; it touches registers alone.
         unsafe {
@@ -259,7 +278,7 @@ unsafe fn dot_row<const ROWS: usize, const UNIT: usize, const ROW: usize>(
                 sum = inout(vreg) *sum,
                 w = in(vreg) w,
                 x = in(vreg) x,
-                lane = const (UNIT * ROWS + ROW) % 4,
+                lane = const four::<F>(PAIR, MEMBER, ROWS, ROW) % 4,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
@@ -272,17 +291,17 @@ struct Words;
 impl Way for Words {
     #[inline(never)]
     #[target_feature(enable = "neon")]
-    unsafe fn rows<C: Packed, const ROWS: usize>(product: Product<'_, Self>) {
+    unsafe fn rows<F: Form, const ROWS: usize>(product: Product<'_>) {
         // SAFETY: by the duties of `rows`.
-        unsafe { multiply_rows::<C, Self, ROWS>(product) }
+        unsafe { multiply_rows::<F, Self, ROWS>(product) }
     }
 
     #[inline(always)]
-    unsafe fn add<C: Packed, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>) {
+    unsafe fn add<F: Form, const ROWS: usize>(at: At, group: usize, half: usize, sums: &mut Sums<ROWS>) {
         // SAFETY: by the duties of `add`.
         unsafe {
-            let low = quarter_sums::<C, ROWS>(at, group, half * 2);
-            let high = quarter_sums::<C, ROWS>(at, group, half * 2 + 1);
+            let low = quarter_sums::<F, ROWS>(at, group, half * 2);
+            let high = quarter_sums::<F, ROWS>(at, group, half * 2 + 1);
             for (row, sums) in sums.iter_mut().enumerate() {
                 *sums = [vaddq_s32(sums[0], low[row]), vaddq_s32(sums[1], high[row])];
             }
@@ -295,20 +314,23 @@ impl Way for Words {
 /// # Safety
 /// Those of [`Way::add`]; `quarter` is below 4.
 #[inline(always)]
-unsafe fn quarter_sums<C: Packed, const ROWS: usize>(at: At, group: usize, quarter: usize) -> [int32x4_t; ROWS] {
-    let units = 8 / C::GROUPS;
+unsafe fn quarter_sums<F: Form, const ROWS: usize>(at: At, group: usize, quarter: usize) -> [int32x4_t; ROWS] {
+    let form = const { F::CELL };
+    let pairs = 4 / form.groups;
     // SAFETY: the group's units of weights and of `ROWS` rows, by the caller's duties.
     unsafe {
         // Two lanes an output, each with two of a unit's four values.
         let mut wide = [[vdupq_n_s32(0); 2]; ROWS];
-        for from in (group * units..(group + 1) * units).step_by(fitting::<C>()) {
+        for from in (group * pairs..(group + 1) * pairs).step_by(fitting::<F>()) {
             let mut narrow = [[vdupq_n_s16(0); 2]; ROWS];
-            for unit in from..from + fitting::<C>() {
-                let w = C::quarter(at.cell, unit, quarter);
-                for (row, narrow) in narrow.iter_mut().enumerate() {
-                    let x = vreinterpretq_s8_s32(vld1q_dup_s32(at.quants.add((unit * ROWS + row) * 4).cast()));
-                    narrow[0] = vmlal_s8(narrow[0], vget_low_s8(w), vget_low_s8(x));
-                    narrow[1] = vmlal_high_s8(narrow[1], w, x);
+            for i in from..from + fitting::<F>() {
+                let unit = form.first_of(i);
+                for (w, unit) in pair::<F>(at.lines, i, quarter).into_iter().zip([unit, unit + pairs]) {
+                    for (row, narrow) in narrow.iter_mut().enumerate() {
+                        let x = vreinterpretq_s8_s32(vld1q_dup_s32(at.quants.add((unit * ROWS + row) * 4).cast()));
+                        narrow[0] = vmlal_s8(narrow[0], vget_low_s8(w), vget_low_s8(x));
+                        narrow[1] = vmlal_high_s8(narrow[1], w, x);
+                    }
                 }
             }
             for (wide, narrow) in wide.iter_mut().zip(narrow) {
@@ -323,8 +345,8 @@ unsafe fn quarter_sums<C: Packed, const ROWS: usize>(at: At, group: usize, quart
     }
 }
 
-/// How many units' products with integers up to 127 fit 16 bits: a divisor of the units of a group.
-const fn fitting<C: Packed>() -> usize {
-    let (most, units) = (i16::MAX as usize / (127 * C::LARGEST), 8 / C::GROUPS);
-    if most < units { 1 << most.ilog2() } else { units }
+/// How many pairs' products with integers up to 127 fit 16 bits: a divisor of the pairs of a group.
+const fn fitting<F: Form>() -> usize {
+    let (most, pairs) = (i16::MAX as usize / (2 * 127 * largest::<F>()), 4 / F::CELL.groups);
+    if most < pairs { 1 << most.ilog2() } else { pairs }
 }

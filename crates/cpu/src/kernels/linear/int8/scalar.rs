@@ -10,9 +10,9 @@ use crate::kernels::linear::tile::Target;
 /// `out` has as many rows as the tile.
 pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     let cell = cells.cell;
-    let (rows, per_group) = (tile.rows, CELL / cell.groups());
-    for (block, bytes) in cells.bytes.chunks_exact(cell.bytes()).enumerate() {
-        let opened = cell.open(bytes);
+    let (rows, per_group) = (tile.rows, CELL / cell.groups);
+    for block in 0..cells.bytes.len() / cell.bytes() {
+        let opened = cell.open(&cells.bytes[block / cell.block * cell.block_bytes()..], block % cell.block);
         for row in 0..rows {
             // SAFETY: by the caller's duties; one row at a time.
             let acc = unsafe { out.row(row, 0) };
@@ -21,14 +21,14 @@ pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target
             }
             let scale = tile.scales[block * rows + row];
             let a = |k: usize| i32::from(tile.quants[((block * 8 + k / 4) * rows + row) * 4 + k % 4]);
-            for group in 0..cell.groups() {
+            for group in 0..cell.groups {
                 let range = group * per_group..(group + 1) * per_group;
                 let sum: i32 = range.clone().map(a).sum();
                 let weighted = scale * sum as f32;
                 for (j, acc) in acc.iter_mut().enumerate() {
                     let products: i32 = range.clone().map(|k| i32::from(opened.quants[k][j]) * a(k)).sum();
                     *acc = (opened.scales[group][j] * scale).mul_add(products as f32, *acc);
-                    if cell.has_min() {
+                    if cell.min {
                         *acc = opened.mins[group][j].mul_add(weighted, *acc);
                     }
                 }

@@ -22,10 +22,10 @@ pub(super) struct Quantised<'a> {
     pub(super) quants: &'a [i8],
     /// Scales, `[k/32][rows]`.
     pub(super) scales: &'a [f32],
-    /// Sums of 32 integers, `[k/32][rows]`.
-    pub(super) sums: &'a [i32],
-    /// Sums of 16 integers, `[k/16][rows]`.
-    pub(super) half_sums: &'a [i32],
+    /// Minus the sums of 32 integers, `[k/32][rows]`: what an offset of the weights is multiplied with.
+    pub(super) minus_sums: &'a [i32],
+    /// Minus the sums of 16 integers, `[k/16][rows]`.
+    pub(super) minus_half_sums: &'a [i32],
     /// Scales times sums of 32 integers, `[k/32][rows]`: what minima are multiplied with.
     pub(super) weighted: &'a [f32],
     /// Scales times sums of 16 integers, `[k/16][rows]`.
@@ -39,8 +39,8 @@ pub(super) struct QuantisedMut<'a> {
     pub(super) rows: usize,
     pub(super) quants: &'a mut [i8],
     pub(super) scales: &'a mut [f32],
-    pub(super) sums: &'a mut [i32],
-    pub(super) half_sums: &'a mut [i32],
+    pub(super) minus_sums: &'a mut [i32],
+    pub(super) minus_half_sums: &'a mut [i32],
     pub(super) weighted: &'a mut [f32],
     pub(super) half_weighted: &'a mut [f32],
 }
@@ -51,11 +51,11 @@ impl QuantisedMut<'_> {
     fn note(&mut self, block: usize, row: usize, scale: f32, halves: [i32; 2]) {
         let at = block * self.rows + row;
         self.scales[at] = scale;
-        self.sums[at] = halves[0] + halves[1];
+        self.minus_sums[at] = -(halves[0] + halves[1]);
         self.weighted[at] = scale * (halves[0] + halves[1]) as f32;
         for (half, sum) in halves.into_iter().enumerate() {
             let at = (block * 2 + half) * self.rows + row;
-            self.half_sums[at] = sum;
+            self.minus_half_sums[at] = -sum;
             self.half_weighted[at] = scale * sum as f32;
         }
     }
@@ -69,8 +69,8 @@ impl Quantised<'_> {
             rows: self.rows,
             quants: &self.quants[start * CELL..end * CELL],
             scales: &self.scales[start..end],
-            sums: &self.sums[start..end],
-            half_sums: &self.half_sums[start * 2..end * 2],
+            minus_sums: &self.minus_sums[start..end],
+            minus_half_sums: &self.minus_half_sums[start * 2..end * 2],
             weighted: &self.weighted[start..end],
             half_weighted: &self.half_weighted[start * 2..end * 2],
             words: if self.words.is_empty() { &[] } else { &self.words[start * CELL..end * CELL] },
@@ -90,8 +90,8 @@ pub(super) unsafe fn quantise(isa: Isa, x: &[f32], row: usize, tile: &mut Quanti
     assert!(x.len().is_multiple_of(CELL) && row < tile.rows, "whole blocks of a row of the tile");
     assert_eq!(tile.quants.len(), values, "integers of a tile");
     assert_eq!(tile.scales.len(), values / CELL, "scales of a tile");
-    assert_eq!(tile.sums.len(), values / CELL, "sums of a tile");
-    assert_eq!(tile.half_sums.len(), values / CELL * 2, "half sums of a tile");
+    assert_eq!(tile.minus_sums.len(), values / CELL, "sums of a tile");
+    assert_eq!(tile.minus_half_sums.len(), values / CELL * 2, "half sums of a tile");
     assert_eq!(tile.weighted.len(), values / CELL, "weighted sums of a tile");
     assert_eq!(tile.half_weighted.len(), values / CELL * 2, "weighted half sums of a tile");
     match isa {

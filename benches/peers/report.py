@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Writes the tables of what compare.py measured into a Markdown file, between `<!-- NAME -->` and `<!-- /NAME -->`.
+
+    benches/peers/report.py peers.json docs/performance.md
+"""
+
+import json
+import re
+import sys
+
+from targets import OWN, TARGETS, best_peer, median, medians
+
+UNITS = {"first": "s", "rss": "MB"}
+
+
+def main():
+    with open(sys.argv[1]) as file:
+        report = json.load(file)
+    tables = {"machine": machine(report), "limits": limits(report), "targets": targets(report), "floors": floors(report), "engines": engines(report)}
+    with open(sys.argv[2]) as file:
+        text = file.read()
+    for name, table in tables.items():
+        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not between.search(text):
+            sys.exit(f"{sys.argv[2]} has no place for the table `{name}`")
+        text = between.sub(lambda found: found[1] + table + "\n" + found[2], text)
+    with open(sys.argv[2], "w") as file:
+        file.write(text)
+
+
+def markdown(heads, rows, right):
+    """A table whose columns from number `right` on are aligned to the right."""
+    rule = ["---" if i < right else "---:" for i in range(len(heads))]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [heads, rule, *rows])
+
+
+def number(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def machine(report):
+    m = report["machine"]
+    return (f"{m['cpu']} (family {m['family']}, model {m['model']}), {m['threads']} threads, {m['memory_gib']} GiB, Linux {m['kernel']}; "
+            f"{', '.join(m['flags'])}. Measured on {report['date']}, in one run of {report['minutes']:.0f} minutes.")
+
+
+def limits(report):
+    if not report["limits"]:
+        return "not measured in this run"
+    rows = [[limit["name"], number(limit["1"]), number(limit["all"]), limit["unit"]] for limit in report["limits"]["limits"].values()]
+    return markdown(["limit", "1 thread", f"{report['limits']['threads']} threads", ""], rows, 1)
+
+
+def targets(report):
+    found, rows = medians(report), []
+    for what, model, test, asked, less in TARGETS:
+        values = found.get((model, test), {})
+        if OWN not in values or len(values) < 2:
+            continue
+        name, peer = best_peer(values, less)
+        ratio = values[OWN] / peer
+        met = ratio <= asked if less else ratio >= asked
+        unit = UNITS.get(test, "tokens/s")
+        rows.append([what, model, f"{number(values[OWN])} {unit}", f"{number(peer)} ({name})", f"{'≤' if less else '≥'} {asked}",
+                     f"**{ratio:.2f}**" if met else f"{ratio:.2f}", "yes" if met else "**no**"])
+    return markdown(["work", "weights", "nxd", "best peer", "asked", "ratio", "met"], rows, 2)
+
+
+def floors(report):
+    """What a step must at least take by the limits of the same run: its bytes, or its multiplications."""
+    if not report["limits"] or not report.get("models"):
+        return "not measured in this run"
+    limit = {key: value["all"] for key, value in report["limits"]["limits"].items()}
+    found, rows = medians(report), []
+    best = lambda *keys: max(limit[key] for key in keys if key in limit)
+    floats, integers = best("f32_avx2", "f32_avx512", "f32_neon"), best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
+    for model, facts in report["models"].items():
+        for test, rows_of_step in (("tg128", 1), ("batch8", 8), ("batch32", 32), ("pp512", 512)):
+            reached = found.get((model, test), {}).get(OWN)
+            if reached is None:
+                continue
+            # A prompt needs the head for one row, a decode step for each.
+            head = facts["head_parameters"]
+            operations = 2 * (facts["parameters"] - head) * rows_of_step + 2 * head * (1 if test == "pp512" else rows_of_step)
+            memory = facts["weights_bytes"] / limit["memory_read"] / 1e9
+            peak = floats if facts["floats"] else integers
+            arithmetic = operations / peak / 1e9
+            step, floor = rows_of_step / reached, max(memory, arithmetic)
+            rows.append([model, test, f"{facts['weights_bytes'] / 1e6:.0f}", f"{operations / 1e9:.2f}", f"{memory * 1e3:.2f}", f"{arithmetic * 1e3:.2f}",
+                         f"{step * 1e3:.2f}", f"{floor / step:.0%}"])
+    return markdown(["weights", "step", "MB read", "Gop", "ms by memory", "ms by arithmetic", "ms reached", "floor / reached"], rows, 2)
+
+
+def engines(report):
+    rows = []
+    for row in sorted(report["samples"], key=lambda r: (r["model"], r["test"], r["threads"], r["engine"] != OWN, r["engine"])):
+        values = [value for value, _ in row["samples"]]
+        spread = f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else ""
+        rows.append([row["model"], row["test"], row["threads"], row["engine"], number(median(row["samples"])), spread, len(values)])
+    return markdown(["weights", "test", "threads", "engine", "median", "from, to", "runs"], rows, 4)
+
+
+if __name__ == "__main__":
+    main()
