@@ -41,6 +41,16 @@ impl Peak {
     }
 }
 
+/// Sends a value through an empty `asm!`. ARM's registers have their width in their names.
+macro_rules! opaque {
+    (vreg, $x:ident) => { opaque!("/* {0:v} */", vreg, $x) };
+    ($register:ident, $x:ident) => { opaque!("/* {0} */", $register, $x) };
+    ($text:literal, $register:ident, $x:ident) => {
+        // SAFETY: no instruction at all.
+        unsafe { std::arch::asm!($text, inout($register) $x, options(nomem, nostack, preserves_flags)) }
+    };
+}
+
 /// A round of `$step(acc, x, y)` on all chains. `x` goes through an empty `asm!`, so that a product of constants is not taken out
 /// of the loop; the accumulators do not, as that would order the chains.
 macro_rules! round {
@@ -52,8 +62,7 @@ macro_rules! round {
             for _ in 0..STEPS {
                 for acc in &mut chains {
                     let (mut $x, $acc) = (x, *acc);
-                    // SAFETY: no instruction at all.
-                    unsafe { std::arch::asm!("/* {0} */", inout($register) $x, options(nomem, nostack, preserves_flags)) };
+                    opaque!($register, $x);
                     *acc = $step;
                 }
             }
