@@ -41,6 +41,16 @@ impl Peak {
     }
 }
 
+/// Sends a value through an empty `asm!`. ARM's registers have their width in their names.
+macro_rules! opaque {
+    (vreg, $x:ident) => { opaque!("/* {0:v} */", vreg, $x) };
+    ($register:ident, $x:ident) => { opaque!("/* {0} */", $register, $x) };
+    ($text:literal, $register:ident, $x:ident) => {
+        // SAFETY: no instruction at all.
+        unsafe { std::arch::asm!($text, inout($register) $x, options(nomem, nostack, preserves_flags)) }
+    };
+}
+
 /// A round of `$step(acc, x, y)` on all chains. `x` goes through an empty `asm!`, so that a product of constants is not taken out
 /// of the loop; the accumulators do not, as that would order the chains.
 macro_rules! round {
@@ -52,8 +62,7 @@ macro_rules! round {
             for _ in 0..STEPS {
                 for acc in &mut chains {
                     let (mut $x, $acc) = (x, *acc);
-                    // SAFETY: no instruction at all.
-                    unsafe { std::arch::asm!("/* {0} */", inout($register) $x, options(nomem, nostack, preserves_flags)) };
+                    opaque!($register, $x);
                     *acc = $step;
                 }
             }
@@ -135,10 +144,25 @@ mod neon {
     round!(mlal, "neon", vreg, |v: i8| vdupq_n_s8(v), (acc, x, y) => {
             vreinterpretq_s8_s16(vmlal_s8(vreinterpretq_s16_s8(acc), vget_low_s8(x), vget_low_s8(y)))
         }, |acc| vgetq_lane_u64::<0>(vreinterpretq_u64_s8(acc)));
+    round!(dot, "neon,dotprod", vreg, |v: i8| vreinterpretq_s32_s8(vdupq_n_s8(v)), (acc, x, y) => sdot(acc, x, y),
+        |acc| vgetq_lane_u64::<0>(vreinterpretq_u64_s32(acc)));
+
+    /// The intrinsic is not stable.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    fn sdot(acc: int32x4_t, x: int32x4_t, y: int32x4_t) -> int32x4_t {
+        let mut sum = acc;
+        // SAFETY: the instruction is there, by the line above, and touches registers alone.
+        unsafe {
+            std::arch::asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) x, in(vreg) y,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        sum
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
-static PEAKS: [Peak; 2] = [
+static PEAKS: [Peak; 3] = [
     Peak {
         key: "f32_neon",
         numbers: "f32",
@@ -154,6 +178,14 @@ static PEAKS: [Peak; 2] = [
         isa: Isa::Neon,
         per_step: 2 * 8,
         round: neon::mlal,
+    },
+    Peak {
+        key: "int8_neon_dot",
+        numbers: "int8",
+        instructions: "NEON sdot",
+        isa: Isa::NeonDot,
+        per_step: 2 * 16,
+        round: neon::dot,
     },
 ];
 

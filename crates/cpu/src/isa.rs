@@ -44,6 +44,11 @@ impl Isa {
         }
     }
 
+    /// Whether its kernels have passed their tests on a processor. Those of the others have under emulation, which says nothing of speed.
+    pub const fn was_on_hardware(self) -> bool {
+        matches!(self, Isa::Scalar | Isa::Avx2 | Isa::Avx512)
+    }
+
     /// Whether this machine can run it. After the first call an answer costs a few loads.
     pub fn is_available(self) -> bool {
         match self {

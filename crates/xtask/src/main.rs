@@ -1,7 +1,8 @@
-//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `demo`, `pjrt`.
+//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `neon`, `demo`, `pjrt`.
 //!
 //! This program knows no crate of the house. It runs cargo, and reads sources and `cargo metadata`.
 
+mod neon;
 mod on_device;
 mod pjrt;
 mod programs;
@@ -28,6 +29,7 @@ commands
   goldens [--device DEVICE] [-- DIR]
              the golden tests, with the cases of the repository or those in DIR; with --device instead `nxd check` of each case
              on that device (`cpu`, `pjrt:PATH`, `cuda`, `neuron`; `pjrt` is the fetched plugin), and the text of the demo model
+  neon       the tests of the CPU's kernels for AArch64 under qemu; needs a target, a linker and an emulator, and says which is missing
   demo       fetch the demo model into the cache, once
   pjrt       fetch a PJRT plugin for CPUs into the cache, once, and print its path
   help       this text";
@@ -39,6 +41,7 @@ enum Task {
     Test,
     Tidy,
     Goldens { device: Option<String>, folder: Option<PathBuf> },
+    Neon,
     Demo,
     Pjrt,
 }
@@ -70,6 +73,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Tidy => tidy::run(&workspace, tidy::Platforms::All)?,
         Task::Goldens { device: None, folder } => test::goldens(&workspace, folder.as_deref())?,
         Task::Goldens { device: Some(device), folder } => on_device::run(&workspace, device, folder.as_deref())?,
+        Task::Neon => neon::run(&workspace)?,
         Task::Demo => test::demo(&workspace)?,
         Task::Pjrt => writeln!(std::io::stdout(), "{}", pjrt::plugin()?.display())?,
     }
@@ -82,6 +86,7 @@ fn parse(args: &[String]) -> Option<Task> {
         ["help" | "--help" | "-h"] => Some(Task::Help),
         ["test"] => Some(Task::Test),
         ["tidy"] => Some(Task::Tidy),
+        ["neon"] => Some(Task::Neon),
         ["demo"] => Some(Task::Demo),
         ["pjrt"] => Some(Task::Pjrt),
         ["goldens", rest @ ..] => parse_goldens(rest),
@@ -120,6 +125,7 @@ mod tests {
     fn every_command_of_the_usage_text_is_understood() {
         assert_eq!(parsed("test"), Some(Task::Test));
         assert_eq!(parsed("tidy"), Some(Task::Tidy));
+        assert_eq!(parsed("neon"), Some(Task::Neon));
         assert_eq!(parsed("demo"), Some(Task::Demo));
         assert_eq!(parsed("--help"), Some(Task::Help));
         assert_eq!(parsed("pjrt"), Some(Task::Pjrt));

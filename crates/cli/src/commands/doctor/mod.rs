@@ -24,7 +24,7 @@ use crate::{environment, output};
 struct Report {
     versions: Versions,
     cpu: cpu::Cpu,
-    /// The instruction set of the kernels.
+    /// The instruction set of the kernels, and where they were tested.
     kernels: String,
     /// What multiplies with the matrices of each storage format.
     serving: Vec<Serving>,
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
             kernel: first_line("/proc/sys/kernel/osrelease"),
         },
         cpu: cpu::look(),
-        kernels: Isa::detect().to_string(),
+        kernels: tested(Isa::detect()),
         serving: serving(Isa::detect()),
         memory: Memory { total_bytes, available_bytes, limit_bytes },
         mpi: mpi::look(),
@@ -95,6 +95,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         return output::line(&json);
     }
     output::line(page(&report).trim_end())
+}
+
+/// The instruction set and where its kernels were tested.
+fn tested(isa: Isa) -> String {
+    let tested = if isa.was_on_hardware() { "on hardware" } else { "under emulation only, their speed unmeasured" };
+    format!("{isa}, tested {tested}")
 }
 
 /// The kernels of every storage format.
@@ -179,4 +185,15 @@ fn listed(words: &[&str]) -> String {
 /// The first line of a file that the system makes up.
 fn first_line(path: &str) -> Option<String> {
     Some(std::fs::read_to_string(path).ok()?.lines().next()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_only_an_emulator_has_run_say_so() {
+        assert_eq!(tested(Isa::Avx2), "AVX2+FMA+F16C, tested on hardware");
+        assert_eq!(tested(Isa::NeonDot), "NEON+dotprod, tested under emulation only, their speed unmeasured");
+    }
 }

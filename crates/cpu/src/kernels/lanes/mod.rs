@@ -3,6 +3,8 @@
 //! A kernel implements [`Kernel`] over any [`Lanes`]; [`dispatch`] compiles it for each instruction set and picks one. What
 //! [`Kernel::run`] calls must be `#[inline(always)]`, closures included: a function of its own would be compiled without AVX2.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -20,7 +22,8 @@ pub(crate) const LANES: usize = 8;
 pub(crate) trait Lanes:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
-    /// Rows that a microkernel of products takes at once at most: 1 without vectors, 6 with 16 registers, 12 with 32.
+    /// Rows that a microkernel of products takes at once at most: 1 without vectors, 6 with 16 registers of eight lanes,
+    /// 12 with 32.
     const ROWS: usize;
 
     /// Eight times `value`.
@@ -120,6 +123,8 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             // SAFETY: the CPU has AVX2, FMA and F16C, as it was just asked (which costs three loads).
             unsafe { x86::run_avx2(kernel) }
         }
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDot => kernel.run(neon::Neon::zero()),
         _ => kernel.run(scalar::ZERO),
     }
 }

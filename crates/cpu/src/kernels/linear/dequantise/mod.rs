@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::PANEL;
@@ -21,6 +23,9 @@ pub(super) unsafe fn dequantise(isa: Isa, cell: Cell, cells: &[u8], values: &mut
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::dequantise(cell, cells, values) },
+        // SAFETY: NEON is part of AArch64.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDot => unsafe { neon::dequantise(cell, cells, values) },
         _ => scalar::dequantise(cell, cells, values),
     }
 }

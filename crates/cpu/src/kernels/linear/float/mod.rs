@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::PANEL;
@@ -121,6 +123,8 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
             Isa::Avx2 => avx2::multiply(weights, x, rows, out, first),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::multiply(weights, x, rows, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, rows, out, first),
             _ => scalar::multiply(weights, x, rows, out, first),
         }
     }

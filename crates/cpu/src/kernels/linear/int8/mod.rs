@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::cell::{CELL, Cell, UNIT};
@@ -60,11 +62,16 @@ const LINE: usize = 64;
 
 /// Asks memory for a line.
 #[inline(always)]
-fn ask(at: *const u8) {
+pub(super) fn ask(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of x86-64, and a prefetch may name any address.
     unsafe {
         std::arch::x86_64::_mm_prefetch(at.cast(), std::arch::x86_64::_MM_HINT_T0);
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch may name any address.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags));
     }
 }
 
@@ -102,7 +109,7 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
         // SAFETY: by the caller's duties.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::open(cell, cells, opened) },
-        _ => unreachable!("only kernels for vectors take opened cells"),
+        _ => unreachable!("{isa} takes {cell:?} as they are: {} bytes, not {} opened ones", cells.len(), opened.len()),
     }
 }
 
@@ -133,6 +140,10 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
             Isa::Avx2 => avx2::multiply(cells, tile, out, first),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::multiply(cells, tile, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::multiply(cells, tile, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => neon::multiply_dots(cells, tile, out, first),
             _ => scalar::multiply(cells, tile, out, first),
         }
     }

@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use super::cell::CELL;
@@ -96,6 +98,9 @@ pub(super) unsafe fn quantise(isa: Isa, x: &[f32], row: usize, tile: &mut Quanti
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantise(x, row, tile) },
+        // SAFETY: NEON is part of AArch64.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDot => unsafe { neon::quantise(x, row, tile) },
         _ => scalar::quantise(x, row, tile),
     }
 }

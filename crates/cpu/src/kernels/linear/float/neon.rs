@@ -1,0 +1,148 @@
+//! NEON: four vectors of 4 outputs a panel; 6 rows take 24 of 32 registers.
+
+use super::{Element, Weights};
+use crate::kernels::linear::PANEL;
+use crate::kernels::linear::int8::ask;
+use crate::kernels::linear::tile::Target;
+use std::arch::aarch64::*;
+
+/// How 16 stored weights become four vectors of f32.
+trait Load {
+    const BYTES: usize;
+
+    /// # Safety
+    /// `step` points at 16 weights.
+    unsafe fn load(step: *const u8) -> [float32x4_t; 4];
+}
+
+struct F32;
+struct F16;
+struct Bf16;
+
+impl Load for F32 {
+    const BYTES: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
+        let step = step.cast::<f32>();
+        // SAFETY: 64 bytes, by the duties of `load`.
+        unsafe { [vld1q_f32(step), vld1q_f32(step.add(4)), vld1q_f32(step.add(8)), vld1q_f32(step.add(12))] }
+    }
+}
+
+impl Load for F16 {
+    const BYTES: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: 32 bytes, by the duties of `load`.
+        let [a, b] = unsafe { pair(step) };
+        let (a, b) = (vreinterpretq_f16_u16(a), vreinterpretq_f16_u16(b));
+        [vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
+    }
+}
+
+impl Load for Bf16 {
+    const BYTES: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: 32 bytes, by the duties of `load`.
+        let [a, b] = unsafe { pair(step) };
+        let (a, b) = (vreinterpretq_u32_u16(a), vreinterpretq_u32_u16(b));
+        let high = vdupq_n_u32(0xffff_0000);
+        [
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(a)),
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(b)),
+            vreinterpretq_f32_u32(vandq_u32(a, high)),
+            vreinterpretq_f32_u32(vandq_u32(b, high)),
+        ]
+    }
+}
+
+/// # Safety
+/// `step` points at 32 bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn pair(step: *const u8) -> [uint16x8_t; 2] {
+    // SAFETY: by the caller's duties.
+    unsafe { [vld1q_u16(step.cast()), vld1q_u16(step.add(16).cast())] }
+}
+
+/// # Safety
+/// Lengths and shape were checked by `float::multiply`, and its duties hold.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn multiply(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
+    // SAFETY: by the caller's duties.
+    unsafe {
+        match weights.element {
+            Element::F32 => by_shape::<F32>(weights, x, rows, out, first),
+            Element::F16 => by_shape::<F16>(weights, x, rows, out, first),
+            Element::BF16 => by_shape::<Bf16>(weights, x, rows, out, first),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn by_shape<L: Load>(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
+    // SAFETY: by the caller's duties.
+    unsafe {
+        match (rows, weights.panels) {
+            // Sixteen chains hide the latency of the FMA, and four streams read memory better than one.
+            (1, 4) => tile::<L, 1, 4>(weights, x, out, first),
+            (1, _) => tile::<L, 1, 1>(weights, x, out, first),
+            (2, _) => tile::<L, 2, 1>(weights, x, out, first),
+            (3, _) => tile::<L, 3, 1>(weights, x, out, first),
+            (4, _) => tile::<L, 4, 1>(weights, x, out, first),
+            (5, _) => tile::<L, 5, 1>(weights, x, out, first),
+            _ => tile::<L, 6, 1>(weights, x, out, first),
+        }
+    }
+}
+
+#[target_feature(enable = "neon")]
+unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
+    weights: Weights<'_>,
+    x: &[f32],
+    out: Target,
+    first: bool,
+) {
+    let mut acc = [[[vdupq_n_f32(0.0); 4]; PANELS]; ROWS];
+    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps and panels lie in their bytes, as checked above.
+    unsafe {
+        if !first {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    *acc = F32::load(out.row(row, panel).as_ptr().cast());
+                }
+            }
+        }
+        let mut step = weights.bytes.as_ptr();
+        for x in x.as_chunks::<ROWS>().0 {
+            for panel in 0..PANELS {
+                if PANELS == 1 {
+                    ask(step.wrapping_add(weights.ahead));
+                }
+                let w = L::load(step.add(panel * weights.panel_bytes));
+                for (x, acc) in x.iter().zip(&mut acc) {
+                    for (w, acc) in w.into_iter().zip(&mut acc[panel]) {
+                        *acc = vfmaq_n_f32(*acc, w, *x);
+                    }
+                }
+            }
+            step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        for (row, acc) in acc.iter().enumerate() {
+            for (panel, acc) in acc.iter().enumerate() {
+                let (sums, _) = out.row(row, panel).as_chunks_mut::<4>();
+                for (sums, acc) in sums.iter_mut().zip(acc) {
+                    vst1q_f32(sums.as_mut_ptr(), *acc);
+                }
+            }
+        }
+    }
+}
