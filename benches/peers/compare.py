@@ -148,10 +148,15 @@ def measure(options, report, key, engine, work, probing=True):
     good = not probing or min(before, after) >= ENOUGH_CORES
     for test, value in values.items():
         # What was measured beside the busy loop is called by its own name.
-        name = BUSY if key[1] == BUSY else test
+        name = test.replace(parts_of(test), BUSY) if key[1] == BUSY else test
         report.add((key[0], name, key[2]), engine.name, value, good)
         shown = f"{value:.4g}{'' if good else '  (cores shared)'}"
         print(f"{key[0]:8} {name:24} {key[2]:2}t {engine.name:22} {shown}", file=sys.stderr, flush=True)
+
+
+def parts_of(test):
+    """A test's name without what is added to it."""
+    return test.split(" ")[0]
 
 
 def count(seconds, out):
