@@ -69,7 +69,7 @@ def main():
     report = Report(options)
     if options.limits:
         report.limits = json.loads(run([os.path.abspath(options.limits), "--bench", "--json"])[0])
-    report.models = {model: everyone[0].facts(file_of(options, model)) for model in options.models}
+    report.models.update({model: everyone[0].facts(file_of(options, model)) for model in options.models})
     for repetition in range(options.repeat):
         for model in options.models:
             for test in chosen(options, model):
@@ -201,6 +201,8 @@ class Report:
             with open(options.out) as file:
                 held = json.load(file)
             self.limits, self.errors = held["limits"], held["errors"]
+            self.models = held["models"]
+            self.start -= 60 * held["minutes"]
             for row in held["samples"]:
                 key = (row["model"], row["test"], row["threads"])
                 self.raw.setdefault(key, {})[row["engine"]] = [tuple(sample) for sample in row["samples"]]

@@ -26,8 +26,8 @@ def main():
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.4))
     bars(axes[0][0], found, "tg128", "decode, one sequence")
     bars(axes[0][1], found, "pp512", "prompt of 512 tokens")
-    lines(axes[1][0], found, r"batch(\d+)", "decode of several sequences at once, all together", "sequences")
-    lines(axes[1][1], found, r"tg32@d(\d+)", "decode behind a context", "tokens of context")
+    lines(axes[1][0], found, r"batch(\d+)", 1, "decode of several sequences at once, all together", "sequences")
+    lines(axes[1][1], found, r"tg32@d(\d+)", 0, "decode behind a context", "tokens of context")
     axes[0][0].legend(frameon=False)
     figure.suptitle(f"tokens a second, 2 threads, best mode of each peer, {report['date']}; {report['machine']['cpu']}", fontsize=9)
     figure.tight_layout()
@@ -54,11 +54,13 @@ def bars(axis, found, test, title):
     axis.set_title(title, loc="left", fontsize=9)
 
 
-def lines(axis, found, pattern, title, label):
+def lines(axis, found, pattern, first, title, label):
+    """What `pattern` counts, from `first` on, which is the decode of one sequence from an empty context."""
     for family, colour in FAMILIES:
         for model, style in (("Q8_0", "-"), ("Q4_1", "--")):
-            points = sorted((int(m[1]), engines[family]) for (of, test), engines in found.items()
-                            if of == model and (m := re.fullmatch(pattern, test)) and family in engines)
+            named = {test: int(m[1]) for of, test in found if of == model and (m := re.fullmatch(pattern, test))}
+            named["tg128"] = first
+            points = sorted((x, found[(model, test)][family]) for test, x in named.items() if family in found.get((model, test), {}))
             if len(points) > 1:
                 axis.plot(*zip(*points), style, color=colour, marker="o", markersize=3, label=f"{family} {model}")
     axis.set_title(title, loc="left", fontsize=9)
