@@ -11,7 +11,7 @@
 //!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
 //!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free.
 //!
-//! Reading order: `cell` (how quantised weights are packed), `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
+//! Reading order: `cell` (how quantised weights are packed), `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 
 mod cell;
 mod dequantise;
