@@ -1,9 +1,8 @@
-//! Weights bound to the device: packed for products, in file order for look-ups, as f32 for vectors.
+//! Weights bound to the device: for products, which pack them when they use them again, in file order for look-ups, as f32 for vectors.
 
 use crate::error::CpuError;
 use crate::isa::Isa;
-use crate::kernels::linear::{Activations, PackedMatrix, PackedMemory};
-use crate::team::Team;
+use crate::kernels::linear::{Activations, PackedMatrix};
 use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec, quant};
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,9 +33,8 @@ impl Bound {
         rank: usize,
         activations: Activations,
         isa: Isa,
-        team: &Team,
     ) -> Result<Self, CpuError> {
-        let mut memory = PackedMemory::default();
+        let memory = Arc::default();
         let mut bind = |spec: &WeightSpec| -> Result<BoundWeight, CpuError> {
             let local = LocalWeight::new(spec, source.weight(spec)?, rank)?;
             let mut bound = BoundWeight { vector: Vec::new(), matrix: None, table: None };
@@ -46,9 +44,8 @@ impl Bound {
                 return Ok(bound);
             }
             if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
-                let matrix = PackedMatrix::pack_into(&mut memory, &local, activations, isa, team);
-                local.release(0..local.rows());
-                tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "packed");
+                let matrix = PackedMatrix::pack_later(&memory, local.clone(), activations, isa);
+                tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "to be packed");
                 bound.matrix = Some(matrix);
             }
             if matches!(spec.role, Role::Embedding | Role::TiedEmbedding) {

@@ -98,9 +98,7 @@ impl CpuDevice {
         options: CpuOptions,
     ) -> Result<Self, CpuError> {
         let team = options.team(rank, manifest.mesh().size(Axis::Tensor));
-        let lead = team.lead();
-        let bound = Bound::new(&manifest, source, rank, options.activations, options.isa, &team)?;
-        drop(lead);
+        let bound = Bound::new(&manifest, source, rank, options.activations, options.isa)?;
         let groups = manifest.kv_groups();
         let mut layers_of = vec![0; groups.len()];
         let place = |spec: &KvSpec| {

@@ -199,7 +199,7 @@ impl Team {
         let waited = shared.take_part(0, job);
         let waited = waited.max(shared.barrier.wait_for_all());
         if let Some(shedding) = &self.shedding {
-            shedding.waited(waited);
+            shedding.waited(waited, Instant::now());
         }
         self.running.set(false);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -15,6 +15,8 @@ const WINDOW: Duration = Duration::from_millis(50);
 const STALL: Duration = Duration::from_millis(2);
 /// Stalls in a window, or times that the leader lost its core, that are no coincidence: a busy neighbour makes about seven.
 const MANY: u64 = 4;
+/// Without a job for so long a team is idle: what its leader did meanwhile says nothing of a job's cores.
+const IDLE: Duration = Duration::from_millis(10);
 /// The share of a window for which a leader runs whose core is its own. One that slept gave its core away by itself.
 const OWN_CORE: f64 = 0.8;
 /// How long to go on with a member less, at first and at most; it doubles while the neighbour stays.
@@ -32,6 +34,8 @@ pub(super) struct Shedding {
     stalls: Cell<u64>,
     /// How often the leader had lost its core when the window began, and how long it had run.
     leader: Cell<(u64, Duration)>,
+    /// When the last job ended.
+    ended: Cell<Instant>,
     /// When to try again with one more.
     again: Cell<Option<Instant>>,
     rest: Cell<Duration>,
@@ -45,6 +49,7 @@ impl Shedding {
             window: Cell::new(Instant::now()),
             stalls: Cell::new(0),
             leader: Cell::new(taken_and_run()),
+            ended: Cell::new(Instant::now()),
             again: Cell::new(None),
             rest: Cell::new(SHORTEST),
         }
@@ -52,6 +57,9 @@ impl Shedding {
 
     /// Members of a job that begins `now`.
     pub(super) fn members(&self, now: Instant) -> usize {
+        if now.duration_since(self.ended.get()) > IDLE {
+            self.begin(now);
+        }
         if self.members.get() < self.all && self.again.get().is_some_and(|again| now >= again) {
             self.members.set(self.members.get() + 1);
             self.again.set((self.members.get() < self.all).then(|| now + self.rest.get()));
@@ -69,8 +77,9 @@ impl Shedding {
         self.begin(Instant::now());
     }
 
-    /// The leader waited for so long in a job for others.
-    pub(super) fn waited(&self, long: Duration) {
+    /// A job ends `now`, in which the leader waited for so long for others.
+    pub(super) fn waited(&self, long: Duration, now: Instant) {
+        self.ended.set(now);
         if long >= STALL {
             self.stalls.set(self.stalls.get() + 1);
         }
@@ -82,9 +91,7 @@ impl Shedding {
         let ((taken_before, run_before), (taken, run)) = (self.leader.get(), taken_and_run());
         let alone = run.saturating_sub(run_before).as_secs_f64() >= OWN_CORE * length.as_secs_f64();
         let shares = !alone && taken.saturating_sub(taken_before) >= MANY;
-        // A window that ended long ago says nothing: the team was idle, and its leader did something else.
-        let late = length > 3 * WINDOW;
-        if !late && (shares || self.stalls.get() >= MANY) && self.members.get() > 1 {
+        if (shares || self.stalls.get() >= MANY) && self.members.get() > 1 {
             self.members.set(self.members.get() - 1);
             self.again.set(Some(now + self.rest.get()));
             self.rest.set((2 * self.rest.get()).min(LONGEST));
@@ -119,11 +126,9 @@ mod tests {
     fn jobs(shedding: &Shedding, now: &mut Instant, count: usize, wait: Duration) -> Vec<usize> {
         (0..count)
             .map(|_| {
-                *now += STEP;
                 let members = shedding.members(*now);
-                if members > 1 {
-                    shedding.waited(wait);
-                }
+                *now += STEP;
+                shedding.waited(if members > 1 { wait } else { Duration::ZERO }, *now);
                 members
             })
             .collect()
@@ -144,7 +149,7 @@ mod tests {
         let (shedding, mut now) = (Shedding::new(4), Instant::now());
         assert!(jobs(&shedding, &mut now, 100, STALL / 2).iter().all(|&members| members == 4));
         for _ in 0..20 {
-            shedding.waited(5 * STALL);
+            shedding.waited(5 * STALL, now);
             assert!(jobs(&shedding, &mut now, 10, Duration::ZERO).iter().all(|&members| members == 4));
         }
     }
@@ -153,9 +158,19 @@ mod tests {
     fn the_leader_stays() {
         let (shedding, mut now) = (Shedding::new(3), Instant::now());
         for _ in 0..300 {
-            now += STEP;
             assert!((1..=3).contains(&shedding.members(now)));
-            (0..5).for_each(|_| shedding.waited(10 * STALL));
+            now += STEP;
+            (0..5).for_each(|_| shedding.waited(10 * STALL, now));
+        }
+    }
+
+    #[test]
+    fn what_the_leader_does_between_jobs_is_no_reason() {
+        let (shedding, mut now) = (Shedding::new(2), Instant::now());
+        for _ in 0..100 {
+            // Stalls that are many only if those of both sides of a pause are taken together.
+            assert!(jobs(&shedding, &mut now, 3, 2 * STALL).iter().all(|&members| members == 2));
+            now += 2 * IDLE;
         }
     }
 }

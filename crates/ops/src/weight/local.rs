@@ -233,7 +233,7 @@ impl LocalWeight {
 }
 
 /// Stored bytes that are read between two releases: few calls into the system, and little memory.
-const RELEASE_BYTES: usize = 1 << 20;
+const RELEASE_BYTES: usize = 4 << 20;
 
 /// Reads the rows of a weight in rising order. A weight that is packed is then never in memory twice.
 pub struct RowReader<'w> {
@@ -246,7 +246,7 @@ pub struct RowReader<'w> {
 
 impl RowReader<'_> {
     /// The bytes of local rows `rows`, where they lie if they lie together, else copied to `copied`, `[rows][row_bytes]`. Rows behind the
-    /// last one are zeros. The last rows that are read stay for [`LocalWeight::release`].
+    /// last one are zeros.
     ///
     /// # Panics
     /// When `copied` has another length.
@@ -268,6 +268,12 @@ impl RowReader<'_> {
             if row < weight.num_rows { weight.read_row(row, copied) } else { copied.fill(0) }
         }
         copied
+    }
+}
+
+impl Drop for RowReader<'_> {
+    fn drop(&mut self) {
+        self.weight.release(self.kept.clone());
     }
 }
 

@@ -1,108 +1,109 @@
-//! One rank's matrix, packed.
+//! One rank's matrix, packed, or to be packed when it is used again.
 
-use super::cell::Cell;
-use super::float::Element;
+use super::Activations;
 use super::memory::{PackedMemory, Span};
-use super::{Activations, PANEL};
+use super::panels::{Layout, Panels};
 use crate::isa::Isa;
-use crate::team::{Disjoint, Team};
+use crate::team::Team;
 use nxd_ops::weight::InputSpan;
 use nxd_ops::{Format, LocalWeight};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// How panels are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// `[n/16][k][16]`.
-    Float(Element),
-    /// `[n/16][k/32]` cells.
-    Cells(Cell),
-}
-
-/// One rank's matrix `[N, K]`, packed in panels of 16 outputs; the last panel is filled up with rows of zeros.
+/// One rank's matrix `[N, K]` in panels of 16 outputs.
 pub struct PackedMatrix {
-    packed: Span,
-    layout: Layout,
+    packed: OnceLock<Span>,
+    /// What is packed later.
+    unpacked: Mutex<Option<Arc<Unpacked>>>,
+    panels: Panels,
     activations: Activations,
-    rows: usize,
-    cols: usize,
-    panel_bytes: usize,
     input: Option<Box<[InputSpan]>>,
     kernel_name: Arc<str>,
 }
 
+/// A matrix whose panels are not packed yet.
+pub(super) struct Unpacked {
+    pub(super) weight: LocalWeight,
+    memory: Arc<Mutex<PackedMemory>>,
+    /// Whether a product has read it.
+    served: AtomicBool,
+}
+
 impl PackedMatrix {
-    /// Packs `weight` into memory of its own; see [`PackedMatrix::pack_into`].
+    /// Packs `weight` into memory of its own.
     ///
     /// # Panics
     /// When the weight has no columns.
     pub fn pack(weight: &LocalWeight, activations: Activations, isa: Isa, team: &Team) -> Self {
-        Self::pack_into(&mut PackedMemory::default(), weight, activations, isa, team)
+        let matrix = Self::bare(weight, activations, isa);
+        let packed = matrix.panels.pack(weight, &mut PackedMemory::default(), team);
+        matrix.packed.get_or_init(|| packed);
+        matrix
     }
 
-    /// Packs `weight` into `memory`, the panels shared out among the members of `team` as products of it will be, where they can.
+    /// Leaves `weight` where it lies. The first product with few rows packs panel after panel in the cache and forgets it, so that a first
+    /// token waits for no memory; the second one, or one with many rows, packs all of it into `memory` before it begins.
     ///
     /// # Panics
     /// When the weight has no columns.
-    pub fn pack_into(
-        memory: &mut PackedMemory,
-        weight: &LocalWeight,
+    pub fn pack_later(
+        memory: &Arc<Mutex<PackedMemory>>,
+        weight: LocalWeight,
         activations: Activations,
         isa: Isa,
-        team: &Team,
     ) -> Self {
+        let mut matrix = Self::bare(&weight, activations, isa);
+        let unpacked = Unpacked { weight, memory: Arc::clone(memory), served: AtomicBool::new(false) };
+        matrix.unpacked = Mutex::new(Some(Arc::new(unpacked)));
+        matrix
+    }
+
+    /// Neither packed nor with anything to pack.
+    fn bare(weight: &LocalWeight, activations: Activations, isa: Isa) -> Self {
         let (rows, cols, format) = (weight.rows(), weight.cols(), weight.format());
         assert!(cols > 0, "{} has no columns", weight.origin());
-        let (layout, panel_bytes) = match format {
-            Format::F32 => float(Element::F32, cols),
-            Format::F16 => float(Element::F16, cols),
-            Format::BF16 => float(Element::BF16, cols),
-            Format::Blocks(block) => {
-                let cell = Cell::of(block);
-                (Layout::Cells(cell), cols / super::cell::CELL * cell.bytes())
-            }
-        };
-        let panels = rows.div_ceil(PANEL);
-        let mut packed = memory.take(panels * panel_bytes);
-        let target = Disjoint::new(packed.bytes_mut());
-        team.run(&|member| {
-            let mut copied = vec![0; PANEL * weight.row_bytes()];
-            let mut reader = weight.reader();
-            for panel in member.share(panels) {
-                // SAFETY: a panel belongs to one member, and panels do not overlap.
-                let out = unsafe { target.slice(panel * panel_bytes..(panel + 1) * panel_bytes) };
-                let stored = reader.read(panel * PANEL..(panel + 1) * PANEL, &mut copied);
-                match layout {
-                    Layout::Cells(cell) => cell.pack_panel(stored, out),
-                    Layout::Float(element) => element.pack_panel(stored, out),
-                }
-            }
-        });
         PackedMatrix {
-            packed,
-            layout,
+            packed: OnceLock::new(),
+            unpacked: Mutex::new(None),
+            panels: Panels::new(format, rows, cols),
             activations,
-            rows,
-            cols,
-            panel_bytes,
             input: weight.input().map(Into::into),
             kernel_name: kernel_name(format, activations, isa),
         }
     }
 
+    /// What the product that begins reads panels from instead of packed ones, if it is the first one and `in_place` allows it. Otherwise
+    /// packs what is not packed.
+    pub(super) fn begin(&self, team: &Team, in_place: bool) -> Option<Arc<Unpacked>> {
+        if self.packed.get().is_some() {
+            return None;
+        }
+        let mut held = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let unpacked = held.as_ref()?;
+        if in_place && !unpacked.served.swap(true, Ordering::Relaxed) {
+            return Some(Arc::clone(unpacked));
+        }
+        let mut memory = unpacked.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let packed = self.panels.pack(&unpacked.weight, &mut memory, team);
+        drop(memory);
+        self.packed.get_or_init(|| packed);
+        *held = None;
+        None
+    }
+
     /// Outputs, without the rows that fill up the last panel.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.panels.rows
     }
 
     /// Width of the (widened) input.
     pub fn cols(&self) -> usize {
-        self.cols
+        self.panels.cols
     }
 
-    /// Size in memory.
+    /// Size in memory, once packed.
     pub fn bytes(&self) -> usize {
-        self.packed.bytes().len()
+        self.panels.count() * self.panels.bytes
     }
 
     /// What serves it: see [`kernel_name`].
@@ -111,15 +112,20 @@ impl PackedMatrix {
     }
 
     pub(super) fn layout(&self) -> Layout {
-        self.layout
+        self.panels.layout
     }
 
     /// How the activations enter the kernel.
     pub(super) fn activations(&self) -> Activations {
-        match self.layout {
+        match self.panels.layout {
             Layout::Float(_) => Activations::F32,
             Layout::Cells(_) => self.activations,
         }
+    }
+
+    /// Whether kernels take its panels whole, so that they may be packed one at a time.
+    pub(super) fn is_served_in_place(&self) -> bool {
+        matches!(self.panels.layout, Layout::Float(_)) || self.activations == Activations::Int8
     }
 
     /// The input spans of a weight that is cut along K.
@@ -130,25 +136,26 @@ impl PackedMatrix {
     /// Whether an input of `width` columns fits.
     pub(super) fn takes(&self, width: usize) -> bool {
         // Padded columns of the input meet no weight, so the spans may end before the input does.
-        self.input().map_or(width == self.cols, |spans| spans.iter().all(|span| span.from + span.len <= width))
+        self.input().map_or(width == self.panels.cols, |spans| spans.iter().all(|span| span.from + span.len <= width))
     }
 
     pub(super) fn panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
+        self.panels.count()
+    }
+
+    /// How it is cut.
+    pub(super) fn form(&self) -> Panels {
+        self.panels
     }
 
     pub(super) fn panel_bytes(&self) -> usize {
-        self.panel_bytes
+        self.panels.bytes
     }
 
-    /// All packed bytes, panel after panel.
+    /// All packed bytes, panel after panel; none while it is not packed.
     pub(super) fn data(&self) -> &[u8] {
-        self.packed.bytes()
+        self.packed.get().map_or(&[], Span::bytes)
     }
-}
-
-fn float(element: Element, cols: usize) -> (Layout, usize) {
-    (Layout::Float(element), cols * PANEL * element.bytes())
 }
 
 /// What serves matrices that are stored in `format`: format, numbers of the activations where they have a choice, and instruction set,

@@ -11,7 +11,7 @@
 //!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
 //!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free.
 //!
-//! Reading order: `cell` (how quantised weights are packed), `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
+//! Reading order: `cell` (how quantised weights are packed), `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 
 mod cell;
 mod dequantise;
@@ -19,6 +19,8 @@ mod float;
 mod int8;
 mod matrix;
 mod memory;
+mod panels;
+mod prefetch;
 mod product;
 mod quantise;
 mod scratch;

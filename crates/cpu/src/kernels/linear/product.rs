@@ -4,7 +4,8 @@ use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Weights};
 use super::int8::{self, Cells, Opened};
-use super::matrix::{Layout, PackedMatrix};
+use super::matrix::{PackedMatrix, Unpacked};
+use super::panels::{Layout, Packer};
 use super::scratch::{Job, PanelRow, Prepared, Scratch, same_input};
 use super::tile::Target;
 use super::{Activations, PANEL};
@@ -19,7 +20,7 @@ use std::slice;
 const PASS: usize = 240;
 
 /// Panel rows that a member works with: a dequantised chunk of a panel (or an opened one, which [`Product::chunk`] keeps as small), and
-/// the results of a panel that is not full.
+/// the results of a panel that is not full. Behind them is a panel that is not packed yet, where there is one.
 const AREA: usize = float::CHUNK + PASS;
 
 /// How far ahead a single tile asks for weights, in bytes. What memory gives in its latency is 3 to 4 KiB a core; one thread reads 13 GB/s
@@ -152,7 +153,7 @@ impl<'a> Call<'a> {
         // SAFETY: each member has its own part of both.
         let (wide, area) = unsafe {
             let own = |len| member.id * len..(member.id + 1) * len;
-            (scratch.wide.write(own(self.plan.wide)), scratch.areas.write(own(AREA)))
+            (scratch.wide.write(own(self.plan.wide)), scratch.areas.write(own(self.plan.area())))
         };
         for (i, (weight, job)) in self.weights.iter().zip(&scratch.jobs).enumerate() {
             if job.is_first(&scratch.jobs[..i]) {
@@ -170,7 +171,8 @@ impl<'a> Call<'a> {
     fn product(&self, i: usize, member: &Member<'_>) -> Product<'a> {
         let job = &self.scratch.jobs[i];
         let (input, copy) = (&self.scratch.inputs[job.input], self.plan.copy(member));
-        Product { isa: self.isa, weight: self.weights[i], input, out: job.out, copy }
+        let unpacked = job.unpacked.as_deref();
+        Product { isa: self.isa, weight: self.weights[i], input, out: job.out, copy, unpacked }
     }
 }
 
@@ -179,8 +181,10 @@ struct Plan {
     rows: usize,
     /// Cost of all panels of all weights.
     cost: usize,
-    /// Length of a widened row; zero where no weight needs one.
+    /// Length of a tile's widened rows; zero where no weight needs them.
     wide: usize,
+    /// Panel rows of the largest panel that is not packed.
+    panel: usize,
     /// Whether each weight is cut as it was packed, so that members read what they wrote: memory of their own NUMA node.
     as_packed: bool,
 }
@@ -196,7 +200,7 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
-        let mut plan = Plan { rows, cost: 0, wide: 0, as_packed: false };
+        let mut plan = Plan { rows, cost: 0, wide: 0, panel: 0, as_packed: false };
         let mut inputs = 0;
         scratch.jobs.clear();
         for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
@@ -212,18 +216,28 @@ impl Plan {
             if scratch.inputs[input].opened_for(isa, weight) == Some(Opened::Words) {
                 scratch.inputs[input].reserve_words();
             }
-            scratch.jobs.push(Job { out: out.as_mut_ptr(), input, before: plan.cost });
+            let tiles = scratch.inputs[input].tiles().count();
+            let unpacked = weight.begin(team, tiles < int8::MANY_TILES && weight.is_served_in_place());
+            if unpacked.is_some() {
+                plan.panel = plan.panel.max(weight.panel_bytes().div_ceil(size_of::<PanelRow>()));
+            }
+            scratch.jobs.push(Job { out: out.as_mut_ptr(), input, before: plan.cost, unpacked });
             plan.cost += weight.panels() * plan.panel_cost(weight);
             if weight.input().is_some() {
-                plan.wide = plan.wide.max(weight.cols());
+                plan.wide = plan.wide.max(weight.cols() * scratch.inputs[input].tiles().rows(0).len());
             }
         }
         let longest = weights.iter().map(|weight| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
         // Unless some members would have more to do than others, by more than a sixteenth.
         plan.as_packed = weights.len() == 1 || longest.sum::<usize>() * team.threads() <= plan.cost + plan.cost / 16;
         scratch.wide.reserve(team.threads() * plan.wide);
-        scratch.areas.reserve(team.threads() * AREA);
+        scratch.areas.reserve(team.threads() * plan.area());
         plan
+    }
+
+    /// Panel rows of a member's work area.
+    fn area(&self) -> usize {
+        AREA + self.panel
     }
 
     /// One row waits for memory, several for arithmetic.
@@ -256,6 +270,8 @@ struct Product<'a> {
     input: &'a Prepared,
     out: *mut f32,
     copy: usize,
+    /// Where panels come from that are not packed.
+    unpacked: Option<&'a Unpacked>,
 }
 
 /// `len` values of K from `start` on, of `count` neighbouring panels; the member's last panel is before `last`.
@@ -313,28 +329,45 @@ impl Product<'_> {
     /// `out` has the shape of the product and nobody else uses the columns of `panels`; the input is filled; the CPU has the
     /// instructions of `isa`.
     unsafe fn pass(&self, pass: &Range<usize>, panels: &Range<usize>, area: &mut [PanelRow]) {
-        let (opened, ragged) = area.split_at_mut(float::CHUNK);
+        let (opened, area) = area.split_at_mut(float::CHUNK);
+        let (ragged, passing) = area.split_at_mut(PASS);
+        let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight));
         let (tiles, k, n) = (self.input.tiles(), self.weight.cols(), self.weight.rows());
         let (chunk, full) = (self.chunk(), n / PANEL);
-        let quads = if self.takes_four() { panels.end.min(full) } else { 0 };
+        let (together, of_full) = (self.panels_at_once(), panels.end.min(full));
         let first_row = tiles.rows(pass.start).start;
         for start in (0..k).step_by(chunk) {
             let mut panel = panels.start;
             while panel < panels.end {
-                let count = if panel + 4 <= quads { 4 } else { 1 };
+                let count = if panel + together <= of_full { together } else { 1 };
                 let piece = Piece { panel, count, last: panels.end, start, len: chunk.min(k - start) };
-                // SAFETY: the instructions by the caller's duties.
-                let mut taken = unsafe { self.take(&piece, opened) };
-                for rows in pass.clone().map(|tile| tiles.rows(tile)) {
-                    // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
-                    unsafe {
-                        let out = if panel < full {
-                            Target::new(self.out.add(rows.start * n + panel * PANEL), n)
-                        } else {
-                            Target::new(ragged[rows.start - first_row..].as_mut_ptr().cast(), PANEL)
-                        };
-                        self.multiply(&piece, taken, &rows, out);
+                let bytes = count * self.weight.panel_bytes();
+                let packed = match &mut packer {
+                    None => &self.weight.data()[panel * self.weight.panel_bytes()..][..bytes],
+                    Some(packer) => {
+                        let passing = &mut bytemuck::cast_slice_mut(passing)[..bytes];
+                        packer.pack(panel, passing);
+                        passing
                     }
+                };
+                // SAFETY: the instructions by the caller's duties.
+                let mut taken = unsafe { self.take(&piece, packed, opened) };
+                // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
+                let mut target = |rows: &Range<usize>| unsafe {
+                    if panel < full {
+                        Target::new(self.out.add(rows.start * n + panel * PANEL), n)
+                    } else {
+                        Target::new(ragged[rows.start - first_row..].as_mut_ptr().cast(), PANEL)
+                    }
+                };
+                for tile in pass.clone() {
+                    let rows = tiles.rows(tile);
+                    if tile + 1 < pass.end {
+                        let next = tiles.rows(tile + 1);
+                        target(&next).ask(next.len(), count);
+                    }
+                    // SAFETY: by the caller's duties, and those of the target.
+                    unsafe { self.multiply(&piece, taken, &rows, target(&rows)) };
                     taken = taken.near();
                 }
                 panel += count;
@@ -369,6 +402,10 @@ impl Product<'_> {
 
     /// Steps of K between two panels: what is read of a panel for all tiles of a pass stays in the first-level cache.
     fn chunk(&self) -> usize {
+        if self.unpacked.is_some() {
+            // A panel is packed once.
+            return self.weight.cols();
+        }
         let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Cells(cell), Activations::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
@@ -382,19 +419,27 @@ impl Product<'_> {
         }
     }
 
-    /// Whether four panels at a time meet the rows.
-    fn takes_four(&self) -> bool {
-        matches!(self.weight.layout(), Layout::Float(_)) && self.input.rows() <= float::few_rows(self.isa)
+    /// How many panels a tile meets at once, where they are full.
+    fn panels_at_once(&self) -> usize {
+        match self.weight.layout() {
+            Layout::Float(_) if self.unpacked.is_none() => float::panels_at_once(self.isa, self.input.rows()),
+            _ => 1,
+        }
     }
 
+    /// The weights of a piece of which the panels are `packed`.
+    ///
     /// # Safety
     /// The CPU has the instructions of `isa`.
-    unsafe fn take<'a>(&'a self, piece: &Piece, opened: &'a mut [PanelRow]) -> Taken<'a> {
+    unsafe fn take<'t>(&self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
         let panel_bytes = self.weight.panel_bytes();
-        let panels = &self.weight.data()[piece.panel * panel_bytes..][..piece.count * panel_bytes];
         let cells = |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.len / CELL * cell.bytes()];
         // The first tile of several asks for the next panel; the others meet this one in the cache. Nobody asks for another member's.
-        let left = (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes;
+        let left = if self.unpacked.is_some() {
+            0
+        } else {
+            (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes
+        };
         let ahead = if self.input.tiles().count() == 1 { AHEAD.min(left) } else { panel_bytes };
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {

@@ -1,7 +1,8 @@
 //! What products keep between calls, so that a warm one allocates nothing: prepared inputs and each member's work area.
 
 use super::int8::Opened;
-use super::matrix::{Layout, PackedMatrix};
+use super::matrix::{PackedMatrix, Unpacked};
+use super::panels::Layout;
 use super::quantise::{Quantised, QuantisedMut};
 use super::tile::Tiles;
 use super::{Activations, PANEL, cell, float, int8};
@@ -10,6 +11,7 @@ use crate::team::Member;
 use nxd_ops::weight::InputSpan;
 use std::cell::UnsafeCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Work space of [`linears`](super::linears), reused from call to call. It grows to the largest product and never shrinks.
 #[derive(Default)]
@@ -19,7 +21,7 @@ pub struct Scratch {
     pub(super) jobs: Vec<Job>,
     /// Each member's work area: a dequantised chunk of a panel, and the results of a panel that is not full.
     pub(super) areas: Buffer<PanelRow>,
-    /// Each member's widened row.
+    /// Each member's widened rows of a tile.
     pub(super) wide: Buffer<f32>,
 }
 
@@ -31,13 +33,14 @@ impl Scratch {
 }
 
 /// One product of a call.
-#[derive(Clone, Copy)]
 pub(super) struct Job {
     pub(super) out: *mut f32,
     /// Index of its prepared input.
     pub(super) input: usize,
     /// Bytes of the panels of the products before it.
     pub(super) before: usize,
+    /// What its panels are read from while they are not packed.
+    pub(super) unpacked: Option<Arc<Unpacked>>,
 }
 
 impl Job {
@@ -155,15 +158,15 @@ impl Prepared {
         let (copy, mine) = if own { (member.id, 0..tiles.count()) } else { (0, member.share(tiles.count())) };
         for tile in mine {
             let rows = tiles.rows(tile);
-            for (i, row) in rows.clone().enumerate() {
-                let mut input = &x[row * width..(row + 1) * width];
-                if let Some(spans) = spans {
-                    widen(input, spans, &mut wide[..self.cols]);
-                    input = &wide[..self.cols];
+            let mut input = &x[rows.start * width..rows.end * width];
+            if let Some(spans) = spans {
+                for (row, wide) in input.chunks_exact(width).zip(wide.chunks_exact_mut(self.cols)) {
+                    widen(row, spans, wide);
                 }
-                // SAFETY: the member's own tile; the instructions by the caller's duties.
-                unsafe { self.lay(isa, copy, &rows, i, input) };
+                input = &wide[..rows.len() * self.cols];
             }
+            // SAFETY: the member's own tile; the instructions by the caller's duties.
+            unsafe { self.lay(isa, copy, &rows, input) };
             if self.has_words {
                 let values = self.values(copy, &rows);
                 // SAFETY: the member's own tile.
@@ -173,19 +176,21 @@ impl Prepared {
         }
     }
 
-    /// Writes one row of a tile.
+    /// Writes a tile.
     ///
     /// # Safety
     /// Nobody else uses the tile; the CPU has the instructions of `isa`.
-    unsafe fn lay(&self, isa: Isa, copy: usize, rows: &Range<usize>, row: usize, input: &[f32]) {
+    unsafe fn lay(&self, isa: Isa, copy: usize, rows: &Range<usize>, input: &[f32]) {
         let values = self.values(copy, rows);
         // SAFETY: the tile is the caller's.
         unsafe {
             match self.kind {
-                Activations::F32 if rows.len() == 1 => self.floats.write(values).copy_from_slice(input),
                 Activations::F32 => {
-                    for (out, &x) in self.floats.write(values)[row..].iter_mut().step_by(rows.len()).zip(input) {
-                        *out = x;
+                    let out = self.floats.write(values);
+                    for (row, input) in input.chunks_exact(self.cols).enumerate() {
+                        for (out, &x) in out[row..].iter_mut().step_by(rows.len()).zip(input) {
+                            *out = x;
+                        }
                     }
                 }
                 Activations::Int8 => {
@@ -199,7 +204,7 @@ impl Prepared {
                         scales: self.scales.write(blocks),
                         quants: self.quants.write(values),
                     };
-                    super::quantise::quantise(isa, input, row, &mut tile);
+                    super::quantise::quantise(isa, input, &mut tile);
                 }
             }
         }

@@ -277,6 +277,31 @@ fn a_gated_product_has_the_bits_of_its_parts() {
 }
 
 #[test]
+fn a_matrix_that_is_packed_when_used_again_has_the_same_bits_each_time() {
+    let (mut random, team) = (Random(11), Team::new(2));
+    for format in formats() {
+        // A last panel that is not full, and K over several cells.
+        let weight = random.weight(format, 50, 512);
+        for activations in [Activations::Int8, Activations::F32] {
+            for (isa, rows) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 5), (isa, 100)]) {
+                let what = format!("{format} {activations:?} {isa} {rows}");
+                let x = random.rows(rows, 512);
+                let packed = PackedMatrix::pack(&weight, activations, isa, &team);
+                let expected = multiply(&team, isa, &x, rows, &packed);
+                let later = PackedMatrix::pack_later(&Arc::default(), weight.clone(), activations, isa);
+                let in_place = rows < 100 && (!format.is_quantised() || activations == Activations::Int8);
+                for time in 0..3 {
+                    assert_bits(&multiply(&team, isa, &x, rows, &later), &expected, &what);
+                    assert_eq!(later.data().is_empty(), in_place && time == 0, "{what}");
+                }
+                assert_eq!(later.data(), packed.data(), "{what}");
+                assert_eq!(later.bytes(), packed.bytes(), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
 fn warm_scratch_stays_where_it_is() {
     let (mut random, team, mut scratch) = (Random(9), Team::new(3), Scratch::new());
     let formats = [Format::Blocks(BlockFormat::Q8_0), Format::F16, Format::Blocks(BlockFormat::Q4_1)];

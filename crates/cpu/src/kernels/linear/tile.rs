@@ -1,6 +1,7 @@
 //! How the rows of a product are cut into tiles, and where a tile's results go.
 
 use super::PANEL;
+use super::prefetch::ask;
 use std::ops::Range;
 
 /// `rows` in tiles of at most `most`, as even as can be: a narrow last tile would cost as much as a full one.
@@ -50,6 +51,15 @@ impl Target {
     /// Every row and panel that is asked for later lies in one buffer behind `start`, and nobody else uses its 16 values meanwhile.
     pub(super) unsafe fn new(start: *mut f32, stride: usize) -> Self {
         Self { start, stride }
+    }
+
+    /// Asks memory for `panels` panels of `rows` rows: a store that misses the caches holds up those behind it.
+    pub(super) fn ask(self, rows: usize, panels: usize) {
+        for row in 0..rows {
+            for panel in 0..panels {
+                ask(self.start.wrapping_add(row * self.stride + panel * PANEL).cast());
+            }
+        }
     }
 
     /// The 16 outputs of `row`, in the `panel`-th panel from here.

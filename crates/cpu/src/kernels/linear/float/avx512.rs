@@ -3,6 +3,7 @@
 
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
+use crate::kernels::linear::prefetch::ask;
 use crate::kernels::linear::tile::Target;
 use std::arch::x86_64::*;
 
@@ -117,7 +118,7 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
             let mut w = [_mm512_setzero_ps(); PANELS];
             for (panel, w) in w.iter_mut().enumerate() {
                 if PANELS == 1 {
-                    _mm_prefetch(step.wrapping_add(weights.ahead).cast(), _MM_HINT_T0);
+                    ask(step.wrapping_add(weights.ahead));
                 }
                 *w = L::load(step.add(panel * weights.panel_bytes));
             }

@@ -22,10 +22,11 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
     }
 }
 
-/// Rows of a single tile that meets four panels at a time: it has too few chains of its own to hide the latency of an FMA.
-pub(super) const fn few_rows(isa: Isa) -> usize {
-    match isa {
-        Isa::Avx512 => 3,
+/// Neighbouring panels that a single tile of `rows` rows meets at once: with few rows it has too few chains of its own to hide the
+/// latency of an FMA.
+pub(super) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (Isa::Avx512, 1..=3) | (_, 1) => 4,
         _ => 1,
     }
 }
@@ -98,7 +99,7 @@ pub(super) struct Weights<'a> {
     pub(super) element: Element,
     /// Bytes from a panel to the next.
     pub(super) panel_bytes: usize,
-    /// How many panels to multiply: 1, or 4 where the tile has [`few_rows`].
+    /// How many panels to multiply: 1, or [`panels_at_once`].
     pub(super) panels: usize,
     /// How far ahead to ask memory for weights, in bytes.
     pub(super) ahead: usize,
@@ -112,7 +113,7 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
     let steps = x.len() / rows;
     let last = (weights.panels - 1) * weights.panel_bytes + steps * PANEL * weights.element.bytes();
     assert!(
-        rows <= most_rows(isa) && (weights.panels == 1 || (weights.panels == 4 && rows <= few_rows(isa))),
+        rows <= most_rows(isa) && (weights.panels == 1 || weights.panels == panels_at_once(isa, rows)),
         "a tile's shape"
     );
     assert!(x.len() == steps * rows && last <= weights.bytes.len(), "{steps} steps of {rows} rows");

@@ -2,7 +2,7 @@
 
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
-use crate::kernels::linear::int8::ask;
+use crate::kernels::linear::prefetch::ask;
 use crate::kernels::linear::tile::Target;
 use std::arch::aarch64::*;
 

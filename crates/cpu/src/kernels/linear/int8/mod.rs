@@ -9,6 +9,7 @@ mod neon;
 mod scalar;
 
 use super::cell::{CELL, Cell, UNIT};
+use super::prefetch::{LINE, ask};
 use super::quantise::Quantised;
 use super::tile::Target;
 use crate::isa::Isa;
@@ -57,24 +58,6 @@ impl Cells<'_> {
     }
 }
 
-/// Bytes that memory gives at a time.
-const LINE: usize = 64;
-
-/// Asks memory for a line.
-#[inline(always)]
-pub(super) fn ask(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE is part of x86-64, and a prefetch may name any address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch(at.cast(), std::arch::x86_64::_MM_HINT_T0);
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a prefetch may name any address.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags));
-    }
-}
-
 /// What many tiles take instead of packed cells, which then are opened once a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
@@ -84,11 +67,14 @@ pub(super) enum Opened {
     Words,
 }
 
+/// Tiles from which on it pays to do more with a panel than to read it.
+pub(super) const MANY_TILES: usize = 8;
+
 /// How cells are opened for `tiles` tiles, if it pays: +8 % for 8 tiles, +15 % for 32, a loss for 2.
 pub(super) fn opened_for(isa: Isa, cell: Cell, tiles: usize) -> Option<Opened> {
     match isa {
         Isa::Scalar | Isa::Avx512 | Isa::Neon | Isa::NeonDot => None,
-        _ if tiles < 8 => None,
+        _ if tiles < MANY_TILES => None,
         _ => Some(opened_as(cell)),
     }
 }

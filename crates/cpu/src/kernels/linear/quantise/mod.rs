@@ -6,11 +6,14 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
 use super::cell::CELL;
+use super::int8;
 use crate::isa::Isa;
 
 /// A tile of quantised rows, seen from block 0 or a later one.
@@ -78,30 +81,39 @@ impl Quantised<'_> {
     }
 }
 
-/// Quantises `x` into row `row` of a tile.
+/// Quantises the rows `x`, `[rows][k]`, of a tile.
 ///
 /// # Safety
 /// The CPU has the instructions of `isa`.
 ///
 /// # Panics
-/// When the tile is not as wide as `x`, or `x` is not whole blocks.
-pub(super) unsafe fn quantise(isa: Isa, x: &[f32], row: usize, tile: &mut QuantisedMut<'_>) {
-    let values = x.len() * tile.rows;
-    assert!(x.len().is_multiple_of(CELL) && row < tile.rows, "whole blocks of a row of the tile");
+/// When the tile is not as wide as `x`, or a row is not whole blocks.
+pub(super) unsafe fn quantise(isa: Isa, x: &[f32], tile: &mut QuantisedMut<'_>) {
+    let (values, rows) = (x.len(), tile.rows);
+    assert!(
+        (1..=int8::most_rows(isa)).contains(&rows) && values.is_multiple_of(rows * CELL),
+        "whole blocks of a tile's rows"
+    );
     assert_eq!(tile.quants.len(), values, "integers of a tile");
     assert_eq!(tile.scales.len(), values / CELL, "scales of a tile");
     assert_eq!(tile.minus_sums.len(), values / CELL, "sums of a tile");
     assert_eq!(tile.minus_half_sums.len(), values / CELL * 2, "half sums of a tile");
     assert_eq!(tile.weighted.len(), values / CELL, "weighted sums of a tile");
     assert_eq!(tile.half_weighted.len(), values / CELL * 2, "weighted half sums of a tile");
+    let each = |row: fn(&[f32], usize, &mut QuantisedMut<'_>), tile: &mut QuantisedMut<'_>| {
+        x.chunks_exact((values / rows).max(1)).enumerate().for_each(|(i, x)| row(x, i, tile));
+    };
     match isa {
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::quantise(x, row, tile) },
+        Isa::Avx512 => unsafe { avx512::quantise(x, tile) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => each(|x, row, tile| unsafe { avx2::quantise(x, row, tile) }, tile),
         // SAFETY: NEON is part of AArch64.
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDot => unsafe { neon::quantise(x, row, tile) },
-        _ => scalar::quantise(x, row, tile),
+        Isa::Neon | Isa::NeonDot => each(|x, row, tile| unsafe { neon::quantise(x, row, tile) }, tile),
+        _ => each(scalar::quantise, tile),
     }
 }
 
