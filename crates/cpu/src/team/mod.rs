@@ -250,9 +250,7 @@ impl Member<'_> {
     /// This member's part of `0..n`: contiguous, in the order of ids, of lengths that differ by at most one.
     #[inline]
     pub fn share(&self, n: usize) -> Range<usize> {
-        let (each, longer) = (n / self.threads, n % self.threads);
-        let start = self.id * each + self.id.min(longer);
-        start..start + each + usize::from(self.id < longer)
+        share_of(self.id, self.threads, n)
     }
 
     /// This member's part of `0..n` where borders may only be at multiples of `multiple` (and at `n`).
@@ -264,6 +262,14 @@ impl Member<'_> {
         let units = self.share(n.div_ceil(multiple));
         (units.start * multiple).min(n)..units.end.saturating_mul(multiple).min(n)
     }
+}
+
+/// What [`Member::share`] is for member `id` of `threads`.
+#[inline]
+pub(crate) fn share_of(id: usize, threads: usize, n: usize) -> Range<usize> {
+    let (each, longer) = (n / threads, n % threads);
+    let start = id * each + id.min(longer);
+    start..start + each + usize::from(id < longer)
 }
 
 impl Shared {

@@ -6,12 +6,13 @@ use super::float::{self, Element, Weights};
 use super::int8::{self, Cells, Opened};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Packer};
-use super::scratch::{Job, PanelRow, Prepared, Scratch, same_input};
+use super::prefetch::{AHEAD, ahead_of};
+use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
 use super::tile::Target;
 use super::{Activations, PANEL};
 use crate::isa::Isa;
 use crate::kernels::gated::gated_part;
-use crate::team::{Member, Team};
+use crate::team::{Member, Team, share_of};
 use nxd_ops::Gated;
 use std::ops::Range;
 use std::slice;
@@ -22,10 +23,6 @@ const PASS: usize = 240;
 /// Panel rows that a member works with: a dequantised chunk of a panel (or an opened one, which [`Product::chunk`] keeps as small), and
 /// the results of a panel that is not full. Behind them is a panel that is not packed yet, where there is one.
 const AREA: usize = float::CHUNK + PASS;
-
-/// How far ahead a single tile asks for weights, in bytes. What memory gives in its latency is 3 to 4 KiB a core; one thread reads 13 GB/s
-/// of bytes with 1 KiB, 15 with 4 KiB, 17 to 19 with 8 KiB.
-const AHEAD: usize = 8192;
 
 /// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
 ///
@@ -48,9 +45,8 @@ pub fn linears(
         // SAFETY: each member prepares once, and takes panels of its own.
         unsafe {
             let area = call.prepare(member);
-            for (i, (weight, job)) in weights.iter().zip(&call.scratch.jobs).enumerate() {
-                call.product(i, member).run(call.plan.share(member, weight, job), area);
-            }
+            let share = |id, i: usize| call.plan.share(id, member.threads, weights[i], &call.scratch.jobs[i]);
+            call.hand_out(member, weights.len(), share, |i, part| call.product(i, member).run(&part, area));
         }
     });
 }
@@ -92,18 +88,20 @@ pub fn linear_gated(
         unsafe {
             let area = call.prepare(member);
             let [gate, up] = [0, 1].map(|i| call.product(i, member));
-            let panels = member.share(gate.weight.panels());
-            if gate.input.tiles() == up.input.tiles() {
-                for pass in gate.passes() {
-                    gate.pass(&pass, &panels, area);
-                    up.pass(&pass, &panels, area);
-                    gate.meet(&up, activation, gate.rows(&pass), &panels);
+            let share = |id, _| share_of(id, member.threads, gate.weight.panels());
+            call.hand_out(member, 1, share, |_, part| {
+                if gate.input.tiles() == up.input.tiles() {
+                    for pass in gate.passes() {
+                        gate.pass(&pass, &part, area);
+                        up.pass(&pass, &part, area);
+                        gate.meet(&up, activation, gate.rows(&pass), &part.panels);
+                    }
+                } else {
+                    gate.run(&part, area);
+                    up.run(&part, area);
+                    gate.meet(&up, activation, 0..rows, &part.panels);
                 }
-            } else {
-                gate.run(panels.clone(), area);
-                up.run(panels.clone(), area);
-                gate.meet(&up, activation, 0..rows, &panels);
-            }
+            });
         }
     });
 }
@@ -167,6 +165,37 @@ impl<'a> Call<'a> {
         area
     }
 
+    /// Calls `f` with parts of this member's `share` of each of `jobs`, and then with parts of what others have left of theirs. Who is late
+    /// for a moment, as the system or memory had it, is not waited for.
+    fn hand_out(
+        &self,
+        member: &Member<'_>,
+        jobs: usize,
+        share: impl Fn(usize, usize) -> Range<usize>,
+        mut f: impl FnMut(usize, Part),
+    ) {
+        let all = |share: Range<usize>| Part { last: share.end, panels: share };
+        if !self.plan.in_parts {
+            return (0..jobs).for_each(|job| f(job, all(share(member.id, job))));
+        }
+        for owner in (member.id..member.threads).chain(0..member.id) {
+            let len = (0..jobs).map(|job| share(owner, job).len()).sum();
+            let turns = &self.scratch.turns[owner];
+            while let Some(taken) = turns.take(len) {
+                let mut before = 0;
+                for job in 0..jobs {
+                    let share = share(owner, job);
+                    let (from, to) = (taken.start.max(before), taken.end.min(before + share.len()));
+                    if from < to {
+                        let panels = share.start + from - before..share.start + to - before;
+                        f(job, Part { panels, last: share.end });
+                    }
+                    before += share.len();
+                }
+            }
+        }
+    }
+
     /// The product with weight `i`, as `member` computes it.
     fn product(&self, i: usize, member: &Member<'_>) -> Product<'a> {
         let job = &self.scratch.jobs[i];
@@ -185,6 +214,8 @@ struct Plan {
     wide: usize,
     /// Panel rows of the largest panel that is not packed.
     panel: usize,
+    /// Whether members take their shares part by part. Many rows are read again for each part, so that there it would cost more.
+    in_parts: bool,
     /// Whether each weight is cut as it was packed, so that members read what they wrote: memory of their own NUMA node.
     as_packed: bool,
 }
@@ -200,7 +231,8 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
-        let mut plan = Plan { rows, cost: 0, wide: 0, panel: 0, as_packed: false };
+        let mut plan =
+            Plan { rows, cost: 0, wide: 0, panel: 0, in_parts: rows <= PASS && team.threads() > 1, as_packed: false };
         let mut inputs = 0;
         scratch.jobs.clear();
         for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
@@ -230,6 +262,8 @@ impl Plan {
         let longest = weights.iter().map(|weight| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
         // Unless some members would have more to do than others, by more than a sixteenth.
         plan.as_packed = weights.len() == 1 || longest.sum::<usize>() * team.threads() <= plan.cost + plan.cost / 16;
+        scratch.turns.resize_with(team.threads(), Default::default);
+        scratch.turns.iter_mut().for_each(Turns::restart);
         scratch.wide.reserve(team.threads() * plan.wide);
         scratch.areas.reserve(team.threads() * plan.area());
         plan
@@ -245,22 +279,27 @@ impl Plan {
         if self.rows == 1 { weight.panel_bytes() } else { weight.cols() }
     }
 
-    /// The panels of `weight` that this member packed, or that begin in its part of the whole cost.
-    fn share(&self, member: &Member<'_>, weight: &PackedMatrix, job: &Job) -> Range<usize> {
+    /// The panels of `weight` that member `id` of `threads` packed, or that begin in its part of the whole cost.
+    fn share(&self, id: usize, threads: usize, weight: &PackedMatrix, job: &Job) -> Range<usize> {
         if self.as_packed {
-            return member.share(weight.panels());
+            return share_of(id, threads, weight.panels());
         }
         let each = self.panel_cost(weight).max(1);
-        let bound = |id: usize| {
-            (self.cost * id / member.threads).saturating_sub(job.before).div_ceil(each).min(weight.panels())
-        };
-        bound(member.id)..bound(member.id + 1)
+        let bound =
+            |id: usize| (self.cost * id / threads).saturating_sub(job.before).div_ceil(each).min(weight.panels());
+        bound(id)..bound(id + 1)
     }
 
     /// Which copy of the inputs is the member's.
     fn copy(&self, member: &Member<'_>) -> usize {
         if self.rows == 1 { member.id } else { 0 }
     }
+}
+
+/// Neighbouring panels, of a share that ends before `last`.
+struct Part {
+    panels: Range<usize>,
+    last: usize,
 }
 
 /// One member's part of one product.
@@ -274,7 +313,7 @@ struct Product<'a> {
     unpacked: Option<&'a Unpacked>,
 }
 
-/// `len` values of K from `start` on, of `count` neighbouring panels; the member's last panel is before `last`.
+/// `len` values of K from `start` on, of `count` neighbouring panels; the share's last panel is before `last`.
 struct Piece {
     panel: usize,
     count: usize,
@@ -301,14 +340,14 @@ impl Taken<'_> {
 }
 
 impl Product<'_> {
-    /// All rows of `panels`.
+    /// All rows of `part`.
     ///
     /// # Safety
     /// As [`Product::pass`].
-    unsafe fn run(&self, panels: Range<usize>, area: &mut [PanelRow]) {
+    unsafe fn run(&self, part: &Part, area: &mut [PanelRow]) {
         for pass in self.passes() {
             // SAFETY: by the caller's duties.
-            unsafe { self.pass(&pass, &panels, area) };
+            unsafe { self.pass(&pass, part, area) };
         }
     }
 
@@ -323,12 +362,13 @@ impl Product<'_> {
         tiles.rows(pass.start).start..tiles.rows(pass.end - 1).end
     }
 
-    /// The rows of the tiles `pass`, of `panels`.
+    /// The rows of the tiles `pass`, of `part`.
     ///
     /// # Safety
-    /// `out` has the shape of the product and nobody else uses the columns of `panels`; the input is filled; the CPU has the
+    /// `out` has the shape of the product and nobody else uses the columns of `part`; the input is filled; the CPU has the
     /// instructions of `isa`.
-    unsafe fn pass(&self, pass: &Range<usize>, panels: &Range<usize>, area: &mut [PanelRow]) {
+    unsafe fn pass(&self, pass: &Range<usize>, part: &Part, area: &mut [PanelRow]) {
+        let panels = &part.panels;
         let (opened, area) = area.split_at_mut(float::CHUNK);
         let (ragged, passing) = area.split_at_mut(PASS);
         let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight));
@@ -339,8 +379,16 @@ impl Product<'_> {
         for start in (0..k).step_by(chunk) {
             let mut panel = panels.start;
             while panel < panels.end {
-                let count = if panel + together <= of_full { together } else { 1 };
-                let piece = Piece { panel, count, last: panels.end, start, len: chunk.min(k - start) };
+                let left = of_full.saturating_sub(panel);
+                // Kernels of floats meet so many or one; a single tile of integers meets one after the other.
+                let count = if left >= together {
+                    together
+                } else if together == usize::MAX {
+                    left.max(1)
+                } else {
+                    1
+                };
+                let piece = Piece { panel, count, last: part.last, start, len: chunk.min(k - start) };
                 let bytes = count * self.weight.panel_bytes();
                 let packed = match &mut packer {
                     None => &self.weight.data()[panel * self.weight.panel_bytes()..][..bytes],
@@ -419,11 +467,13 @@ impl Product<'_> {
         }
     }
 
-    /// How many panels a tile meets at once, where they are full.
+    /// How many panels a tile meets in one call, where they are full and so many.
     fn panels_at_once(&self) -> usize {
-        match self.weight.layout() {
-            Layout::Float(_) if self.unpacked.is_none() => float::panels_at_once(self.isa, self.input.rows()),
-            _ => 1,
+        match (self.weight.layout(), self.weight.activations()) {
+            _ if self.unpacked.is_some() => 1,
+            (Layout::Float(_), _) => float::panels_at_once(self.isa, self.input.rows()),
+            (Layout::Cells(_), Activations::Int8) if self.input.tiles().count() == 1 => usize::MAX,
+            (Layout::Cells(_), _) => 1,
         }
     }
 
@@ -433,29 +483,35 @@ impl Product<'_> {
     /// The CPU has the instructions of `isa`.
     unsafe fn take<'t>(&self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
         let panel_bytes = self.weight.panel_bytes();
-        let cells = |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.len / CELL * cell.bytes()];
+        // Several panels are taken whole.
+        let cells =
+            |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.count * piece.len / CELL * cell.bytes()];
         // The first tile of several asks for the next panel; the others meet this one in the cache. Nobody asks for another member's.
-        let left = if self.unpacked.is_some() {
-            0
-        } else {
-            (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes
+        let left = match self.unpacked {
+            None => (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes,
+            Some(_) => 0,
         };
-        let ahead = if self.input.tiles().count() == 1 { AHEAD.min(left) } else { panel_bytes };
+        let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
                 let bytes = &panels[piece.start * PANEL * element.bytes()..];
+                let ahead = if alone { AHEAD.min(left) } else { panel_bytes };
                 Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead })
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
-                let ahead = packed.as_ptr().wrapping_add(ahead);
+                let ahead = if alone {
+                    ahead_of(packed, left + (piece.count - 1) * panel_bytes)
+                } else {
+                    packed.as_ptr().wrapping_add(panel_bytes)
+                };
                 let opened_for = self.input.opened_for(self.isa, self.weight);
                 let bytes = match opened_for {
                     None => packed,
                     // SAFETY: by the caller's duties.
                     Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
                 };
-                Taken::Cells(Cells { cell, bytes, opened: opened_for, ahead })
+                Taken::Cells(Cells { cell, bytes, panels: piece.count, left, opened: opened_for, ahead })
             }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];

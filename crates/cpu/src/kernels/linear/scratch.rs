@@ -8,10 +8,12 @@ use super::tile::Tiles;
 use super::{Activations, PANEL, cell, float, int8};
 use crate::isa::Isa;
 use crate::team::Member;
+use crossbeam::utils::CachePadded;
 use nxd_ops::weight::InputSpan;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Work space of [`linears`](super::linears), reused from call to call. It grows to the largest product and never shrinks.
 #[derive(Default)]
@@ -19,6 +21,8 @@ pub struct Scratch {
     /// The prepared inputs of the running call; those behind `used` are left from earlier calls.
     pub(super) inputs: Vec<Prepared>,
     pub(super) jobs: Vec<Job>,
+    /// How far each member's share is handed out.
+    pub(super) turns: Vec<Turns>,
     /// Each member's work area: a dequantised chunk of a panel, and the results of a panel that is not full.
     pub(super) areas: Buffer<PanelRow>,
     /// Each member's widened rows of a tile.
@@ -54,6 +58,35 @@ impl Job {
 unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
+
+/// How far a share is handed out.
+#[derive(Default)]
+pub(super) struct Turns(CachePadded<AtomicUsize>);
+
+/// Panels that are taken together: as many as a kernel meets at once.
+const TOGETHER: usize = 4;
+
+impl Turns {
+    /// Nothing is handed out.
+    pub(super) fn restart(&mut self) {
+        *self.0.get_mut() = 0;
+    }
+
+    /// Takes the first half of what is left of a share of `len`: large parts cost little, and the last ones are small.
+    pub(super) fn take(&self, len: usize) -> Option<Range<usize>> {
+        let mut start = self.0.load(Ordering::Relaxed);
+        while start < len {
+            let left = len - start;
+            let end = start + (left / 2).next_multiple_of(TOGETHER).clamp(TOGETHER.min(left), left);
+            // Relaxed: the number alone is shared; the job's start and end publish the data.
+            match self.0.compare_exchange_weak(start, end, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(start..end),
+                Err(now) => start = now,
+            }
+        }
+        None
+    }
+}
 
 /// 16 values of a panel in one cache line.
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -306,5 +339,37 @@ impl Scratch {
             ]
         });
         lists.into_iter().chain([of(&self.areas), of(&self.wide)]).chain(inputs).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_handed_out_once_in_order_and_ever_smaller() {
+        for len in [0, 1, 3, 4, 5, 30, 1000] {
+            let mut turns = Turns::default();
+            for _ in 0..2 {
+                let parts: Vec<_> = std::iter::from_fn(|| turns.take(len)).collect();
+                assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
+                assert!(parts.is_sorted_by(|a, b| a.len() >= b.len()), "{parts:?}");
+                assert!(parts.last().is_none_or(|last| last.len() <= TOGETHER), "{parts:?}");
+                turns.restart();
+            }
+        }
+    }
+
+    #[test]
+    fn members_that_take_at_once_never_take_the_same() {
+        let turns = Turns::default();
+        let taken: Vec<usize> = std::thread::scope(|scope| {
+            let take = || std::iter::from_fn(|| turns.take(10_000)).flatten().collect::<Vec<_>>();
+            let members: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            members.into_iter().flat_map(|member| member.join().unwrap()).collect()
+        });
+        let mut sorted = taken;
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..10_000));
     }
 }

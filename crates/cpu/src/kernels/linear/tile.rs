@@ -62,6 +62,11 @@ impl Target {
         }
     }
 
+    /// The same rows from the `panel`-th panel on.
+    pub(super) fn panel(self, panel: usize) -> Self {
+        Self { start: self.start.wrapping_add(panel * PANEL), ..self }
+    }
+
     /// The 16 outputs of `row`, in the `panel`-th panel from here.
     ///
     /// # Safety

@@ -9,7 +9,7 @@ mod neon;
 mod scalar;
 
 use super::cell::{CELL, Cell, UNIT};
-use super::prefetch::{LINE, ask};
+use super::prefetch::{LINE, ahead_of, ask};
 use super::quantise::Quantised;
 use super::tile::Target;
 use crate::isa::Isa;
@@ -34,11 +34,15 @@ pub(super) const fn chunk(isa: Isa, cell: Cell) -> usize {
     }
 }
 
-/// Neighbouring cells of a panel.
+/// Neighbouring cells of a panel, or all cells of several.
 #[derive(Clone, Copy)]
 pub(super) struct Cells<'a> {
     pub(super) cell: Cell,
     pub(super) bytes: &'a [u8],
+    /// How many panels; kernels take one.
+    pub(super) panels: usize,
+    /// Bytes behind these that belong to the same share.
+    pub(super) left: usize,
     /// How they were [opened](open), if they were.
     pub(super) opened: Option<Opened>,
     /// Packed cells that are needed later and asked for meanwhile, as many as these; or null.
@@ -102,7 +106,7 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
 /// Adds to `out` a tile of rows times some cells; the first chunk along K starts from zero.
 ///
 /// # Safety
-/// The CPU has the instructions of `isa`; `out` has as many rows as the tile (see [`Target`]).
+/// The CPU has the instructions of `isa`; `out` has as many rows as the tile and panels as the cells (see [`Target`]).
 pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     assert!(cells.opened.is_none_or(|opened| opened == opened_as(cells.cell)), "opened as kernels take them");
     let quant_bytes = match cells.opened {
@@ -111,26 +115,36 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
         Some(Opened::Words) => 16 * UNIT,
     };
     let block_bytes = cells.cell.block * quant_bytes + cells.cell.factor_bytes();
-    assert!(cells.bytes.len().is_multiple_of(block_bytes), "whole blocks");
-    let blocks = cells.bytes.len() / block_bytes * cells.cell.block * tile.rows;
+    let panel_bytes = cells.bytes.len() / cells.panels;
+    assert!(cells.bytes.len() == panel_bytes * cells.panels && panel_bytes.is_multiple_of(block_bytes), "whole blocks");
+    let blocks = panel_bytes / block_bytes * cells.cell.block * tile.rows;
     assert!((1..=most_rows(isa)).contains(&tile.rows), "a tile's rows");
     assert_eq!(tile.quants.len(), blocks * CELL, "integers of a tile");
     assert_eq!((tile.scales.len(), tile.minus_sums.len()), (blocks, blocks), "scales and sums of a tile");
     assert_eq!(tile.minus_half_sums.len(), blocks * 2, "half sums of a tile");
     assert_eq!((tile.weighted.len(), tile.half_weighted.len()), (blocks, blocks * 2), "weighted sums of a tile");
     assert!(cells.opened != Some(Opened::Words) || tile.words.len() == blocks * CELL, "integers of 16 bits of a tile");
-    // SAFETY: the lengths were checked; the rest are the caller's duties.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::multiply(cells, tile, out, first),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::multiply(cells, tile, out, first),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::multiply(cells, tile, out, first),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => neon::multiply_dots(cells, tile, out, first),
-            _ => scalar::multiply(cells, tile, out, first),
+    for panel in 0..cells.panels {
+        let bytes = &cells.bytes[panel * panel_bytes..][..panel_bytes];
+        let ahead = match panel {
+            0 => cells.ahead,
+            _ => ahead_of(bytes, (cells.panels - 1 - panel) * panel_bytes + cells.left),
+        };
+        let cells = Cells { bytes, ahead, panels: 1, ..cells };
+        // SAFETY: the lengths were checked; the rest are the caller's duties.
+        unsafe {
+            let out = out.panel(panel);
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2::multiply(cells, tile, out, first),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => avx512::multiply(cells, tile, out, first),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon::multiply(cells, tile, out, first),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonDot => neon::multiply_dots(cells, tile, out, first),
+                _ => scalar::multiply(cells, tile, out, first),
+            }
         }
     }
 }
