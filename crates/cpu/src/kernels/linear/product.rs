@@ -7,6 +7,7 @@ use super::int8::{self, Cells, Opened};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Packer};
 use super::prefetch::{AHEAD, ahead_of};
+use super::quantise::Quantised;
 use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
 use super::tile::Target;
 use super::{Activations, PANEL};
@@ -197,11 +198,16 @@ impl<'a> Call<'a> {
     }
 
     /// The product with weight `i`, as `member` computes it.
-    fn product(&self, i: usize, member: &Member<'_>) -> Product<'a> {
+    ///
+    /// # Safety
+    /// The member has prepared the inputs.
+    unsafe fn product(&self, i: usize, member: &Member<'_>) -> Product<'a> {
         let job = &self.scratch.jobs[i];
         let (input, copy) = (&self.scratch.inputs[job.input], self.plan.copy(member));
         let unpacked = job.unpacked.as_deref();
-        Product { isa: self.isa, weight: self.weights[i], input, out: job.out, copy, unpacked }
+        // SAFETY: by the caller's duties.
+        let quantised = unsafe { input.quantised(copy) };
+        Product { isa: self.isa, weight: self.weights[i], input, quantised, out: job.out, copy, unpacked }
     }
 }
 
@@ -307,6 +313,7 @@ struct Product<'a> {
     isa: Isa,
     weight: &'a PackedMatrix,
     input: &'a Prepared,
+    quantised: Option<Quantised<'a>>,
     out: *mut f32,
     copy: usize,
     /// Where panels come from that are not packed.
@@ -458,7 +465,9 @@ impl Product<'_> {
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Cells(cell), Activations::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
             _ if alone => self.weight.cols(),
-            (Layout::Float(_), _) => self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::CHUNK)),
+            (Layout::Float(element), _) => {
+                self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::chunk(self.isa, element)))
+            }
             (Layout::Cells(cell), _) => {
                 let (cells, most) = (self.weight.cols() / CELL, int8::chunk(self.isa, cell) / CELL);
                 let each = cells.div_ceil(cells.div_ceil(most));
@@ -511,7 +520,15 @@ impl Product<'_> {
                     // SAFETY: by the caller's duties.
                     Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
                 };
-                Taken::Cells(Cells { cell, bytes, panels: piece.count, left, opened: opened_for, ahead })
+                Taken::Cells(Cells {
+                    cell,
+                    bytes,
+                    blocks: piece.len / (CELL * cell.block),
+                    panels: piece.count,
+                    left,
+                    opened: opened_for,
+                    ahead,
+                })
             }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];
@@ -535,9 +552,9 @@ impl Product<'_> {
                     float::multiply(self.isa, weights, x, rows.len(), out, first);
                 }
                 Taken::Cells(cells) => {
-                    let tile = self.input.quantised(self.copy, rows);
-                    let part = tile.part(piece.start / CELL, piece.len / CELL);
-                    int8::multiply(self.isa, cells, part, out, first);
+                    let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");
+                    let tile = quantised.tile(rows, piece.start / CELL, piece.len / CELL);
+                    int8::multiply(self.isa, cells, tile, out, first);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::int8::Opened;
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::Layout;
-use super::quantise::{Quantised, QuantisedMut};
+use super::quantise::{Quantised, QuantisedMut, QuantisedSlices};
 use super::tile::Tiles;
 use super::{Activations, PANEL, cell, float, int8};
 use crate::isa::Isa;
@@ -219,10 +219,13 @@ impl Prepared {
         unsafe {
             match self.kind {
                 Activations::F32 => {
+                    // A few steps of all rows at a time, which stay in the nearest cache.
+                    const STEPS: usize = 16;
                     let out = self.floats.write(values);
-                    for (row, input) in input.chunks_exact(self.cols).enumerate() {
-                        for (out, &x) in out[row..].iter_mut().step_by(rows.len()).zip(input) {
-                            *out = x;
+                    for (part, out) in out.chunks_mut(STEPS * rows.len()).enumerate() {
+                        for (row, input) in input.chunks_exact(self.cols).enumerate() {
+                            let input = &input[part * STEPS..];
+                            out[row..].iter_mut().step_by(rows.len()).zip(input).for_each(|(out, &x)| *out = x);
                         }
                     }
                 }
@@ -252,26 +255,29 @@ impl Prepared {
         unsafe { self.floats.read(self.values(copy, rows)) }
     }
 
-    /// A tile of quantised rows.
+    /// All quantised rows; `None` where the input is not quantised.
     ///
     /// # Safety
-    /// The tile was filled before the last meeting, or by this member.
-    pub(super) unsafe fn quantised(&self, copy: usize, rows: &Range<usize>) -> Quantised<'_> {
-        let values = self.values(copy, rows);
+    /// They were filled before the last meeting, or by this member.
+    pub(super) unsafe fn quantised(&self, copy: usize) -> Option<Quantised<'_>> {
+        if self.kind != Activations::Int8 {
+            return None;
+        }
+        let values = self.values(copy, &(0..self.rows));
         let blocks = values.start / cell::CELL..values.end / cell::CELL;
         // SAFETY: nobody writes prepared rows any more.
-        unsafe {
-            Quantised {
-                rows: rows.len(),
+        let slices = unsafe {
+            QuantisedSlices {
                 minus_half_sums: self.minus_half_sums.read(blocks.start * 2..blocks.end * 2),
                 weighted: self.weighted.read(blocks.clone()),
                 half_weighted: self.half_weighted.read(blocks.start * 2..blocks.end * 2),
                 minus_sums: self.minus_sums.read(blocks.clone()),
                 scales: self.scales.read(blocks),
-                words: self.words.read(if self.has_words { values.clone() } else { 0..0 }),
+                words: self.has_words.then(|| self.words.read(values.clone())),
                 quants: self.quants.read(values),
             }
-        }
+        };
+        Some(Quantised::new(self.rows, self.cols / cell::CELL, &slices))
     }
 }
 

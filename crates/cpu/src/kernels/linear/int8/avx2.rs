@@ -9,6 +9,7 @@ use crate::kernels::linear::tile::Target;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::marker::PhantomData;
+use std::ptr;
 
 /// # Safety
 /// AVX2, FMA and F16C are present; the lengths were checked by `int8::multiply`, and its duties hold.
@@ -88,12 +89,12 @@ unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qua
             cells.ask_ahead(cell, form.bytes());
             let lines = block.add(place * T::QUANT_BYTES);
             let factors = block.add(form.block * T::QUANT_BYTES);
-            let quants = tile.quants.as_ptr().add(cell * ROWS * CELL);
-            let words = tile.words.as_ptr().wrapping_add(cell * ROWS * CELL);
-            let scales = tile.scales.as_ptr().add(cell * ROWS);
+            let quants = tile.quants.add(cell * ROWS * CELL);
+            let words = tile.words.unwrap_or(ptr::null()).wrapping_add(cell * ROWS * CELL);
+            let scales = tile.scales.add(cell * ROWS);
             for group in 0..form.groups {
-                let minus_sums = minus_sums.as_ptr().add((cell * form.groups + group) * ROWS);
-                let weighted = weighted.as_ptr().add((cell * form.groups + group) * ROWS);
+                let minus_sums = minus_sums.add((cell * form.groups + group) * ROWS);
+                let weighted = weighted.add((cell * form.groups + group) * ROWS);
                 let sums = T::sums::<ROWS>(At { lines, quants, words, minus_sums }, group);
                 let scale = factor::<T::Form>(factors, place * form.groups + group, false);
                 for (row, acc) in acc.iter_mut().enumerate() {

@@ -56,11 +56,11 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * form.block_bytes()), cell % form.block);
             cells.ask_ahead(cell, form.bytes());
             let lines = block.add(place * form.quant_bytes());
-            let scales = tile.scales.as_ptr().add(cell * ROWS);
-            let quants = tile.quants.as_ptr().add(cell * 8 * ROWS * 4);
+            let scales = tile.scales.add(cell * ROWS);
+            let quants = tile.quants.add(cell * 8 * ROWS * 4);
             for group in 0..form.groups {
                 let at = (cell * form.groups + group) * ROWS;
-                let (minus_sums, weighted) = (minus_sums.as_ptr().add(at), weighted.as_ptr().add(at));
+                let (minus_sums, weighted) = (minus_sums.add(at), weighted.add(at));
                 let mut dots = [_mm512_setzero_si512(); ROWS];
                 if offset::<F>() > 0 {
                     let shift = _mm_cvtsi32_si128(offset::<F>().trailing_zeros().cast_signed());

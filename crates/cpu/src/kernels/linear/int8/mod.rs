@@ -8,7 +8,7 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use super::cell::{CELL, Cell, UNIT};
+use super::cell::{Cell, UNIT};
 use super::prefetch::{LINE, ahead_of, ask};
 use super::quantise::Quantised;
 use super::tile::Target;
@@ -39,6 +39,8 @@ pub(super) const fn chunk(isa: Isa, cell: Cell) -> usize {
 pub(super) struct Cells<'a> {
     pub(super) cell: Cell,
     pub(super) bytes: &'a [u8],
+    /// Blocks of cells of each panel.
+    pub(super) blocks: usize,
     /// How many panels; kernels take one.
     pub(super) panels: usize,
     /// Bytes behind these that belong to the same share.
@@ -115,15 +117,11 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
         Some(Opened::Words) => 16 * UNIT,
     };
     let block_bytes = cells.cell.block * quant_bytes + cells.cell.factor_bytes();
-    let panel_bytes = cells.bytes.len() / cells.panels;
-    assert!(cells.bytes.len() == panel_bytes * cells.panels && panel_bytes.is_multiple_of(block_bytes), "whole blocks");
-    let blocks = panel_bytes / block_bytes * cells.cell.block * tile.rows;
+    let panel_bytes = cells.blocks * block_bytes;
+    assert_eq!(cells.bytes.len(), cells.panels * panel_bytes, "{} blocks of {} panels", cells.blocks, cells.panels);
     assert!((1..=most_rows(isa)).contains(&tile.rows), "a tile's rows");
-    assert_eq!(tile.quants.len(), blocks * CELL, "integers of a tile");
-    assert_eq!((tile.scales.len(), tile.minus_sums.len()), (blocks, blocks), "scales and sums of a tile");
-    assert_eq!(tile.minus_half_sums.len(), blocks * 2, "half sums of a tile");
-    assert_eq!((tile.weighted.len(), tile.half_weighted.len()), (blocks, blocks * 2), "weighted sums of a tile");
-    assert!(cells.opened != Some(Opened::Words) || tile.words.len() == blocks * CELL, "integers of 16 bits of a tile");
+    assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
+    assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
     for panel in 0..cells.panels {
         let bytes = &cells.bytes[panel * panel_bytes..][..panel_bytes];
         let ahead = match panel {

@@ -123,10 +123,10 @@ unsafe fn multiply_rows<F: Form, W: Way, const ROWS: usize>(product: Product<'_>
                 lines: block.add(place * form.quant_bytes()),
                 block,
                 place,
-                quants: tile.quants.as_ptr().add(cell * ROWS * CELL),
-                scales: tile.scales.as_ptr().add(cell * ROWS),
-                minus_sums: minus_sums.as_ptr().add(cell * form.groups * ROWS),
-                weighted: weighted.as_ptr().add(cell * form.groups * ROWS),
+                quants: tile.quants.add(cell * ROWS * CELL),
+                scales: tile.scales.add(cell * ROWS),
+                minus_sums: minus_sums.add(cell * form.groups * ROWS),
+                weighted: weighted.add(cell * form.groups * ROWS),
             };
             // Spelled out, here and below: an index of `acc` that is no constant would keep it in memory, and how a pair is read depends
             // on its number.

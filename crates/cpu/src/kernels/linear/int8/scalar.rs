@@ -11,6 +11,7 @@ use crate::kernels::linear::tile::Target;
 pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     let cell = cells.cell;
     let (rows, per_group) = (tile.rows, CELL / cell.groups);
+    let (quants, scales) = (tile.quants(), tile.scales());
     for block in 0..cells.bytes.len() / cell.bytes() {
         let opened = cell.open(&cells.bytes[block / cell.block * cell.block_bytes()..], block % cell.block);
         for row in 0..rows {
@@ -19,8 +20,8 @@ pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target
             if first && block == 0 {
                 *acc = [0.0; PANEL];
             }
-            let scale = tile.scales[block * rows + row];
-            let a = |k: usize| i32::from(tile.quants[((block * 8 + k / 4) * rows + row) * 4 + k % 4]);
+            let scale = scales[block * rows + row];
+            let a = |k: usize| i32::from(quants[((block * 8 + k / 4) * rows + row) * 4 + k % 4]);
             for group in 0..cell.groups {
                 let range = group * per_group..(group + 1) * per_group;
                 let sum: i32 = range.clone().map(a).sum();

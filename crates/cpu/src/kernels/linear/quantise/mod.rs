@@ -15,29 +15,47 @@ mod scalar;
 use super::cell::CELL;
 use super::int8;
 use crate::isa::Isa;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::slice;
 
-/// A tile of quantised rows, seen from block 0 or a later one.
+/// Quantised rows: all of an input, or those of a tile, from block 0 or a later one. Pointers, so that to go from tile to tile takes a
+/// few additions.
 #[derive(Clone, Copy)]
 pub(super) struct Quantised<'a> {
     /// How many rows.
     pub(super) rows: usize,
+    /// Blocks of 32 values of a row.
+    pub(super) row_blocks: usize,
     /// Integers, `[k/4][rows][4]`.
-    pub(super) quants: &'a [i8],
+    pub(super) quants: *const i8,
     /// Scales, `[k/32][rows]`.
-    pub(super) scales: &'a [f32],
+    pub(super) scales: *const f32,
     /// Minus the sums of 32 integers, `[k/32][rows]`: what an offset of the weights is multiplied with.
-    pub(super) minus_sums: &'a [i32],
+    pub(super) minus_sums: *const i32,
     /// Minus the sums of 16 integers, `[k/16][rows]`.
-    pub(super) minus_half_sums: &'a [i32],
+    pub(super) minus_half_sums: *const i32,
     /// Scales times sums of 32 integers, `[k/32][rows]`: what minima are multiplied with.
-    pub(super) weighted: &'a [f32],
+    pub(super) weighted: *const f32,
     /// Scales times sums of 16 integers, `[k/16][rows]`.
-    pub(super) half_weighted: &'a [f32],
-    /// The integers once more in 16 bits, for kernels that take opened cells; else empty.
-    pub(super) words: &'a [i16],
+    pub(super) half_weighted: *const f32,
+    /// The integers once more in 16 bits, for kernels that take opened cells.
+    pub(super) words: Option<*const i16>,
+    from: PhantomData<&'a QuantisedSlices<'a>>,
 }
 
-/// The same while it is written.
+/// What [`Quantised`] points at: the tiles of some rows, one after the other.
+pub(super) struct QuantisedSlices<'a> {
+    pub(super) quants: &'a [i8],
+    pub(super) scales: &'a [f32],
+    pub(super) minus_sums: &'a [i32],
+    pub(super) minus_half_sums: &'a [i32],
+    pub(super) weighted: &'a [f32],
+    pub(super) half_weighted: &'a [f32],
+    pub(super) words: Option<&'a [i16]>,
+}
+
+/// A tile while it is written.
 pub(super) struct QuantisedMut<'a> {
     pub(super) rows: usize,
     pub(super) quants: &'a mut [i8],
@@ -64,20 +82,66 @@ impl QuantisedMut<'_> {
     }
 }
 
-impl Quantised<'_> {
-    /// `blocks` blocks from `block` on.
-    pub(super) fn part(&self, block: usize, blocks: usize) -> Self {
-        let (start, end) = (block * self.rows, (block + blocks) * self.rows);
-        Self {
-            rows: self.rows,
-            quants: &self.quants[start * CELL..end * CELL],
-            scales: &self.scales[start..end],
-            minus_sums: &self.minus_sums[start..end],
-            minus_half_sums: &self.minus_half_sums[start * 2..end * 2],
-            weighted: &self.weighted[start..end],
-            half_weighted: &self.half_weighted[start * 2..end * 2],
-            words: if self.words.is_empty() { &[] } else { &self.words[start * CELL..end * CELL] },
+impl<'a> Quantised<'a> {
+    /// # Panics
+    /// When the slices are not as long as `rows` rows of `row_blocks` blocks.
+    pub(super) fn new(rows: usize, row_blocks: usize, slices: &QuantisedSlices<'a>) -> Self {
+        let blocks = rows * row_blocks;
+        assert_eq!(slices.quants.len(), blocks * CELL, "integers of rows");
+        assert_eq!((slices.scales.len(), slices.minus_sums.len()), (blocks, blocks), "scales and sums of rows");
+        assert_eq!(slices.minus_half_sums.len(), blocks * 2, "half sums of rows");
+        assert_eq!((slices.weighted.len(), slices.half_weighted.len()), (blocks, blocks * 2), "weighted sums of rows");
+        assert!(slices.words.is_none_or(|words| words.len() == blocks * CELL), "integers of 16 bits of rows");
+        Quantised {
+            rows,
+            row_blocks,
+            quants: slices.quants.as_ptr(),
+            scales: slices.scales.as_ptr(),
+            minus_sums: slices.minus_sums.as_ptr(),
+            minus_half_sums: slices.minus_half_sums.as_ptr(),
+            weighted: slices.weighted.as_ptr(),
+            half_weighted: slices.half_weighted.as_ptr(),
+            words: slices.words.map(<[i16]>::as_ptr),
+            from: PhantomData,
         }
+    }
+
+    /// The tile of `rows`, `count` blocks from `block` on.
+    ///
+    /// # Panics
+    /// When these rows do not have them.
+    #[inline]
+    pub(super) fn tile(&self, rows: &Range<usize>, block: usize, count: usize) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        assert!(block <= self.row_blocks && count <= self.row_blocks - block, "{count} blocks from {block} on");
+        let start = rows.start * self.row_blocks + block * rows.len();
+        // SAFETY: the tile begins within what `new` checked, or where it ends.
+        unsafe {
+            Quantised {
+                rows: rows.len(),
+                row_blocks: count,
+                quants: self.quants.add(start * CELL),
+                scales: self.scales.add(start),
+                minus_sums: self.minus_sums.add(start),
+                minus_half_sums: self.minus_half_sums.add(start * 2),
+                weighted: self.weighted.add(start),
+                half_weighted: self.half_weighted.add(start * 2),
+                words: self.words.map(|words| words.add(start * CELL)),
+                from: PhantomData,
+            }
+        }
+    }
+
+    /// The integers of a tile.
+    pub(super) fn quants(&self) -> &'a [i8] {
+        // SAFETY: so many, as `new` and `tile` checked; nobody writes them for `'a`.
+        unsafe { slice::from_raw_parts(self.quants, self.rows * self.row_blocks * CELL) }
+    }
+
+    /// The scales of a tile.
+    pub(super) fn scales(&self) -> &'a [f32] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.scales, self.rows * self.row_blocks) }
     }
 }
 
