@@ -381,20 +381,12 @@ impl Product<'_> {
         let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight));
         let (tiles, k, n) = (self.input.tiles(), self.weight.cols(), self.weight.rows());
         let (chunk, full) = (self.chunk(), n / PANEL);
-        let (together, of_full) = (self.panels_at_once(), panels.end.min(full));
+        let of_full = panels.end.min(full);
         let first_row = tiles.rows(pass.start).start;
         for start in (0..k).step_by(chunk) {
             let mut panel = panels.start;
             while panel < panels.end {
-                let left = of_full.saturating_sub(panel);
-                // Kernels of floats meet so many or one; a single tile of integers meets one after the other.
-                let count = if left >= together {
-                    together
-                } else if together == usize::MAX {
-                    left.max(1)
-                } else {
-                    1
-                };
+                let count = self.panels_at_once(of_full.saturating_sub(panel));
                 let piece = Piece { panel, count, last: part.last, start, len: chunk.min(k - start) };
                 let bytes = count * self.weight.panel_bytes();
                 let packed = match &mut packer {
@@ -476,12 +468,15 @@ impl Product<'_> {
         }
     }
 
-    /// How many panels a tile meets in one call, where they are full and so many.
-    fn panels_at_once(&self) -> usize {
+    /// How many panels a tile meets in one call, where `left` full ones are left.
+    fn panels_at_once(&self, left: usize) -> usize {
         match (self.weight.layout(), self.weight.activations()) {
             _ if self.unpacked.is_some() => 1,
-            (Layout::Float(_), _) => float::panels_at_once(self.isa, self.input.rows()),
-            (Layout::Cells(_), Activations::Int8) if self.input.tiles().count() == 1 => usize::MAX,
+            (Layout::Float(_), _) => match float::panels_at_once(self.isa, self.input.rows()) {
+                some if some <= left => some,
+                _ => 1,
+            },
+            (Layout::Cells(_), Activations::Int8) if self.input.tiles().count() == 1 => left.max(1),
             (Layout::Cells(_), _) => 1,
         }
     }
