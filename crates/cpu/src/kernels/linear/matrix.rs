@@ -35,9 +35,8 @@ impl PackedMatrix {
     /// # Panics
     /// When the weight has no columns.
     pub fn pack(weight: &LocalWeight, activations: Activations, isa: Isa, team: &Team) -> Self {
-        let matrix = Self::bare(weight, activations, isa);
-        let packed = matrix.panels.pack(weight, &mut PackedMemory::default(), team);
-        matrix.packed.get_or_init(|| packed);
+        let mut matrix = Self::bare(weight, activations, isa);
+        matrix.packed = matrix.panels.pack(weight, &mut PackedMemory::default(), team).into();
         matrix
     }
 

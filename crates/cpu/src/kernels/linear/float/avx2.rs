@@ -57,37 +57,8 @@ impl Load for Bf16 {
     }
 }
 
-/// # Safety
-/// AVX2, FMA and F16C are present; lengths and shape were checked by `float::multiply`, and its duties hold.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
-    // SAFETY: by the caller's duties.
-    unsafe {
-        match weights.element {
-            Element::F32 => by_shape::<F32>(weights, x, rows, out, first),
-            Element::F16 => by_shape::<F16>(weights, x, rows, out, first),
-            Element::BF16 => by_shape::<Bf16>(weights, x, rows, out, first),
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn by_shape<L: Load>(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
-    // SAFETY: by the caller's duties.
-    unsafe {
-        match (rows, weights.panels) {
-            // Eight chains hide the latency of the FMA, and four streams read memory better than one.
-            (1, 4) => tile::<L, 1, 4>(weights, x, out, first),
-            (1, _) => tile::<L, 1, 1>(weights, x, out, first),
-            (2, _) => tile::<L, 2, 1>(weights, x, out, first),
-            (3, _) => tile::<L, 3, 1>(weights, x, out, first),
-            (4, _) => tile::<L, 4, 1>(weights, x, out, first),
-            (5, _) => tile::<L, 5, 1>(weights, x, out, first),
-            _ => tile::<L, 6, 1>(weights, x, out, first),
-        }
-    }
-}
+// Eight chains hide the latency of the FMA, and four streams read memory better than one.
+by_element_and_shape!("avx2,fma,f16c", tile, [1, 4] [1, 1] [2, 1] [3, 1] [4, 1] [5, 1] [6, 1]);
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(

@@ -56,45 +56,13 @@ impl Load for Bf16 {
     }
 }
 
-/// # Safety
-/// AVX-512 F, BW, DQ and VL are present; lengths and shape were checked by `float::multiply`, and its duties hold.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn multiply(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
-    // SAFETY: by the caller's duties.
-    unsafe {
-        match weights.element {
-            Element::F32 => by_shape::<F32>(weights, x, rows, out, first),
-            Element::F16 => by_shape::<F16>(weights, x, rows, out, first),
-            Element::BF16 => by_shape::<Bf16>(weights, x, rows, out, first),
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn by_shape<L: Load>(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
-    // SAFETY: by the caller's duties.
-    unsafe {
-        match (rows, weights.panels) {
-            // Four chains hide the latency of the FMA, and four streams read memory better than one.
-            (1, 4) => tile::<L, 1, 4>(weights, x, out, first),
-            (2, 4) => tile::<L, 2, 4>(weights, x, out, first),
-            (3, 4) => tile::<L, 3, 4>(weights, x, out, first),
-            (1, _) => tile::<L, 1, 1>(weights, x, out, first),
-            (2, _) => tile::<L, 2, 1>(weights, x, out, first),
-            (3, _) => tile::<L, 3, 1>(weights, x, out, first),
-            (4, _) => tile::<L, 4, 1>(weights, x, out, first),
-            (5, _) => tile::<L, 5, 1>(weights, x, out, first),
-            (6, _) => tile::<L, 6, 1>(weights, x, out, first),
-            (7, _) => tile::<L, 7, 1>(weights, x, out, first),
-            (8, _) => tile::<L, 8, 1>(weights, x, out, first),
-            (9, _) => tile::<L, 9, 1>(weights, x, out, first),
-            (10, _) => tile::<L, 10, 1>(weights, x, out, first),
-            (11, _) => tile::<L, 11, 1>(weights, x, out, first),
-            _ => tile::<L, 12, 1>(weights, x, out, first),
-        }
-    }
-}
+// Four chains hide the latency of the FMA, and four streams read memory better than one.
+by_element_and_shape!(
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    tile,
+    [1, 4] [2, 4] [3, 4]
+    [1, 1] [2, 1] [3, 1] [4, 1] [5, 1] [6, 1] [7, 1] [8, 1] [9, 1] [10, 1] [11, 1] [12, 1]
+);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(

@@ -1,5 +1,38 @@
 //! Float weights times f32 activations: panels `[k][16]`, one FMA chain an output along K.
 
+/// A kernel's `multiply`: the tile for each element and shape. It has to be compiled with the same instructions as the tiles, so it is
+/// written once and stands in each kernel's file.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! by_element_and_shape {
+    ($features:literal, $tile:ident, $([$rows:literal, $panels:literal])*) => {
+        /// # Safety
+        /// The instructions are present; lengths and shape were checked by `float::multiply`, and its duties hold.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn multiply(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
+            // SAFETY: by the caller's duties.
+            unsafe {
+                match weights.element {
+                    Element::F32 => by_shape::<F32>(weights, x, rows, out, first),
+                    Element::F16 => by_shape::<F16>(weights, x, rows, out, first),
+                    Element::BF16 => by_shape::<Bf16>(weights, x, rows, out, first),
+                }
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn by_shape<L: Load>(weights: Weights<'_>, x: &[f32], rows: usize, out: Target, first: bool) {
+            // SAFETY: by the caller's duties.
+            unsafe {
+                match (rows, weights.panels) {
+                    $(($rows, $panels) => $tile::<L, $rows, $panels>(weights, x, out, first),)*
+                    shape => unreachable!("{shape:?} rows and panels were refused"),
+                }
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
