@@ -16,6 +16,7 @@ pub mod isa;
 pub mod kernels;
 pub mod kv;
 pub mod limits;
+mod prefetch;
 mod rope;
 pub mod sampling;
 pub mod step;

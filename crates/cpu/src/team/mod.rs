@@ -14,6 +14,7 @@
 #![allow(unsafe_code, reason = "a job borrowed from the caller's stack is run by threads that outlive it")]
 
 pub(crate) mod affinity;
+mod ahead;
 mod barrier;
 mod chunks;
 mod disjoint;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 use crossbeam::utils::CachePadded;
 
 use self::affinity::Mask;
+use self::ahead::Ahead;
 use self::barrier::{Barrier, Missed, Patience};
 pub use self::chunks::Chunks;
 pub(crate) use self::disjoint::Disjoint;
@@ -72,6 +74,8 @@ pub struct Member<'a> {
     phase: Cell<u64>,
     /// Its longest wait at a barrier.
     waited: Cell<Duration>,
+    /// What it reads later.
+    reads_next: Cell<Ahead>,
 }
 
 type Job<'a> = &'a (dyn Fn(&Member<'_>) + Sync + 'a);
@@ -196,7 +200,7 @@ impl Team {
             }
         }
         // Nothing between the epoch and this wait may unwind: the workers use `job` until the wait is over.
-        let waited = shared.take_part(0, job);
+        let (waited, _) = shared.take_part(0, job, Ahead::default());
         let waited = waited.max(shared.barrier.wait_for_all());
         if let Some(shedding) = &self.shedding {
             shedding.waited(waited, Instant::now());
@@ -247,6 +251,12 @@ impl Member<'_> {
         }
     }
 
+    /// Says what this member reads in one of the next jobs: it asks memory for that while it waits for them, a line after the other. A
+    /// hint: nothing is wrong with bytes that are gone by then.
+    pub fn reads_next(&self, bytes: *const [u8]) {
+        self.reads_next.set(Ahead::of(bytes));
+    }
+
     /// This member's part of `0..n`: contiguous, in the order of ids, of lengths that differ by at most one.
     #[inline]
     pub fn share(&self, n: usize) -> Range<usize> {
@@ -280,12 +290,14 @@ impl Shared {
         self.epoch.store(count.wrapping_add(1) << MEMBER_BITS | members as u64, Ordering::SeqCst);
     }
 
-    /// Runs this member's part of `job` and says so; its longest wait at a barrier. Does not unwind: a panic breaks the barrier and is left
+    /// Runs this member's part of `job` and says so; its longest wait at a barrier, and what it reads next: `ahead`, unless the job said
+    /// more. Does not unwind: a panic breaks the barrier and is left
     /// for the leader.
-    fn take_part(&self, id: usize, job: Job<'_>) -> Duration {
+    fn take_part(&self, id: usize, job: Job<'_>, ahead: Ahead) -> (Duration, Ahead) {
         let barrier = &self.barrier;
         let (phase, waited) = (Cell::new(barrier.phase()), Cell::new(Duration::ZERO));
-        let member = Member { id, threads: barrier.members(), barrier, phase, waited };
+        let reads_next = Cell::new(ahead);
+        let member = Member { id, threads: barrier.members(), barrier, phase, waited, reads_next };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&member)))
             && !panic.is::<Broken>()
         {
@@ -298,7 +310,7 @@ impl Shared {
             barrier.break_up();
         }
         barrier.finish();
-        member.waited.get()
+        (member.waited.get(), member.reads_next.get())
     }
 }
 
@@ -307,9 +319,13 @@ fn work(shared: &Shared, id: usize) {
     let parked = &shared.parked[id - 1];
     let mut seen = 0;
     let mut wait = shared.patience.wait();
+    let mut ahead = Ahead::default();
     loop {
         let epoch = shared.epoch.load(Ordering::SeqCst);
         if epoch == seen {
+            if ahead.ask_a_little() {
+                continue;
+            }
             if !wait.is_long() {
                 wait.a_little();
                 continue;
@@ -333,7 +349,7 @@ fn work(shared: &Shared, id: usize) {
         // SAFETY: `run` stored the address of its own `job` before the epoch that was just seen, which has this member; it does not
         // return or unwind, nor begin another epoch, until this member has called `finish`, the last thing `take_part` does.
         let job: Job<'_> = unsafe { *shared.job.load(Ordering::Relaxed).cast::<Job<'_>>() };
-        shared.take_part(id, job);
+        (_, ahead) = shared.take_part(id, job, ahead);
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Reading order: `cell` (how quantised weights are packed), `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 
+mod ahead;
 mod cell;
 mod dequantise;
 mod float;
@@ -20,7 +21,6 @@ mod int8;
 mod matrix;
 mod memory;
 mod panels;
-mod prefetch;
 mod product;
 mod quantise;
 mod scratch;

@@ -1,12 +1,12 @@
 //! The product itself: who does which panels, in which order.
 
+use super::ahead::{FLOATS_AHEAD, First, ahead_of};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Weights};
 use super::int8::{self, Cells, Opened};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Packer};
-use super::prefetch::{AHEAD, ahead_of};
 use super::quantise::Quantised;
 use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
 use super::tile::Target;
@@ -48,6 +48,7 @@ pub fn linears(
             let area = call.prepare(member);
             let share = |id, i: usize| call.plan.share(id, member.threads, weights[i], &call.scratch.jobs[i]);
             call.hand_out(member, weights.len(), share, |i, part| call.product(i, member).run(&part, area));
+            call.look_ahead(member);
         }
     });
 }
@@ -103,6 +104,7 @@ pub fn linear_gated(
                     gate.meet(&up, activation, 0..rows, &part.panels);
                 }
             });
+            call.look_ahead(member);
         }
     });
 }
@@ -197,6 +199,13 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Says what the member reads in the call that followed this one last time.
+    fn look_ahead(&self, member: &Member<'_>) {
+        if let Some(next) = self.plan.next {
+            member.reads_next(next.share(member));
+        }
+    }
+
     /// The product with weight `i`, as `member` computes it.
     ///
     /// # Safety
@@ -224,6 +233,8 @@ struct Plan {
     in_parts: bool,
     /// Whether each weight is cut as it was packed, so that members read what they wrote: memory of their own NUMA node.
     as_packed: bool,
+    /// What the next call reads first.
+    next: Option<First>,
 }
 
 impl Plan {
@@ -237,8 +248,15 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
-        let mut plan =
-            Plan { rows, cost: 0, wide: 0, panel: 0, in_parts: rows <= PASS && team.threads() > 1, as_packed: false };
+        let mut plan = Plan {
+            rows,
+            cost: 0,
+            wide: 0,
+            panel: 0,
+            in_parts: rows <= PASS && team.threads() > 1,
+            as_packed: false,
+            next: scratch.order.begin(weights[0]),
+        };
         let mut inputs = 0;
         scratch.jobs.clear();
         for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
@@ -499,7 +517,7 @@ impl Product<'_> {
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
                 let bytes = &panels[piece.start * PANEL * element.bytes()..];
-                let ahead = if alone { AHEAD.min(left) } else { panel_bytes };
+                let ahead = if alone { FLOATS_AHEAD.min(left) } else { panel_bytes };
                 Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead })
             }
             (Layout::Cells(cell), Activations::Int8) => {

@@ -1,5 +1,6 @@
 //! What products keep between calls, so that a warm one allocates nothing: prepared inputs and each member's work area.
 
+use super::ahead::Order;
 use super::int8::Opened;
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::Layout;
@@ -7,7 +8,7 @@ use super::quantise::{Quantised, QuantisedMut, QuantisedSlices};
 use super::tile::Tiles;
 use super::{Activations, PANEL, cell, float, int8};
 use crate::isa::Isa;
-use crate::team::Member;
+use crate::team::{Member, share_of};
 use crossbeam::utils::CachePadded;
 use nxd_ops::weight::InputSpan;
 use std::cell::UnsafeCell;
@@ -27,6 +28,8 @@ pub struct Scratch {
     pub(super) areas: Buffer<PanelRow>,
     /// Each member's widened rows of a tile.
     pub(super) wide: Buffer<f32>,
+    /// Which matrix was read after which.
+    pub(super) order: Order,
 }
 
 impl Scratch {
@@ -173,7 +176,14 @@ impl Prepared {
         (copy * self.rows + rows.start) * self.cols..(copy * self.rows + rows.end) * self.cols
     }
 
-    /// Prepares this member's tiles of `x`, `[rows, width]`, or all of them where each member has its own copy.
+    /// The columns `cols` of a tile.
+    fn part(&self, copy: usize, rows: &Range<usize>, cols: &Range<usize>) -> Range<usize> {
+        let start = self.values(copy, rows).start;
+        start + cols.start * rows.len()..start + cols.end * rows.len()
+    }
+
+    /// Prepares this member's part of `x`, `[rows, width]`: tiles, or some columns of one where there are more members than tiles, or
+    /// everything where each member has its own copy.
     ///
     /// # Safety
     /// Every member calls it once between two meetings, on an input that is reserved for it; `wide` is the member's own; the CPU has
@@ -188,9 +198,13 @@ impl Prepared {
     ) {
         let (tiles, width) = (self.tiles(), x.len() / self.rows);
         let own = self.copies > 1;
-        let (copy, mine) = if own { (member.id, 0..tiles.count()) } else { (0, member.share(tiles.count())) };
-        for tile in mine {
-            let rows = tiles.rows(tile);
+        let parts = if own { 1 } else { member.threads.div_ceil(tiles.count()) };
+        let (copy, mine) = if own { (member.id, 0..tiles.count()) } else { (0, member.share(tiles.count() * parts)) };
+        for part in mine {
+            let rows = tiles.rows(part / parts);
+            let cells = share_of(part % parts, parts, self.cols.div_ceil(cell::CELL));
+            let [start, end] = [cells.start, cells.end].map(|border| self.cols.min(border * cell::CELL));
+            let cols = start..end;
             let mut input = &x[rows.start * width..rows.end * width];
             if let Some(spans) = spans {
                 for (row, wide) in input.chunks_exact(width).zip(wide.chunks_exact_mut(self.cols)) {
@@ -198,24 +212,25 @@ impl Prepared {
                 }
                 input = &wide[..rows.len() * self.cols];
             }
-            // SAFETY: the member's own tile; the instructions by the caller's duties.
-            unsafe { self.lay(isa, copy, &rows, input) };
+            // SAFETY: the member's own part; the instructions by the caller's duties.
+            unsafe { self.lay(isa, copy, &rows, &cols, input) };
             if self.has_words {
-                let values = self.values(copy, &rows);
-                // SAFETY: the member's own tile.
+                let values = self.part(copy, &rows, &cols);
+                // SAFETY: the member's own part.
                 let (words, quants) = unsafe { (self.words.write(values.clone()), self.quants.read(values)) };
                 words.iter_mut().zip(quants).for_each(|(word, &quant)| *word = i16::from(quant));
             }
         }
     }
 
-    /// Writes a tile.
+    /// Writes the columns `cols` of a tile, whole cells or the last ones, of the rows `input`.
     ///
     /// # Safety
-    /// Nobody else uses the tile; the CPU has the instructions of `isa`.
-    unsafe fn lay(&self, isa: Isa, copy: usize, rows: &Range<usize>, input: &[f32]) {
-        let values = self.values(copy, rows);
-        // SAFETY: the tile is the caller's.
+    /// Nobody else uses these columns of the tile; the CPU has the instructions of `isa`.
+    unsafe fn lay(&self, isa: Isa, copy: usize, rows: &Range<usize>, cols: &Range<usize>, input: &[f32]) {
+        let (values, stride) = (self.part(copy, rows, cols), input.len() / rows.len());
+        let input = &input[cols.start..];
+        // SAFETY: the columns are the caller's.
         unsafe {
             match self.kind {
                 Activations::F32 => {
@@ -223,7 +238,7 @@ impl Prepared {
                     const STEPS: usize = 16;
                     let out = self.floats.write(values);
                     for (part, out) in out.chunks_mut(STEPS * rows.len()).enumerate() {
-                        for (row, input) in input.chunks_exact(self.cols).enumerate() {
+                        for (row, input) in input.chunks(stride).take(rows.len()).enumerate() {
                             let input = &input[part * STEPS..];
                             out[row..].iter_mut().step_by(rows.len()).zip(input).for_each(|(out, &x)| *out = x);
                         }
@@ -240,7 +255,7 @@ impl Prepared {
                         scales: self.scales.write(blocks),
                         quants: self.quants.write(values),
                     };
-                    super::quantise::quantise(isa, input, &mut tile);
+                    super::quantise::quantise(isa, input, stride, &mut tile);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! How the rows of a product are cut into tiles, and where a tile's results go.
 
 use super::PANEL;
-use super::prefetch::ask;
+use crate::prefetch::ask;
 use std::ops::Range;
 
 /// `rows` in tiles of at most `most`, as even as can be: a narrow last tile would cost as much as a full one.

@@ -3,8 +3,8 @@
 
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
-use crate::kernels::linear::prefetch::ask;
 use crate::kernels::linear::tile::Target;
+use crate::prefetch::ask;
 use std::arch::x86_64::*;
 
 /// How 16 stored weights become two vectors of f32.

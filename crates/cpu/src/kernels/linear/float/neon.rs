@@ -2,8 +2,8 @@
 
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
-use crate::kernels::linear::prefetch::ask;
 use crate::kernels::linear::tile::Target;
+use crate::prefetch::ask;
 use std::arch::aarch64::*;
 
 /// How 16 stored weights become four vectors of f32.

@@ -8,11 +8,12 @@ mod avx512;
 mod neon;
 mod scalar;
 
+use super::ahead::ahead_of;
 use super::cell::{Cell, UNIT};
-use super::prefetch::{LINE, ahead_of, ask};
 use super::quantise::Quantised;
 use super::tile::Target;
 use crate::isa::Isa;
+use crate::prefetch::{LINE, ask};
 
 /// Rows of a full tile: 4 rows by 16 outputs take 8 of 16 registers for integer sums, 8 rows 16 of 32 for both sums.
 pub(super) const fn most_rows(isa: Isa) -> usize {

@@ -7,13 +7,13 @@ use std::arch::x86_64::*;
 /// Blocks at a time.
 const LANES: usize = 8;
 
-/// Quantises the rows `x`, `[rows][k]`, of a whole tile.
+/// Quantises all rows of a tile, `stride` values apart in `x`.
 ///
 /// # Safety
 /// AVX-512 F, BW, DQ, VL and VNNI are present, the lengths were checked by `quantise`, and the tile has no more rows than [`LANES`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn quantise(x: &[f32], tile: &mut QuantisedMut<'_>) {
-    let (rows, blocks) = (tile.rows, x.len() / tile.rows / CELL);
+pub(super) unsafe fn quantise(x: &[f32], stride: usize, tile: &mut QuantisedMut<'_>) {
+    let (rows, blocks) = (tile.rows, tile.quants.len() / tile.rows / CELL);
     let x = x.as_ptr();
     // SAFETY: blocks lie in `x`, and everything is stored within the tile, as the lengths say.
     unsafe {
@@ -29,7 +29,7 @@ pub(super) unsafe fn quantise(x: &[f32], tile: &mut QuantisedMut<'_>) {
             }
         } else {
             for block in 0..blocks {
-                let eight = Eight::new(rows, |lane| x.add((lane * blocks + block) * CELL));
+                let eight = Eight::new(rows, |lane| x.add(lane * stride + block * CELL));
                 for (unit, rows_of_unit) in eight.units().into_iter().enumerate() {
                     let at = tile.quants.as_mut_ptr().add((block * 8 + unit) * rows * 4);
                     _mm256_mask_storeu_epi32(at.cast(), first_lanes(rows), rows_of_unit);

@@ -145,32 +145,33 @@ impl<'a> Quantised<'a> {
     }
 }
 
-/// Quantises the rows `x`, `[rows][k]`, of a tile.
+/// Quantises rows of a tile: those at the front of each `stride` values of `x`, as many values as the tile has.
 ///
 /// # Safety
 /// The CPU has the instructions of `isa`.
 ///
 /// # Panics
-/// When the tile is not as wide as `x`, or a row is not whole blocks.
-pub(super) unsafe fn quantise(isa: Isa, x: &[f32], tile: &mut QuantisedMut<'_>) {
-    let (values, rows) = (x.len(), tile.rows);
+/// When `x` does not have the tile's rows, or a row is not whole blocks.
+pub(super) unsafe fn quantise(isa: Isa, x: &[f32], stride: usize, tile: &mut QuantisedMut<'_>) {
+    let (values, rows) = (tile.quants.len(), tile.rows);
     assert!(
         (1..=int8::most_rows(isa)).contains(&rows) && values.is_multiple_of(rows * CELL),
         "whole blocks of a tile's rows"
     );
-    assert_eq!(tile.quants.len(), values, "integers of a tile");
+    let cols = values / rows;
+    assert!(cols <= stride && x.len() >= (rows - 1) * stride + cols, "rows of a tile's width");
     assert_eq!(tile.scales.len(), values / CELL, "scales of a tile");
     assert_eq!(tile.minus_sums.len(), values / CELL, "sums of a tile");
     assert_eq!(tile.minus_half_sums.len(), values / CELL * 2, "half sums of a tile");
     assert_eq!(tile.weighted.len(), values / CELL, "weighted sums of a tile");
     assert_eq!(tile.half_weighted.len(), values / CELL * 2, "weighted half sums of a tile");
     let each = |row: fn(&[f32], usize, &mut QuantisedMut<'_>), tile: &mut QuantisedMut<'_>| {
-        x.chunks_exact((values / rows).max(1)).enumerate().for_each(|(i, x)| row(x, i, tile));
+        x.chunks(stride.max(1)).take(rows).enumerate().for_each(|(i, x)| row(&x[..cols], i, tile));
     };
     match isa {
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::quantise(x, tile) },
+        Isa::Avx512 => unsafe { avx512::quantise(x, stride, tile) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => each(|x, row, tile| unsafe { avx2::quantise(x, row, tile) }, tile),
