@@ -234,14 +234,12 @@ impl Ops for CpuStep<'_> {
     fn linear_gated(&mut self, x: &Tensor, gate: Weight, up: Weight, activation: Gated) -> Tensor {
         let device = &mut *self.device;
         let [gate, up] = [gate, up].map(|w| device.bound.matrix(w));
-        let [mut out, mut other] = [gate, up].map(|m| self.arena.take(x.rows(), m.rows()));
+        let mut out = self.arena.take(x.rows(), gate.rows());
         {
-            let outs = [out.values(), other.values()];
             let (team, isa, scratch) = (&device.team, device.options.isa, &mut device.work.linear);
             let pair = GatedPair { gate, up, activation };
-            linear::linear_gated(team, isa, &x.values(), x.rows(), pair, outs, scratch);
+            linear::linear_gated(team, isa, &x.values(), x.rows(), pair, out.values(), scratch);
         }
-        drop(other.finish());
         out.finish()
     }
 

@@ -13,10 +13,10 @@ use super::tile::Target;
 use super::{Activations, PANEL};
 use crate::isa::Isa;
 use crate::kernels::gated::gated_part;
+use crate::prefetch::ask;
 use crate::team::{Member, Team, share_of};
 use nxd_ops::Gated;
 use std::ops::Range;
-use std::slice;
 
 /// Rows whose tiles pass over a panel before the next panel: their part of the input stays in the second-level cache.
 const PASS: usize = 240;
@@ -24,6 +24,12 @@ const PASS: usize = 240;
 /// Panel rows that a member works with: a dequantised chunk of a panel (or an opened one, which [`Product::chunk`] keeps as small), and
 /// the results of a panel that is not full. Behind them is a panel that is not packed yet, where there is one.
 const AREA: usize = float::CHUNK + PASS;
+
+/// Panel rows of a gate, and of what it meets, that are computed before they meet: they stay in the second-level cache.
+const NEAR: usize = 512;
+
+/// How many rows ahead memory is asked for the lines of what comes of them.
+const ROWS_AHEAD: usize = 8;
 
 /// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
 ///
@@ -41,13 +47,21 @@ pub fn linears(
     outs: &mut [&mut [f32]],
     scratch: &mut Scratch,
 ) {
+    assert_eq!(weights.len(), outs.len(), "one output a weight");
+    for (weight, out) in weights.iter().zip(&*outs) {
+        assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
+    }
+    let outs = outs.iter_mut().map(|out| out.as_mut_ptr());
     let Some(call) = Call::new(team, isa, x, rows, weights, outs, scratch) else { return };
     team.run(&|member| {
         // SAFETY: each member prepares once, and takes panels of its own.
         unsafe {
             let area = call.prepare(member);
             let share = |id, i: usize| call.plan.share(id, member.threads, weights[i], &call.scratch.jobs[i]);
-            call.hand_out(member, weights.len(), share, |i, part| call.product(i, member).run(&part, area));
+            call.hand_out(member, weights.len(), share, |i, part| {
+                let product = call.product(i, member);
+                product.run(&(0..rows), &part, product.place(), area);
+            });
             call.look_ahead(member);
         }
     });
@@ -64,11 +78,11 @@ pub struct GatedPair<'a> {
     pub activation: Gated,
 }
 
-/// `act(x · gateᵀ) * (x · upᵀ)` in one job of the team: a member's results meet while they are near. Equals [`linears`] and then
-/// [`gated`](crate::kernels::gated::gated) in every bit.
+/// `act(x · gateᵀ) * (x · upᵀ)` in one job of the team: a member's results meet while they are near, and only what comes of them is
+/// written. Equals [`linears`] and then [`gated`](crate::kernels::gated::gated) in every bit.
 ///
 /// # Shapes
-/// `x` is `[rows, K]`, both of `outs` are `[rows, N]`; the first one gets the result, the second one is work space.
+/// `x` is `[rows, K]`, `out` is `[rows, N]`.
 ///
 /// # Panics
 /// As [`linears`], and when the weights have different shapes.
@@ -78,30 +92,27 @@ pub fn linear_gated(
     x: &[f32],
     rows: usize,
     pair: GatedPair<'_>,
-    mut outs: [&mut [f32]; 2],
+    out: &mut [f32],
     scratch: &mut Scratch,
 ) {
     let GatedPair { gate, up, activation } = pair;
     assert_eq!(gate.rows(), up.rows(), "gate and up have the same outputs");
-    let weights = [gate, up];
-    let Some(call) = Call::new(team, isa, x, rows, &weights, &mut outs, scratch) else { return };
+    assert_eq!(out.len(), rows * gate.rows(), "an output of {rows} rows of {}", gate.rows());
+    let (weights, out) = ([gate, up], out.as_mut_ptr());
+    let near = NEAR.max(rows);
+    scratch.near.reserve(team.threads() * 2 * near);
+    let Some(call) = Call::new(team, isa, x, rows, &weights, [out; 2].into_iter(), scratch) else { return };
     team.run(&|member| {
         // SAFETY: each member prepares once, and takes panels of its own, the same ones of both weights.
         unsafe {
             let area = call.prepare(member);
+            let own = call.scratch.near.write(member.id * 2 * near..(member.id + 1) * 2 * near);
+            let (gates, ups) = own.split_at_mut(near);
             let [gate, up] = [0, 1].map(|i| call.product(i, member));
             let share = |id, _| share_of(id, member.threads, gate.weight.panels());
             call.hand_out(member, 1, share, |_, part| {
-                if gate.input.tiles() == up.input.tiles() {
-                    for pass in gate.passes() {
-                        gate.pass(&pass, &part, area);
-                        up.pass(&pass, &part, area);
-                        gate.meet(&up, activation, gate.rows(&pass), &part.panels);
-                    }
-                } else {
-                    gate.run(&part, area);
-                    up.run(&part, area);
-                    gate.meet(&up, activation, 0..rows, &part.panels);
+                for rows in together(&gate, &up) {
+                    meet(&gate, &up, activation, rows, &part, [&mut *gates, &mut *ups], area);
                 }
             });
             call.look_ahead(member);
@@ -126,19 +137,17 @@ impl<'a> Call<'a> {
         x: &'a [f32],
         rows: usize,
         weights: &'a [&'a PackedMatrix],
-        outs: &mut [&mut [f32]],
+        outs: impl Iterator<Item = *mut f32>,
         scratch: &'a mut Scratch,
     ) -> Option<Self> {
         assert!(isa.is_available(), "this CPU does not have {isa}");
-        assert_eq!(weights.len(), outs.len(), "one output a weight");
         if rows == 0 || weights.is_empty() {
             return None;
         }
         let width = x.len() / rows;
         assert_eq!(x.len(), width * rows, "an input of {rows} rows");
-        for (weight, out) in weights.iter().zip(outs.iter()) {
+        for weight in weights {
             assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
-            assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
         }
         let plan = Plan::new(team, isa, rows, weights, outs, scratch);
         Some(Call { isa, x, weights, plan, scratch })
@@ -244,7 +253,7 @@ impl Plan {
         isa: Isa,
         rows: usize,
         weights: &[&PackedMatrix],
-        outs: &mut [&mut [f32]],
+        outs: impl Iterator<Item = *mut f32>,
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
@@ -277,7 +286,7 @@ impl Plan {
             if unpacked.is_some() {
                 plan.panel = plan.panel.max(weight.panel_bytes().div_ceil(size_of::<PanelRow>()));
             }
-            scratch.jobs.push(Job { out: out.as_mut_ptr(), input, before: plan.cost, unpacked });
+            scratch.jobs.push(Job { out, input, before: plan.cost, unpacked });
             plan.cost += weight.panels() * plan.panel_cost(weight);
             if weight.input().is_some() {
                 plan.wide = plan.wide.max(weight.cols() * scratch.inputs[input].tiles().rows(0).len());
@@ -320,6 +329,79 @@ impl Plan {
     }
 }
 
+/// Rows that two products of one input do in the same passes.
+fn together(gate: &Product<'_>, up: &Product<'_>) -> impl Iterator<Item = Range<usize>> {
+    let same = gate.input.tiles() == up.input.tiles();
+    let passes = same.then(|| gate.passes().map(|pass| gate.rows(&pass)));
+    let all = (!same).then_some(0..gate.input.rows());
+    passes.into_iter().flatten().chain(all)
+}
+
+/// Writes `act(gate) * up` at `rows` of `part`, a few panels at a time, whose results meet in `near`.
+///
+/// # Safety
+/// The duties of [`Product::pass`] for the gate's own output, which nobody else uses at these rows of `part`; `near` is as long as `rows`.
+unsafe fn meet(
+    gate: &Product<'_>,
+    up: &Product<'_>,
+    activation: Gated,
+    rows: Range<usize>,
+    part: &Part,
+    near: [&mut [PanelRow]; 2],
+    area: &mut [PanelRow],
+) {
+    let (n, at_once) = (gate.weight.rows(), near[0].len() / rows.len());
+    let [gates, ups]: [&mut [f32]; 2] = near.map(bytemuck::cast_slice_mut);
+    for start in part.panels.clone().step_by(at_once) {
+        let panels = start..part.panels.end.min(start + at_once);
+        let stride = panels.len() * PANEL;
+        let place = |near: &mut [f32]| Place {
+            start: near.as_mut_ptr(),
+            stride,
+            row: rows.start,
+            panel: start,
+            full: gate.weight.panels(),
+        };
+        let columns = stride.min(n - start * PANEL);
+        let few = Part { panels, last: part.last };
+        // SAFETY: by the caller's duties; what is near has these rows of so many panels.
+        unsafe {
+            gate.run(&rows, &few, place(gates), area);
+            up.run(&rows, &few, place(ups), area);
+        }
+        for (row, (gates, ups)) in rows.clone().zip(gates.chunks_mut(stride).zip(ups.chunks(stride))) {
+            let out = gate.out.wrapping_add(row * n + start * PANEL);
+            for line in (0..stride).step_by(PANEL) {
+                ask(out.wrapping_add(ROWS_AHEAD * n + line).cast());
+            }
+            let gates = &mut gates[..columns];
+            gated_part(gate.isa, activation, gates, &ups[..columns]);
+            // SAFETY: the caller's columns of a row.
+            unsafe { out.copy_from_nonoverlapping(gates.as_ptr(), columns) };
+        }
+    }
+}
+
+/// Where results go: those of row `row` and panel `panel` are at `start`, a row's `stride` values from the next one's.
+#[derive(Clone, Copy)]
+struct Place {
+    start: *mut f32,
+    stride: usize,
+    row: usize,
+    panel: usize,
+    /// Panels before this one have room for all their outputs.
+    full: usize,
+}
+
+impl Place {
+    /// # Safety
+    /// The place has this row and panel.
+    unsafe fn at(&self, row: usize, panel: usize) -> *mut f32 {
+        // SAFETY: by the caller's duties.
+        unsafe { self.start.add((row - self.row) * self.stride + (panel - self.panel) * PANEL) }
+    }
+}
+
 /// Neighbouring panels, of a share that ends before `last`.
 struct Part {
     panels: Range<usize>,
@@ -332,6 +414,7 @@ struct Product<'a> {
     weight: &'a PackedMatrix,
     input: &'a Prepared,
     quantised: Option<Quantised<'a>>,
+    /// The whole output, `[rows, N]`.
     out: *mut f32,
     copy: usize,
     /// Where panels come from that are not packed.
@@ -365,15 +448,21 @@ impl Taken<'_> {
 }
 
 impl Product<'_> {
-    /// All rows of `part`.
+    /// The passes that begin in `rows`, of `part`.
     ///
     /// # Safety
     /// As [`Product::pass`].
-    unsafe fn run(&self, part: &Part, area: &mut [PanelRow]) {
-        for pass in self.passes() {
+    unsafe fn run(&self, rows: &Range<usize>, part: &Part, place: Place, area: &mut [PanelRow]) {
+        for pass in self.passes().filter(|pass| rows.contains(&self.rows(pass).start)) {
             // SAFETY: by the caller's duties.
-            unsafe { self.pass(&pass, part, area) };
+            unsafe { self.pass(&pass, part, place, area) };
         }
+    }
+
+    /// Its output, where results go unless they meet others first.
+    fn place(&self) -> Place {
+        let n = self.weight.rows();
+        Place { start: self.out, stride: n, row: 0, panel: 0, full: n / PANEL }
     }
 
     /// The tiles, in groups whose part of the input stays in the second-level cache.
@@ -390,16 +479,15 @@ impl Product<'_> {
     /// The rows of the tiles `pass`, of `part`.
     ///
     /// # Safety
-    /// `out` has the shape of the product and nobody else uses the columns of `part`; the input is filled; the CPU has the
-    /// instructions of `isa`.
-    unsafe fn pass(&self, pass: &Range<usize>, part: &Part, area: &mut [PanelRow]) {
+    /// `place` has these rows of `part` and nobody else uses them; the input is filled; the CPU has the instructions of `isa`.
+    unsafe fn pass(&self, pass: &Range<usize>, part: &Part, place: Place, area: &mut [PanelRow]) {
         let panels = &part.panels;
         let (opened, area) = area.split_at_mut(float::CHUNK);
         let (ragged, passing) = area.split_at_mut(PASS);
         let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight));
-        let (tiles, k, n) = (self.input.tiles(), self.weight.cols(), self.weight.rows());
-        let (chunk, full) = (self.chunk(), n / PANEL);
-        let of_full = panels.end.min(full);
+        let (tiles, k) = (self.input.tiles(), self.weight.cols());
+        let chunk = self.chunk();
+        let of_full = panels.end.min(place.full);
         let first_row = tiles.rows(pass.start).start;
         for start in (0..k).step_by(chunk) {
             let mut panel = panels.start;
@@ -419,8 +507,8 @@ impl Product<'_> {
                 let mut taken = unsafe { self.take(&piece, packed, opened) };
                 // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
                 let mut target = |rows: &Range<usize>| unsafe {
-                    if panel < full {
-                        Target::new(self.out.add(rows.start * n + panel * PANEL), n)
+                    if panel < place.full {
+                        Target::new(place.at(rows.start, panel), place.stride)
                     } else {
                         Target::new(ragged[rows.start - first_row..].as_mut_ptr().cast(), PANEL)
                     }
@@ -438,30 +526,12 @@ impl Product<'_> {
                 panel += count;
             }
         }
-        if panels.contains(&full) {
+        if panels.contains(&place.full) {
             for (row, sums) in self.rows(pass).zip(&*ragged) {
-                let (at, real) = (row * n + full * PANEL, n % PANEL);
+                let real = self.weight.rows() % PANEL;
                 // SAFETY: the real columns of the last panel, which is this member's.
-                unsafe { self.out.add(at).copy_from_nonoverlapping(sums.0.as_ptr(), real) };
+                unsafe { place.at(row, place.full).copy_from_nonoverlapping(sums.0.as_ptr(), real) };
             }
-        }
-    }
-
-    /// Turns this product, a gate, into `act(gate) * up` at `rows` of `panels`.
-    ///
-    /// # Safety
-    /// Both products have these results, of one shape, and nobody else uses them.
-    unsafe fn meet(&self, up: &Product<'_>, activation: Gated, rows: Range<usize>, panels: &Range<usize>) {
-        let n = self.weight.rows();
-        let columns = panels.start * PANEL..n.min(panels.end * PANEL);
-        for row in rows {
-            let at = row * n + columns.start;
-            // SAFETY: a row of the caller's columns, in two buffers.
-            let (gate, up) = unsafe {
-                let (gate, up) = (self.out.add(at), up.out.add(at).cast_const());
-                (slice::from_raw_parts_mut(gate, columns.len()), slice::from_raw_parts(up, columns.len()))
-            };
-            gated_part(self.isa, activation, gate, up);
         }
     }
 

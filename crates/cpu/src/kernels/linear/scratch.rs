@@ -26,6 +26,8 @@ pub struct Scratch {
     pub(super) turns: Vec<Turns>,
     /// Each member's work area: a dequantised chunk of a panel, and the results of a panel that is not full.
     pub(super) areas: Buffer<PanelRow>,
+    /// Each member's results of two products that meet.
+    pub(super) near: Buffer<PanelRow>,
     /// Each member's widened rows of a tile.
     pub(super) wide: Buffer<f32>,
     /// Which matrix was read after which.
@@ -359,7 +361,7 @@ impl Scratch {
                 of(&i.words),
             ]
         });
-        lists.into_iter().chain([of(&self.areas), of(&self.wide)]).chain(inputs).collect()
+        lists.into_iter().chain([of(&self.areas), of(&self.near), of(&self.wide)]).chain(inputs).collect()
     }
 }
 
