@@ -4,13 +4,14 @@ use super::Attend;
 use super::blocks::Blocks;
 use super::partition::{Partial, Source, attend_part};
 use super::plan::{PART, Plan, Tile, partial_len};
+use super::queries;
 use super::stored::Stored;
-use super::tiled::rows_at_once;
 use crate::kernels::exp::exp;
 use crate::kernels::lanes::{Kernel, LANES, Lanes};
 use crate::kv::Shape;
 use crate::team::{Chunks, Disjoint, Member};
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// What all members share.
 pub(super) struct Job<'a, T> {
@@ -26,7 +27,7 @@ pub(super) struct Job<'a, T> {
 /// Values of a member's work space for tiles of up to `rows` rows.
 pub(super) fn scratch_len(rows: usize, shape: &Shape) -> usize {
     // Queries, scores, one partition's result, the merged result.
-    rows * (shape.dim + PART) + 2 * partial_len(rows, shape.padded)
+    rows * (queries::row_len(shape.dim) + PART) + 2 * partial_len(rows, shape.padded)
 }
 
 impl<'a, T: Stored> Job<'a, T> {
@@ -69,7 +70,7 @@ impl<T: Stored> Kernel for Part<'_, T> {
         let Part { job, member, scratch } = self;
         let Attend { cache, spec, .. } = *job.attend;
         let (shape, most) = (cache.shape(), job.plan.most_rows);
-        let (q, scratch) = scratch.split_at_mut(most * shape.dim);
+        let (q, scratch) = scratch.split_at_mut(most * queries::row_len(shape.dim));
         let (s, scratch) = scratch.split_at_mut(most * PART);
         let (own, merged) = scratch.split_at_mut(partial_len(most, shape.padded));
         let members = member.map_or(1, |member| member.threads);
@@ -79,11 +80,12 @@ impl<T: Stored> Kernel for Part<'_, T> {
             let tile = &job.plan.tiles[unit.tile];
             let (rows, all) = (tile.rows(), tile.parts());
             let len = partial_len(rows, shape.padded);
-            pack::<L>(job.q, tile, spec.num_heads, shape.dim, spec.scale, q);
+            queries::lay_out(zero, job.q, tile, spec.num_heads, shape.dim, spec.scale, q);
             let parts = unit.part.map_or(all.clone(), |part| part..part + 1);
-            let mut sums = Partial::new(merged, rows, shape.padded);
-            for part in parts {
+            for part in parts.clone() {
                 let memory = match tile.partials {
+                    // The first partition is what others are merged into.
+                    None if part == parts.start => &mut merged[..len],
                     None => &mut own[..len],
                     Some(start) => {
                         let start = start + (part - all.start) * len;
@@ -102,18 +104,13 @@ impl<T: Stored> Kernel for Part<'_, T> {
                 let next = guess.as_ref().map_or(&blocks, |(_, next)| next);
                 let source = Source { blocks: &blocks, next, softcap: spec.softcap };
                 attend_part(zero, &source, tile, part, q, s, &mut result);
-                if tile.partials.is_none() {
-                    let done = Done { memory, rows, padded: shape.padded };
-                    for row in 0..rows {
-                        merge(zero, tile, row, part, done, &mut sums, row);
-                    }
+                if tile.partials.is_none() && part != parts.start {
+                    merge(zero, 0..rows, &own[..len], &mut Partial::new(&mut merged[..len], rows, shape.padded));
                 }
             }
             if tile.partials.is_none() {
-                for row in 0..rows {
-                    // SAFETY: each tile without partial results is one unit, and each unit is taken once.
-                    unsafe { finish(zero, job, tile, row, &mut sums, row) };
-                }
+                // SAFETY: each tile without partial results is one unit, and each unit is taken once.
+                unsafe { finish(zero, job, tile, 0..rows, &Partial::new(&mut merged[..len], rows, shape.padded)) };
             }
         }
         if job.plan.partials == 0 {
@@ -131,92 +128,86 @@ impl<T: Stored> Kernel for Part<'_, T> {
             let len = partial_len(rows, shape.padded);
             // SAFETY: partial results are no longer written.
             let memory = unsafe { job.partials.read(start..start + parts.len() * len) };
-            for row in share.start.saturating_sub(before).min(rows)..share.end.saturating_sub(before).min(rows) {
-                let mut sums = Partial::new(&mut *merged, 1, shape.padded);
-                for (part, memory) in parts.clone().zip(memory.chunks_exact(len)) {
-                    merge(zero, tile, row, part, Done { memory, rows, padded: shape.padded }, &mut sums, 0);
+            let mine = share.start.saturating_sub(before).min(rows)..share.end.saturating_sub(before).min(rows);
+            if !mine.is_empty() {
+                let (first, others) = memory.split_at(len);
+                merged[..len].copy_from_slice(first);
+                let mut sums = Partial::new(&mut merged[..len], rows, shape.padded);
+                for other in others.chunks_exact(len) {
+                    merge(zero, mine.clone(), other, &mut sums);
                 }
                 // SAFETY: members' shares of rows do not overlap.
-                unsafe { finish(zero, job, tile, row, &mut sums, 0) };
+                unsafe { finish(zero, job, tile, mine, &sums) };
             }
             before += rows;
         }
     }
 }
 
-/// The results of a tile's rows over one partition, to read.
-#[derive(Clone, Copy)]
-struct Done<'a> {
-    memory: &'a [f32],
-    rows: usize,
-    padded: usize,
-}
-
-/// Packs the tile's query rows, scaled, in groups of [`rows_at_once`] rows `[D][rows]`.
+/// Folds what `rows` got from a partition into `sums`, where they got something from one before or have a sum of 0. Of the tile's other
+/// rows sums may become anything.
 #[inline(always)]
-fn pack<L: Lanes>(q: &[f32], tile: &Tile, num_heads: usize, dim: usize, scale: f32, packed: &mut [f32]) {
-    let mut first = 0;
-    while first < tile.rows() {
-        let n = rows_at_once::<L>(tile.rows() - first);
-        for row in first..first + n {
-            let head = tile.head * tile.group + row % tile.group;
-            let from = &q[((tile.row + row / tile.group) * num_heads + head) * dim..][..dim];
-            let to = packed[first * dim..][row - first..].iter_mut().step_by(n);
-            for (to, from) in to.zip(from) {
-                *to = from * scale;
+fn merge<L: Lanes>(zero: L, rows: Range<usize>, new: &[f32], sums: &mut Partial<'_>) {
+    let (o, ml) = new.split_at(sums.o.len());
+    let (m, l) = ml.as_chunks::<LANES>().0.split_at(sums.m.len());
+    let padded = sums.o.len() / sums.rows;
+    for vector in rows.start / LANES..rows.end.div_ceil(LANES) {
+        let (m, old_m) = (zero.load(&m[vector]), zero.load(&sums.m[vector]));
+        let top = old_m.max(m);
+        let (old, new) = (exp(old_m - top), exp(m - top));
+        top.store(&mut sums.m[vector]);
+        zero.load(&l[vector]).mul_add(new, zero.load(&sums.l[vector]) * old).store(&mut sums.l[vector]);
+        let mut factors = [[0.0; LANES]; 2];
+        old.store(&mut factors[0]);
+        new.store(&mut factors[1]);
+        for row in rows.start.max(vector * LANES)..rows.end.min((vector + 1) * LANES) {
+            let [old, new] = factors.map(|factors| factors[row % LANES]);
+            let (old, new) = (zero.splat(old), zero.splat(new));
+            let (sum, o) = (&mut sums.o[row * padded..][..padded], &o[row * padded..][..padded]);
+            for (sum, o) in sum.as_chunks_mut::<LANES>().0.iter_mut().zip(o.as_chunks::<LANES>().0) {
+                zero.load(o).mul_add(new, zero.load(sum) * old).store(sum);
             }
         }
-        first += n;
     }
 }
 
-/// Folds what `row` got from partition `part` into `sums[at]`.
-#[inline(always)]
-fn merge<L: Lanes>(zero: L, tile: &Tile, row: usize, part: usize, new: Done<'_>, sums: &mut Partial<'_>, at: usize) {
-    if tile.span(row, part).is_empty() {
-        return;
-    }
-    let (o, ml) = new.memory.split_at(new.rows * new.padded);
-    let (o, m, l) = (&o[row * new.padded..][..new.padded], ml[row], ml[new.rows + row]);
-    let sum = &mut sums.o[at * new.padded..][..new.padded];
-    if part == tile.first_part(row) {
-        (sums.m[at], sums.l[at]) = (m, l);
-        sum.copy_from_slice(o);
-        return;
-    }
-    let top = sums.m[at].max(m);
-    let (old, new) = (exp(zero.splat(sums.m[at] - top)), exp(zero.splat(m - top)));
-    sums.m[at] = top;
-    sums.l[at] = l.mul_add(new.first(), sums.l[at] * old.first());
-    let ((sum, _), (o, _)) = (sum.as_chunks_mut::<LANES>(), o.as_chunks::<LANES>());
-    for (sum, o) in sum.iter_mut().zip(o) {
-        zero.load(o).mul_add(new, zero.load(sum) * old).store(sum);
-    }
-}
-
-/// Divides `sums[at]` by its sum of exponentials and writes it as `row`'s output.
+/// Divides the sums of `rows` by their sums of exponentials and writes the output.
 ///
 /// # Safety
-/// No other member writes or reads the row of the output.
+/// No other member writes or reads the rows of the output.
 #[inline(always)]
-unsafe fn finish<L: Lanes, T>(zero: L, job: &Job<'_, T>, tile: &Tile, row: usize, sums: &mut Partial<'_>, at: usize) {
+unsafe fn finish<L: Lanes, T>(zero: L, job: &Job<'_, T>, tile: &Tile, rows: Range<usize>, sums: &Partial<'_>) {
     let (shape, heads) = (job.attend.cache.shape(), job.attend.spec.num_heads);
-    let sum = &mut sums.o[at * shape.padded..][..shape.padded];
-    let head = tile.head * tile.group + row % tile.group;
-    let (mut total, mut own) = (sums.l[at], 1.0);
-    if let Some(sinks) = job.attend.sinks {
-        // As one more partition, the last, of one token without V.
-        let top = sums.m[at].max(sinks[head]);
-        own = exp(zero.splat(sums.m[at] - top)).first();
-        total = total.mul_add(own, exp(zero.splat(sinks[head] - top)).first());
+    let head_of = |row| tile.head * tile.group + row % tile.group;
+    for vector in rows.start / LANES..rows.end.div_ceil(LANES) {
+        let (mut total, mut own) = (zero.load(&sums.l[vector]), zero.splat(1.0));
+        if let Some(all) = job.attend.sinks {
+            // As one more partition, the last, of one token without V.
+            let (m, mut sinks) = (zero.load(&sums.m[vector]), [0.0; LANES]);
+            for (lane, sink) in sinks.iter_mut().enumerate() {
+                *sink = all[head_of(vector * LANES + lane)];
+            }
+            let sinks = zero.load(&sinks);
+            let top = m.max(sinks);
+            own = exp(m - top);
+            total = total.mul_add(own, exp(sinks - top));
+        }
+        let mut inverse = [0.0; LANES];
+        (own / total).store(&mut inverse);
+        for row in rows.start.max(vector * LANES)..rows.end.min((vector + 1) * LANES) {
+            let inverse = zero.splat(inverse[row % LANES]);
+            let start = ((tile.row + row / tile.group) * heads + head_of(row)) * shape.dim;
+            // SAFETY: the row is this member's, by the caller.
+            let out = unsafe { job.out.slice(start..start + shape.dim) };
+            let (sums, (out, last)) = (&sums.o[row * shape.padded..][..shape.padded], out.as_chunks_mut::<LANES>());
+            let (sums, _) = sums.as_chunks::<LANES>();
+            // The added zero makes a positive zero of a negative one.
+            for (out, sum) in out.iter_mut().zip(sums) {
+                zero.load(sum).mul_add(inverse, zero).store(out);
+            }
+            if !last.is_empty() {
+                zero.load(&sums[out.len()]).mul_add(inverse, zero).store_part(last);
+            }
+        }
     }
-    let inverse = zero.splat(own / total);
-    for sum in sum.as_chunks_mut::<LANES>().0 {
-        // The added zero makes a positive zero of a negative one.
-        zero.load(sum).mul_add(inverse, zero).store(sum);
-    }
-    let start = ((tile.row + row / tile.group) * heads + head) * shape.dim;
-    // SAFETY: the row is this member's, by the caller.
-    let out = unsafe { job.out.slice(start..start + shape.dim) };
-    out.copy_from_slice(&sum[..shape.dim]);
 }

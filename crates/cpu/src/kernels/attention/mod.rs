@@ -8,6 +8,7 @@ mod blocks;
 mod member;
 mod partition;
 mod plan;
+mod queries;
 mod scores;
 pub(crate) mod store;
 mod stored;

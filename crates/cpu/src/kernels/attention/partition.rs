@@ -8,6 +8,7 @@
 
 use super::blocks::{Blocks, tiles_of};
 use super::plan::{PART, Tile};
+use super::queries;
 use super::scores::Scores;
 use super::stored::Stored;
 use super::tiled::{ByRows, rows_at_once};
@@ -19,20 +20,21 @@ use std::ops::Range;
 
 /// The results of a tile's rows over one partition.
 pub(super) struct Partial<'a> {
+    pub(super) rows: usize,
     /// Weighted V, `[rows, padded D]`.
     pub(super) o: &'a mut [f32],
-    /// Each row's largest score.
-    pub(super) m: &'a mut [f32],
-    /// Each row's sum of exponentials.
-    pub(super) l: &'a mut [f32],
+    /// Each row's largest score. Behind the rows anything, up to a whole vector.
+    pub(super) m: &'a mut [[f32; LANES]],
+    /// Each row's sum of exponentials, likewise.
+    pub(super) l: &'a mut [[f32; LANES]],
 }
 
 impl<'a> Partial<'a> {
     /// Cuts memory of [`super::plan::partial_len`] values.
     pub(super) fn new(memory: &'a mut [f32], rows: usize, padded: usize) -> Self {
         let (o, ml) = memory.split_at_mut(rows * padded);
-        let (m, l) = ml.split_at_mut(rows);
-        Partial { o, m, l }
+        let (m, l) = ml.as_chunks_mut().0.split_at_mut(rows.div_ceil(LANES));
+        Partial { rows, o, m, l }
     }
 }
 
@@ -44,8 +46,8 @@ pub(super) struct Source<'a, T> {
     pub(super) softcap: Option<f32>,
 }
 
-/// Computes `out` for the rows of `tile`. `q` holds them scaled, in groups of [`rows_at_once`] rows `[D][rows]`; `s` is work space
-/// `[rows, PART]`. Rows that see nothing of the partition get a sum of 0.
+/// Computes `out` for the rows of `tile`. `q` holds them as [`super::queries`] says; `s` is work space `[rows, PART]`. Rows that see nothing
+/// of the partition get a sum of 0, and a largest score below all others that is not infinite, as differences are taken.
 #[inline(always)]
 pub(super) fn attend_part<L: Lanes, T: Stored>(
     zero: L,
@@ -58,18 +60,20 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
 ) {
     let blocks = source.blocks;
     let (rows, dim, padded) = (tile.rows(), blocks.shape().dim, blocks.shape().padded);
-    assert!(q.len() >= rows * dim && s.len() >= rows * PART && out.o.len() >= rows * padded);
+    let wide = queries::row_len(dim);
+    assert!(q.len() >= rows * wide && s.len() >= rows * PART && out.o.len() >= rows * padded);
     let (mut ahead, mut first) = (blocks.values_ahead(), 0);
     while first < rows {
         let n = rows_at_once::<L>(rows - first);
         let tiles = tiles_of(&(tile.span(first, part).start..tile.span(first + n - 1, part).end));
-        let (q, s) = (&q[first * dim..][..n * dim], &mut s[first * PART..][..n * PART]);
+        let (q, s) = (&q[first * wide..][..n * wide], &mut s[first * PART..][..n * PART]);
         Scores { blocks, tiles, q, s, ahead: &mut ahead }.of_rows(zero, n);
         first += n;
     }
     for row in 0..rows {
         let s = &mut s[row * PART..][..PART];
-        (out.m[row], out.l[row]) = softmax(zero, source, s, tile.span(row, part));
+        let (m, l) = (&mut out.m[row / LANES], &mut out.l[row / LANES]);
+        (m[row % LANES], l[row % LANES]) = softmax(zero, source, s, tile.span(row, part));
     }
     out.o[..rows * padded].fill(0.0);
     let (mut ahead, mut first) = (source.next.keys_ahead(), 0);
@@ -110,7 +114,7 @@ fn one_row<L: Lanes, T: Stored>(zero: L, task: Weigh<'_, '_, T>) {
 fn softmax<L: Lanes, T: Stored>(zero: L, source: &Source<'_, T>, s: &mut [f32], span: Range<usize>) -> (f32, f32) {
     let Source { blocks, softcap, .. } = *source;
     if span.is_empty() {
-        return (f32::NEG_INFINITY, 0.0);
+        return (f32::MIN, 0.0);
     }
     let tiles = tiles_of(&span);
     if T::SCALED {

@@ -1,5 +1,6 @@
 //! What a step's attention is cut into, and in which order members take it.
 
+use crate::kernels::lanes::LANES;
 use crate::kv::Shape;
 use nxd_ops::Batch;
 use std::cmp::Reverse;
@@ -47,11 +48,6 @@ impl Tile {
     pub(super) fn span(&self, row: usize, part: usize) -> Range<usize> {
         let (seen, start) = (self.visible(row), part * PART);
         seen.start.saturating_sub(start).min(PART)..seen.end.saturating_sub(start).min(PART)
-    }
-
-    /// The first partition of which row `row` sees anything.
-    pub(super) fn first_part(&self, row: usize) -> usize {
-        self.visible(row).start / PART
     }
 
     /// The partitions that its rows see.
@@ -137,9 +133,9 @@ pub(super) struct Plan {
     pub(super) cost: usize,
 }
 
-/// Values of the result of `rows` rows over one partition: weighted V, largest score, sum.
+/// Values of the result of `rows` rows over one partition: weighted V, and in whole vectors largest scores and sums.
 pub(super) fn partial_len(rows: usize, padded: usize) -> usize {
-    rows * (padded + 2)
+    rows * padded + 2 * rows.next_multiple_of(LANES)
 }
 
 impl Plan {

@@ -2,6 +2,7 @@
 
 use super::blocks::{Ahead, Blocks, CACHE_LINE, TILES};
 use super::plan::PART;
+use super::queries::{RUN, row_len};
 use super::stored::Stored;
 use super::tiled::{ByRows, add_products};
 use crate::kernels::lanes::{LANES, Lanes};
@@ -12,7 +13,7 @@ use std::ops::Range;
 pub(super) struct Scores<'a, 'b, T> {
     pub(super) blocks: &'a Blocks<'a, T>,
     pub(super) tiles: Range<usize>,
-    /// `[D][rows]`
+    /// As [`super::queries`] says.
     pub(super) q: &'a [f32],
     /// `[rows, PART]`
     pub(super) s: &'a mut [f32],
@@ -39,7 +40,7 @@ impl<T: Stored> Scores<'_, '_, T> {
     #[inline(always)]
     fn tiles<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L) {
         let dim = self.blocks.shape().dim;
-        assert!(self.q.len() == R * dim && self.s.len() == R * PART && self.tiles.end <= TILES);
+        assert!(self.q.len() == R * row_len(dim) && self.s.len() == R * PART && self.tiles.end <= TILES);
         while self.tiles.len() >= N {
             let first = self.tiles.start;
             self.tiles.start += N;
@@ -50,18 +51,21 @@ impl<T: Stored> Scores<'_, '_, T> {
             let mut sums = [[zero; N]; R];
             // For each line that is read, another one is asked for.
             let line = CACHE_LINE / size_of::<[T; LANES]>();
-            for start in (0..dim).step_by(line) {
-                for _ in 0..N {
-                    self.ahead.fetch(zero);
-                }
-                for d in start..dim.min(start + line) {
-                    add_products!(
-                        sums[R][N] +=
-                        // SAFETY: `q` has `R` values for each of `dim`, as asserted.
-                        |r| zero.splat(unsafe { *self.q.get_unchecked(d * R + r) }),
-                        // SAFETY: each tile has `dim` vectors, by the slice above.
-                        |n| T::load(zero, unsafe { keys[n].get_unchecked(d) })
-                    );
+            for (run, q) in (0..dim).step_by(RUN).zip(self.q.chunks_exact(R * RUN)) {
+                let end = dim.min(run + RUN);
+                for start in (run..end).step_by(line) {
+                    for _ in 0..N {
+                        self.ahead.fetch(zero);
+                    }
+                    for d in start..end.min(start + line) {
+                        add_products!(
+                            sums[R][N] +=
+                            // SAFETY: `q` has `RUN` values for each of `R` rows, and `d` lies within `RUN` of `run`.
+                            |r| zero.splat(unsafe { *q.get_unchecked(r * RUN + (d - run)) }),
+                            // SAFETY: each tile has `dim` vectors, by the slice above.
+                            |n| T::load(zero, unsafe { keys[n].get_unchecked(d) })
+                        );
+                    }
                 }
             }
             for (r, sums) in sums.iter().enumerate() {

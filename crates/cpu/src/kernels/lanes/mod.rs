@@ -76,14 +76,6 @@ pub(crate) trait Lanes:
         self.prefetch(at);
     }
 
-    /// The first lane.
-    #[inline(always)]
-    fn first(self) -> f32 {
-        let mut all = [0.0; LANES];
-        self.store(&mut all);
-        all[0]
-    }
-
     /// Up to eight values, and zeros in the lanes behind them.
     #[inline(always)]
     fn load_part(self, from: &[f32]) -> Self {
