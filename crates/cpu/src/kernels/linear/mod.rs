@@ -6,10 +6,12 @@
 //! What a product is, for each output (`float/scalar.rs` and `int8/scalar.rs` are the definition):
 //!
 //! - plain floats, and quantised weights with [`Activations::F32`]: `acc = fma(w[k], x[k], acc)` along K, starting from +0.0, where a
-//!   quantised weight is its scale times its integer (plus its minimum), each step rounded;
+//!   quantised weight is its scale times its integer (plus its minimum), each step rounded, and a float of one byte is its number times
+//!   its scale, rounded;
 //! - quantised weights with [`Activations::Int8`]: each 32 values of a row become integers with one scale `da` (`quantise/`); then for
 //!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
-//!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free.
+//!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free. Plain int8 has one scale for all of K:
+//!   for each 32 values `acc = fma(da, sum(q * a), acc)`, and at the end `acc * scale`.
 //!
 //! Reading order: `cell` (how quantised weights are packed), `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 

@@ -2,10 +2,10 @@
 
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
-use super::float::{self, Element, Weights};
+use super::float::{self, Element, Runs, Weights};
 use super::int8::{self, Cells, Opened};
 use super::matrix::{PackedMatrix, Unpacked};
-use super::panels::{Layout, Packer};
+use super::panels::{Layout, Packer, SCALES};
 use super::prefetch::{AHEAD, ahead_of};
 use super::quantise::Quantised;
 use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
@@ -487,9 +487,12 @@ impl Product<'_> {
     /// The CPU has the instructions of `isa`.
     unsafe fn take<'t>(&self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
         let panel_bytes = self.weight.panel_bytes();
+        let (scales, numbers) = (panels, &panels[self.weight.form().scale_bytes..]);
         // Several panels are taken whole.
-        let cells =
-            |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.count * piece.len / CELL * cell.bytes()];
+        let cells = |cell: Cell| {
+            let before = (piece.count - 1) * panel_bytes;
+            &numbers[piece.start / CELL * cell.bytes()..][..before + piece.len / CELL * cell.bytes()]
+        };
         // The first tile of several asks for the next panel; the others meet this one in the cache. Nobody asks for another member's.
         let left = match self.unpacked {
             None => (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes,
@@ -498,9 +501,9 @@ impl Product<'_> {
         let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
-                let bytes = &panels[piece.start * PANEL * element.bytes()..];
+                let bytes = &numbers[piece.start * PANEL * element.bytes()..];
                 let ahead = if alone { AHEAD.min(left) } else { panel_bytes };
-                Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead })
+                Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead, scales })
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
@@ -515,11 +518,14 @@ impl Product<'_> {
                     // SAFETY: by the caller's duties.
                     Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
                 };
+                let last = piece.start + piece.len == self.weight.cols();
                 Taken::Cells(Cells {
                     cell,
                     bytes,
                     blocks: piece.len / (CELL * cell.block),
                     panels: piece.count,
+                    panel_bytes,
+                    scales: (last && !cell.has_factors()).then_some(scales),
                     left,
                     opened: opened_for,
                     ahead,
@@ -527,10 +533,11 @@ impl Product<'_> {
             }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];
+                let scales = if cell.has_factors() { &[0.0; PANEL] } else { bytemuck::from_bytes(&scales[..SCALES]) };
                 // SAFETY: by the caller's duties.
-                unsafe { dequantise(self.isa, cell, cells(cell), bytemuck::cast_slice_mut(values)) };
-                let bytes = bytemuck::cast_slice(values);
-                Taken::Floats(Weights { bytes, element: Element::F32, panel_bytes: bytes.len(), panels: 1, ahead: 0 })
+                unsafe { dequantise(self.isa, cell, scales, cells(cell), bytemuck::cast_slice_mut(values)) };
+                let (bytes, element) = (bytemuck::cast_slice(values), Element::F32);
+                Taken::Floats(Weights { bytes, element, panel_bytes: bytes.len(), panels: 1, ahead: 0, scales: &[] })
             }
         }
     }
@@ -544,7 +551,12 @@ impl Product<'_> {
             match taken {
                 Taken::Floats(weights) => {
                     let x = &self.input.floats(self.copy, rows)[piece.start * rows.len()..][..piece.len * rows.len()];
-                    float::multiply(self.isa, weights, x, rows.len(), out, first);
+                    if weights.element.is_scaled() {
+                        let runs = Runs { ends: self.weight.runs(), start: piece.start };
+                        float::multiply_runs(self.isa, weights, runs, x, rows.len(), out, first);
+                    } else {
+                        float::multiply(self.isa, weights, x, rows.len(), out, first);
+                    }
                 }
                 Taken::Cells(cells) => {
                     let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");

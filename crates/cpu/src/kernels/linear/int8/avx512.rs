@@ -77,9 +77,16 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                     }
                 }
                 let group = place * form.groups + group;
-                let scale = factor::<F>(block, half::<F>(block, false), group, false);
+                let own = if form.has_factors() {
+                    factor::<F>(block, half::<F>(block, false), group, false)
+                } else {
+                    _mm512_setzero_ps()
+                };
                 for (row, (acc, dot)) in acc.iter_mut().zip(dots).enumerate() {
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*scales.add(row)));
+                    let mut scale = _mm512_set1_ps(*scales.add(row));
+                    if form.has_factors() {
+                        scale = _mm512_mul_ps(own, scale);
+                    }
                     *acc = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), *acc);
                 }
                 if form.min {
@@ -89,6 +96,12 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                     }
                 }
             }
+        }
+        if !form.has_factors()
+            && let Some(scales) = cells.scales
+        {
+            let scale = _mm512_loadu_ps(scales.as_ptr().cast());
+            acc = acc.map(|acc| _mm512_mul_ps(acc, scale));
         }
         for (row, acc) in acc.iter().enumerate() {
             _mm512_storeu_ps(out.row(row, 0).as_mut_ptr(), *acc);
