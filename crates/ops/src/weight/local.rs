@@ -312,8 +312,8 @@ fn check_scales(stored: &StoredWeight) -> Result<(), SourceError> {
     if format == Format::I8 && cols < stored.shape[1] {
         return unsupported("several scales a row");
     }
-    // A NaN is not below the limit either.
-    match values.iter().position(|scale| !(scale.abs() < Scales::LIMIT)) {
+    // A NaN is in no range.
+    match values.iter().position(|scale| !(0.0..Scales::LIMIT).contains(&scale.abs())) {
         Some(index) => Err(SourceError::Scale { origin: origin(), scale: values[index], index }),
         None => Ok(()),
     }

@@ -89,8 +89,8 @@ pub struct StoredWeight {
     pub scales: Option<Scales>,
 }
 
-/// The scales of a stored weight, one for each group of `rows × cols` neighbouring numbers: a value is its number times its group's scale,
-/// rounded to f32. So a scale for a whole tensor, for each row (output channel) and for each block of 128 × 128 are one thing.
+/// The scales of a stored weight, one for each group of `rows × cols` neighbouring numbers: a value is its number times its group's scale.
+/// So a scale for a whole tensor, for each row (output channel) and for each block of 128 × 128 are one thing.
 ///
 /// Groups begin at stored row 0 and column 0 and are cut short where the weight ends. A shard's scales are found by the row and column that
 /// a number has in the whole weight, so that ranks may be cut anywhere.

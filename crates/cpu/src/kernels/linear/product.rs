@@ -333,6 +333,7 @@ struct Piece {
 #[derive(Clone, Copy)]
 enum Taken<'a> {
     Floats(Weights<'a>),
+    Runs(Weights<'a>, Runs<'a>),
     Cells(Cells<'a>),
 }
 
@@ -341,6 +342,7 @@ impl Taken<'_> {
     fn near(self) -> Self {
         match self {
             Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
+            Taken::Runs(weights, runs) => Taken::Runs(Weights { ahead: 0, ..weights }, runs),
             Taken::Cells(cells) => Taken::Cells(Cells { ahead: std::ptr::null(), ..cells }),
         }
     }
@@ -383,11 +385,13 @@ impl Product<'_> {
         let (chunk, full) = (self.chunk(), n / PANEL);
         let of_full = panels.end.min(full);
         let first_row = tiles.rows(pass.start).start;
-        for start in (0..k).step_by(chunk) {
+        let mut start = 0;
+        while start < k {
+            let len = self.chunk_end(start, chunk) - start;
             let mut panel = panels.start;
             while panel < panels.end {
                 let count = self.panels_at_once(of_full.saturating_sub(panel));
-                let piece = Piece { panel, count, last: part.last, start, len: chunk.min(k - start) };
+                let piece = Piece { panel, count, last: part.last, start, len };
                 let bytes = count * self.weight.panel_bytes();
                 let packed = match &mut packer {
                     None => &self.weight.data()[panel * self.weight.panel_bytes()..][..bytes],
@@ -419,6 +423,7 @@ impl Product<'_> {
                 }
                 panel += count;
             }
+            start += len;
         }
         if panels.contains(&full) {
             for (row, sums) in self.rows(pass).zip(&*ragged) {
@@ -468,6 +473,15 @@ impl Product<'_> {
         }
     }
 
+    /// Where the chunk of K that begins at `start` ends.
+    fn chunk_end(&self, start: usize, chunk: usize) -> usize {
+        let most = chunk.min(self.weight.cols() - start);
+        match self.weight.layout() {
+            Layout::Float(element) if element.is_scaled() => float::end_of_runs(self.weight.runs(), start, most),
+            _ => start + most,
+        }
+    }
+
     /// How many panels a tile meets in one call, where `left` full ones are left.
     fn panels_at_once(&self, left: usize) -> usize {
         match (self.weight.layout(), self.weight.activations()) {
@@ -485,7 +499,7 @@ impl Product<'_> {
     ///
     /// # Safety
     /// The CPU has the instructions of `isa`.
-    unsafe fn take<'t>(&self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
+    unsafe fn take<'t>(&'t self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
         let panel_bytes = self.weight.panel_bytes();
         let (scales, numbers) = (panels, &panels[self.weight.form().scale_bytes..]);
         // Several panels are taken whole.
@@ -503,7 +517,13 @@ impl Product<'_> {
             (Layout::Float(element), _) => {
                 let bytes = &numbers[piece.start * PANEL * element.bytes()..];
                 let ahead = if alone { AHEAD.min(left) } else { panel_bytes };
-                Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead, scales })
+                let weights =
+                    Weights { bytes, element, panel_bytes, panels: piece.count, ahead, scales: None, sums: false };
+                if element.is_scaled() {
+                    Taken::Runs(weights, Runs { ends: self.weight.runs(), start: piece.start, scales })
+                } else {
+                    Taken::Floats(weights)
+                }
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
@@ -537,7 +557,15 @@ impl Product<'_> {
                 // SAFETY: by the caller's duties.
                 unsafe { dequantise(self.isa, cell, scales, cells(cell), bytemuck::cast_slice_mut(values)) };
                 let (bytes, element) = (bytemuck::cast_slice(values), Element::F32);
-                Taken::Floats(Weights { bytes, element, panel_bytes: bytes.len(), panels: 1, ahead: 0, scales: &[] })
+                Taken::Floats(Weights {
+                    bytes,
+                    element,
+                    panel_bytes: bytes.len(),
+                    panels: 1,
+                    ahead: 0,
+                    scales: None,
+                    sums: false,
+                })
             }
         }
     }
@@ -545,18 +573,17 @@ impl Product<'_> {
     /// # Safety
     /// `out` has as many rows and panels as the tile and the piece; the input is filled; the CPU has the instructions of `isa`.
     unsafe fn multiply(&self, piece: &Piece, taken: Taken<'_>, rows: &Range<usize>, out: Target) {
-        let first = piece.start == 0;
+        let (first, steps) = (piece.start == 0, piece.start * rows.len()..(piece.start + piece.len) * rows.len());
         // SAFETY: by the caller's duties.
         unsafe {
             match taken {
                 Taken::Floats(weights) => {
-                    let x = &self.input.floats(self.copy, rows)[piece.start * rows.len()..][..piece.len * rows.len()];
-                    if weights.element.is_scaled() {
-                        let runs = Runs { ends: self.weight.runs(), start: piece.start };
-                        float::multiply_runs(self.isa, weights, runs, x, rows.len(), out, first);
-                    } else {
-                        float::multiply(self.isa, weights, x, rows.len(), out, first);
-                    }
+                    let x = &self.input.floats(self.copy, rows)[steps];
+                    float::multiply(self.isa, weights, x, rows.len(), out, first);
+                }
+                Taken::Runs(weights, runs) => {
+                    let x = &self.input.floats(self.copy, rows)[steps];
+                    float::multiply_runs(self.isa, weights, runs, x, rows.len(), out);
                 }
                 Taken::Cells(cells) => {
                     let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");

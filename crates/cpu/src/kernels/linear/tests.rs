@@ -118,6 +118,7 @@ fn defined(weight: &LocalWeight, activations: Activations, x: &[f32]) -> Vec<f32
     let format = match (weight.format(), activations) {
         (Format::Blocks(format), Activations::Int8) => format,
         (Format::I8, Activations::Int8) => return defined_int8(weight, x),
+        (Format::E4M3 | Format::E5M2, _) => return defined_runs(weight, x),
         _ => {
             let chain = |w: &[f32], x: &[f32]| w.iter().zip(x).fold(0f32, |acc, (w, x)| w.mul_add(*x, acc));
             return rows.flat_map(|x| dense.chunks_exact(cols).map(|w| chain(w, x)).collect::<Vec<_>>()).collect();
@@ -173,6 +174,32 @@ fn defined_int8(weight: &LocalWeight, x: &[f32]) -> Vec<f32> {
         out.extend((0..weight.rows()).map(|row| product(row, &x)));
     }
     out
+}
+
+/// The product of floats of one byte as it is defined.
+fn defined_runs(weight: &LocalWeight, x: &[f32]) -> Vec<f32> {
+    // A number of E4M3 enters as its 256th.
+    let factor = if weight.format() == Format::E4M3 { 256.0 } else { 1.0 };
+    let mut rows = Vec::new();
+    for row in 0..weight.rows() {
+        let (mut bytes, mut numbers) = (vec![0; weight.row_bytes()], vec![0.0; weight.cols()]);
+        weight.read_row(row, &mut bytes);
+        quant::decode_row(weight.format(), &bytes, &mut numbers);
+        rows.push((numbers, weight.scales(row).collect::<Vec<_>>()));
+    }
+    let product = |numbers: &[f32], scales: &[f32], x: &[f32]| {
+        let (mut sum, mut at) = (0f32, 0);
+        for (run, scale) in weight.scale_runs().iter().zip(scales) {
+            let of_run = at..at + run.len;
+            let pairs = numbers[of_run.clone()].iter().zip(&x[of_run]);
+            let chain = pairs.fold(0f32, |acc, (w, x)| (w / factor).mul_add(*x, acc));
+            sum = chain.mul_add(scale * factor, sum);
+            at += run.len;
+        }
+        sum
+    };
+    let of_row = |x: &[f32]| rows.iter().map(|(numbers, scales)| product(numbers, scales, x)).collect::<Vec<_>>();
+    x.chunks_exact(weight.cols()).flat_map(of_row).collect()
 }
 
 /// One product.

@@ -50,7 +50,7 @@ proptest! {
         for (j, row) in rows.chunks_exact(cols).enumerate() {
             for (k, packed) in panel.chunks_exact(Cell::I8.block_bytes()).enumerate() {
                 let opened = Cell::I8.open(packed, 0);
-                prop_assert_eq!(opened.scales[0][j], 1.0);
+                prop_assert_eq!(opened.scales[0][j].to_bits(), 1.0_f32.to_bits());
                 for (k, quants) in (k * CELL..).zip(opened.quants) {
                     prop_assert_eq!(quants[j], row.get(k).map_or(0, |byte| byte.cast_signed()));
                 }

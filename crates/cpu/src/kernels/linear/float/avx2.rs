@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 /// How 16 stored weights become two vectors of f32.
 trait Load {
     const BYTES: usize;
-    /// Whether they are multiplied with scales.
+    /// Whether runs of them have scales.
     const SCALED: bool = Self::BYTES == 1;
 
     /// # Safety
@@ -115,12 +115,6 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        let mut scales = [[_mm256_setzero_ps(); 2]; PANELS];
-        if L::SCALED {
-            for (panel, scale) in scales.iter_mut().enumerate() {
-                *scale = F32::load(weights.scales.as_ptr().add(panel * weights.panel_bytes));
-            }
-        }
         let mut step = weights.bytes.as_ptr();
         for x in x.as_chunks::<ROWS>().0 {
             let mut w = [[_mm256_setzero_ps(); 2]; PANELS];
@@ -129,9 +123,6 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                     ask(step.wrapping_add(weights.ahead));
                 }
                 *w = L::load(step.add(panel * weights.panel_bytes));
-                if L::SCALED {
-                    *w = [_mm256_mul_ps(w[0], scales[panel][0]), _mm256_mul_ps(w[1], scales[panel][1])];
-                }
             }
             for (x, acc) in x.iter().zip(&mut acc) {
                 let x = _mm256_broadcast_ss(x);
@@ -141,6 +132,22 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
             step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        if L::SCALED
+            && let Some(scales) = weights.scales
+        {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    let scales = F32::load(scales.as_ptr().add(panel * weights.panel_bytes));
+                    let mut sums = [_mm256_setzero_ps(); 2];
+                    if weights.sums {
+                        sums = F32::load(out.row(row, panel).as_ptr().cast());
+                    }
+                    for h in 0..2 {
+                        acc[h] = _mm256_fmadd_ps(acc[h], scales[h], sums[h]);
+                    }
+                }
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             for (panel, acc) in acc.iter().enumerate() {

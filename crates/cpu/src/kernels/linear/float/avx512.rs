@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 /// How 16 stored weights become a vector of f32.
 trait Load {
     const BYTES: usize;
-    /// Whether they are multiplied with scales.
+    /// Whether runs of them have scales.
     const SCALED: bool = Self::BYTES == 1;
 
     /// # Safety
@@ -111,12 +111,6 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        let mut scales = [_mm512_setzero_ps(); PANELS];
-        if L::SCALED {
-            for (panel, scale) in scales.iter_mut().enumerate() {
-                *scale = _mm512_loadu_ps(weights.scales.as_ptr().add(panel * weights.panel_bytes).cast());
-            }
-        }
         let mut step = weights.bytes.as_ptr();
         for x in x.as_chunks::<ROWS>().0 {
             let mut w = [_mm512_setzero_ps(); PANELS];
@@ -125,9 +119,6 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                     ask(step.wrapping_add(weights.ahead));
                 }
                 *w = L::load(step.add(panel * weights.panel_bytes));
-                if L::SCALED {
-                    *w = _mm512_mul_ps(*w, scales[panel]);
-                }
             }
             for (x, acc) in x.iter().zip(&mut acc) {
                 let x = _mm512_set1_ps(*x);
@@ -136,6 +127,20 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
             step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        if L::SCALED
+            && let Some(scales) = weights.scales
+        {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    let scale = _mm512_loadu_ps(scales.as_ptr().add(panel * weights.panel_bytes).cast());
+                    let mut sum = _mm512_setzero_ps();
+                    if weights.sums {
+                        sum = _mm512_loadu_ps(out.row(row, panel).as_ptr());
+                    }
+                    *acc = _mm512_fmadd_ps(*acc, scale, sum);
+                }
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             for (panel, acc) in acc.iter().enumerate() {

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 /// How 16 stored weights become four vectors of f32.
 trait Load {
     const BYTES: usize;
-    /// Whether they are multiplied with scales.
+    /// Whether runs of them have scales.
     const SCALED: bool = Self::BYTES == 1;
 
     /// # Safety
@@ -129,24 +129,13 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        let mut scales = [[vdupq_n_f32(0.0); 4]; PANELS];
-        if L::SCALED {
-            for (panel, scale) in scales.iter_mut().enumerate() {
-                *scale = F32::load(weights.scales.as_ptr().add(panel * weights.panel_bytes));
-            }
-        }
         let mut step = weights.bytes.as_ptr();
         for x in x.as_chunks::<ROWS>().0 {
             for panel in 0..PANELS {
                 if PANELS == 1 {
                     ask(step.wrapping_add(weights.ahead));
                 }
-                let mut w = L::load(step.add(panel * weights.panel_bytes));
-                if L::SCALED {
-                    for (w, scale) in w.iter_mut().zip(scales[panel]) {
-                        *w = vmulq_f32(*w, scale);
-                    }
-                }
+                let w = L::load(step.add(panel * weights.panel_bytes));
                 for (x, acc) in x.iter().zip(&mut acc) {
                     for (w, acc) in w.into_iter().zip(&mut acc[panel]) {
                         *acc = vfmaq_n_f32(*acc, w, *x);
@@ -154,6 +143,22 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
             step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        if L::SCALED
+            && let Some(scales) = weights.scales
+        {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    let scales = F32::load(scales.as_ptr().add(panel * weights.panel_bytes));
+                    let mut sums = [vdupq_n_f32(0.0); 4];
+                    if weights.sums {
+                        sums = F32::load(out.row(row, panel).as_ptr().cast());
+                    }
+                    for (acc, (scale, sum)) in acc.iter_mut().zip(scales.into_iter().zip(sums)) {
+                        *acc = vfmaq_f32(sum, *acc, scale);
+                    }
+                }
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             for (panel, acc) in acc.iter().enumerate() {

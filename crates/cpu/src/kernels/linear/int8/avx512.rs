@@ -101,7 +101,9 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
             && let Some(scales) = cells.scales
         {
             let scale = _mm512_loadu_ps(scales.as_ptr().cast());
-            acc = acc.map(|acc| _mm512_mul_ps(acc, scale));
+            for acc in &mut acc {
+                *acc = _mm512_mul_ps(*acc, scale);
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             _mm512_storeu_ps(out.row(row, 0).as_mut_ptr(), *acc);
