@@ -4,7 +4,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nxd_cpu::kernels::linear::{Activations, PackedMatrix, Scratch, linears};
 use nxd_cpu::{Isa, team::Team};
-use nxd_ops::{BlockFormat, Format, LocalWeight, Role, Sharding, SharedBytes, StoredWeight, WeightSpec};
+use nxd_ops::{Format, LocalWeight, Role, Sharding, SharedBytes, StoredWeight, WeightSpec};
 use std::hint::black_box;
 
 /// The shape of a small model's MLP, its inputs whole blocks of every format.
@@ -23,15 +23,15 @@ fn matrix(format: Format, team: &Team) -> PackedMatrix {
     };
     let bytes = ROWS * format.row_bytes(COLS).expect("whole blocks");
     let data = SharedBytes::from((0..bytes).map(|i| (i % 37) as u8).collect::<Vec<u8>>());
-    let stored = StoredWeight { origin: "made up".to_owned(), format, shape: spec.shape, data, order: None };
+    let stored =
+        StoredWeight { origin: "made up".to_owned(), format, shape: spec.shape, data, order: None, scales: None };
     let local = LocalWeight::new(&spec, stored, 0).expect("shape and length fit");
     PackedMatrix::pack(&local, Activations::Int8, Isa::detect(), team)
 }
 
 fn products(c: &mut Criterion) {
     let team = Team::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let formats = [Format::F32, Format::F16].into_iter().chain(BlockFormat::ALL.map(Format::Blocks));
-    for format in formats {
+    for format in Format::all() {
         let first = matrix(format, &team);
         let count = CYCLE.div_ceil(first.bytes());
         let matrices: Vec<_> = std::iter::once(first).chain((1..count).map(|_| matrix(format, &team))).collect();

@@ -69,7 +69,7 @@ impl WeightSource for Ramp {
     fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
         let values: Vec<u8> = (0..WIDTH).flat_map(|i| (0.5 + i as f32 / 64.0).to_le_bytes()).collect();
         let (origin, data) = (spec.name.clone(), SharedBytes::from(values));
-        Ok(StoredWeight { origin, format: Format::F32, shape: spec.shape, data, order: None })
+        Ok(StoredWeight { origin, format: Format::F32, shape: spec.shape, data, order: None, scales: None })
     }
 }
 

@@ -52,6 +52,7 @@ impl WeightSource for Formula {
             shape: spec.shape,
             data,
             order: None,
+            scales: None,
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::CpuError;
 use crate::isa::Isa;
 use crate::kernels::linear::{Activations, PackedMatrix};
-use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec, quant};
+use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl Bound {
         let row = token as usize - table.held.start;
         bytes.resize(table.rows.row_bytes(), 0);
         table.rows.read_row(row, bytes);
-        quant::decode_row(table.rows.format(), bytes, out);
+        table.rows.decode(row, bytes, out);
     }
 
     /// Bytes that a decode step reads: packed matrices and vectors, not look-up tables.

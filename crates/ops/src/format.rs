@@ -1,4 +1,5 @@
-//! How the numbers of a weight are stored: plain floats, or blocks of quantised values as GGUF files have them.
+//! How the numbers of a weight are stored: plain floats, bytes under scales of their own, or blocks of quantised values as GGUF files have
+//! them.
 
 use std::fmt;
 
@@ -11,6 +12,13 @@ pub enum Format {
     F16,
     /// The upper half of a single, 2 bytes.
     BF16,
+    /// Signed bytes, to be multiplied with a scale of their tensor or row ([`Scales`](crate::weight::Scales)).
+    I8,
+    /// Floats of one byte, 4 bits of it an exponent, to be multiplied with a scale of their tensor, row or block. There are no infinities;
+    /// the largest magnitude is 448, and what lies behind it is NaN (`e4m3fn`).
+    E4M3,
+    /// Floats of one byte, the upper half of an f16, to be multiplied with a scale of their tensor, row or block.
+    E5M2,
     /// Blocks of quantised values along a row.
     Blocks(BlockFormat),
 }
@@ -97,17 +105,26 @@ impl BlockFormat {
 }
 
 impl Format {
+    /// Every format, in the order of the declaration.
+    pub fn all() -> impl Iterator<Item = Format> {
+        let plain = [Format::F32, Format::F16, Format::BF16, Format::I8, Format::E4M3, Format::E5M2];
+        plain.into_iter().chain(BlockFormat::ALL.map(Format::Blocks))
+    }
+
     /// The name that `nxd inspect` prints.
     pub const fn name(self) -> &'static str {
         match self {
             Format::F32 => "F32",
             Format::F16 => "F16",
             Format::BF16 => "BF16",
+            Format::I8 => "I8",
+            Format::E4M3 => "F8_E4M3",
+            Format::E5M2 => "F8_E5M2",
             Format::Blocks(block) => block.name(),
         }
     }
 
-    /// Values that must stay together in a row: 1 for plain floats.
+    /// Values that must stay together in a row: 1 unless they lie in blocks.
     pub const fn block_len(self) -> usize {
         match self {
             Format::Blocks(block) => block.block_len(),
@@ -120,6 +137,7 @@ impl Format {
         match self {
             Format::F32 => 4,
             Format::F16 | Format::BF16 => 2,
+            Format::I8 | Format::E4M3 | Format::E5M2 => 1,
             Format::Blocks(block) => block.block_bytes(),
         }
     }
@@ -132,9 +150,14 @@ impl Format {
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Whether the values are quantised.
+    /// Whether the values are integers under scales, which may meet integers.
     pub const fn is_quantised(self) -> bool {
-        matches!(self, Format::Blocks(_))
+        matches!(self, Format::Blocks(_) | Format::I8)
+    }
+
+    /// Whether the numbers are bytes that [`Scales`](crate::weight::Scales) may belong to.
+    pub const fn takes_scales(self) -> bool {
+        matches!(self, Format::I8 | Format::E4M3 | Format::E5M2)
     }
 }
 

@@ -40,6 +40,6 @@ pub use ops::{Input, Ops, Output, Rows};
 pub use sampling::{Drawn, SamplingBatch, SamplingParams, SamplingRow, TokenLogprob};
 pub use spec::{AttendSpec, Gated, KvLayer, KvSpec, NormSpec, Rope, RopeScaling, RopeSpec};
 pub use weight::{
-    Dim, LocalWeight, Manifest, Params, Role, Segment, ShardLayout, Sharding, SharedBytes, SourceError, StoredWeight,
-    Weight, WeightSource, WeightSpec,
+    Dim, LocalWeight, Manifest, Params, Role, Scales, Segment, ShardLayout, Sharding, SharedBytes, SourceError,
+    StoredWeight, Weight, WeightSource, WeightSpec,
 };

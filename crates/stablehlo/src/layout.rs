@@ -52,6 +52,21 @@ impl WeightLayout {
     }
 }
 
+/// The widest groups of columns that begin wherever a run does that has a scale of its own, on any rank. The last one may be cut short.
+fn runs(ranks: &[LocalWeight]) -> Group {
+    let (mut cols, mut widest) = (0, 1);
+    for local in ranks {
+        let mut lens: Vec<usize> = local.scale_runs().iter().map(|run| run.len).collect();
+        widest = lens.pop().map_or(widest, |last| widest.max(last));
+        cols = lens.into_iter().fold(cols, gcd);
+    }
+    Group { rows: 1, cols: if cols == 0 { widest } else { cols }, mins: false }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// A weight cut for every rank, ready to be uploaded.
 pub struct BoundWeight {
     /// How programs see it.
@@ -81,6 +96,9 @@ impl BoundWeight {
             Format::F32 => (dtype, None),
             Format::F16 => (Element::F16, None),
             Format::BF16 => (Element::BF16, None),
+            Format::I8 => (Element::I8, Some(runs(&ranks))),
+            // Every number of one byte is an f16.
+            Format::E4M3 | Format::E5M2 => (Element::F16, Some(runs(&ranks))),
             Format::Blocks(block) => {
                 (Element::I8, Some(Group { rows: 1, cols: block.group_len(), mins: block.has_min() }))
             }
@@ -119,6 +137,7 @@ impl BoundWeight {
         }
         let mut arrays = match local.format() {
             Format::Blocks(block) => self.opened(local, block),
+            format if format.takes_scales() => vec![self.plain(local, format), self.scales(local)],
             format => vec![self.plain(local, format)],
         };
         if self.layout.by_column {
@@ -140,7 +159,7 @@ impl BoundWeight {
         for (row, out) in data.chunks_exact_mut(row_bytes.max(1)).enumerate() {
             local.read_row(row, &mut stored);
             match (format, values) {
-                (Format::F32, Element::BF16 | Element::F16) => {
+                (Format::F32 | Format::E4M3 | Format::E5M2, Element::BF16 | Element::F16) => {
                     quant::decode_row(format, &stored, &mut wide);
                     for (out, &value) in out.as_chunks_mut::<2>().0.iter_mut().zip(&wide) {
                         *out = match values {
@@ -153,6 +172,20 @@ impl BoundWeight {
             }
         }
         HostArray::of(&[rows, cols], values, &data)
+    }
+
+    /// The scales of bytes, each as often as groups meet the run of columns that it belongs to.
+    fn scales(&self, local: &LocalWeight) -> HostArray {
+        let (rows, group) = (self.layout.rows, self.layout.group.map_or(1, |group| group.cols));
+        let width = self.layout.cols.div_ceil(group);
+        let mut scales = Vec::with_capacity(rows * width);
+        for row in 0..rows {
+            let runs = local.scale_runs().iter().zip(local.scales(row));
+            scales.extend(runs.flat_map(|(run, scale)| std::iter::repeat_n(scale, run.len.div_ceil(group))));
+            // Columns that this rank has not are zeros.
+            scales.resize((row + 1) * width, 1.0);
+        }
+        HostArray::f32s(&[rows, width], &scales)
     }
 
     /// Integers, scales and minima of blocks.

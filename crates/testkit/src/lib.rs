@@ -8,6 +8,10 @@
     reason = "test support fails by panicking and prints what ran"
 )]
 
+mod tensors;
+
+pub use tensors::Tensors;
+
 use std::path::{Path, PathBuf};
 
 /// The folder of golden data: `NXD_GOLDENS` when it is set, else the cases kept beside this crate.

@@ -20,7 +20,8 @@ fn weight(format: Format, rows: usize, cols: usize) -> LocalWeight {
     let shape = [rows, cols];
     let spec = WeightSpec { name: "w".into(), role: Role::Matrix, shape, sharding: Sharding::Replicated };
     let bytes = (0..rows * format.row_bytes(cols).unwrap()).map(|i| (i * 31 % 61) as u8).collect::<Vec<u8>>();
-    let stored = StoredWeight { origin: "made up".into(), format, shape, data: bytes.into(), order: None };
+    let stored =
+        StoredWeight { origin: "made up".into(), format, shape, data: bytes.into(), order: None, scales: None };
     LocalWeight::new(&spec, stored, 0).unwrap()
 }
 

@@ -5,7 +5,7 @@ use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
 use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
 use nxd_ops::{
     Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
-    SamplingRow, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
+    SamplingRow, Scales, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,7 @@ impl WeightSource for Made {
         let seed = spec.name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
         let mut random = Random(seed | 1);
         let [rows, cols] = spec.shape;
+        let mut scales = None;
         let (format, data) = match (spec.role, self.format) {
             (Role::Vector, _) => (Format::F32, floats(rows, |_| 1.0 + 0.2 * random.unit())),
             (_, Format::F32) => (Format::F32, floats(rows * cols, |_| 0.2 * random.unit())),
@@ -57,6 +58,20 @@ impl WeightSource for Made {
             (_, Format::BF16) => {
                 let upper = |x: f32| ((x.to_bits() >> 16) as u16).to_le_bytes();
                 (Format::BF16, (0..rows * cols).flat_map(|_| upper(0.2 * random.unit())).collect())
+            }
+            (_, Format::I8) => {
+                scales = Some(Scales::of_rows((0..rows).map(|_| 0.002 * (1.5 + random.unit())).collect::<Vec<_>>()));
+                (Format::I8, (0..rows * cols).map(|_| random.next() as u8).collect())
+            }
+            (_, Format::E4M3 | Format::E5M2) => {
+                // Smaller blocks than real ones, so that a small matrix has several.
+                let count = rows.div_ceil(40) * cols.div_ceil(24);
+                let values = (0..count).map(|_| 0.1 * (1.5 + random.unit())).collect();
+                scales = Some(Scales { rows: 40, cols: 24, values });
+                // Any sign and mantissa, and exponents about that of 1.
+                let (mask, exponent, at) = if self.format == Format::E4M3 { (0x87, 5, 3) } else { (0x83, 13, 2) };
+                let byte = |bits: u64| bits as u8 & mask | (exponent + (bits >> 8 & 1) as u8) << at;
+                (self.format, (0..rows * cols).map(|_| byte(random.next())).collect())
             }
             (_, Format::Blocks(block)) => {
                 assert_eq!(cols % block.block_len(), 0);
@@ -71,6 +86,7 @@ impl WeightSource for Made {
             shape: spec.shape,
             data,
             order: None,
+            scales,
         })
     }
 }

@@ -84,7 +84,7 @@ impl WeightSource for NamedWeights {
                 }
             },
         };
-        Ok(StoredWeight { origin: tensor.origin, format: tensor.format, shape, data: tensor.data, order })
+        Ok(StoredWeight { origin: tensor.origin, format: tensor.format, shape, data: tensor.data, order, scales: None })
     }
 }
 

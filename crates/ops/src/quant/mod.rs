@@ -1,4 +1,4 @@
-//! What quantised blocks mean, defined once in scalar code: devices, converters and tests agree on these numbers.
+//! What stored bytes mean, defined once in scalar code: devices, converters and tests agree on these numbers.
 //!
 //! Every block format is a case of one mechanism: integers of at most 8 bits, and for each group of 16 or 32 of them an f32 scale and
 //! perhaps a minimum. A value is `scale * q`, or `scale * q + min`, product and sum rounded one after the other. A group's scale is
@@ -38,12 +38,15 @@ pub struct Factors {
 }
 
 mod blocks;
+mod bytes;
 
 use crate::format::{BlockFormat, Format};
 pub use blocks::{IQ4_VALUES, open, parts};
+pub use bytes::{e4m3_is_nan, e4m3_to_f32, e5m2_to_f32};
 use half::{bf16, f16};
 
-/// The values of stored bytes: `values.len()` of them, whole blocks.
+/// The values of stored bytes: `values.len()` of them, whole blocks. Those of formats that [take scales](Format::takes_scales) are without
+/// them; [`LocalWeight::decode`](crate::LocalWeight::decode) knows them.
 ///
 /// # Panics
 /// When `bytes` is not the length of as many values.
@@ -65,6 +68,9 @@ pub fn decode_row(format: Format, bytes: &[u8], values: &mut [f32]) {
                 *value = bf16::from_le_bytes(*b).to_f32();
             }
         }
+        Format::I8 => values.iter_mut().zip(bytes).for_each(|(value, &b)| *value = f32::from(b.cast_signed())),
+        Format::E4M3 => values.iter_mut().zip(bytes).for_each(|(value, &b)| *value = e4m3_to_f32(b)),
+        Format::E5M2 => values.iter_mut().zip(bytes).for_each(|(value, &b)| *value = e5m2_to_f32(b)),
         Format::Blocks(block) if block.group_len() == 16 => decode_blocks::<16>(block, bytes, values),
         Format::Blocks(block) => decode_blocks::<32>(block, bytes, values),
     }

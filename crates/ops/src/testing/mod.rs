@@ -39,7 +39,7 @@ macro_rules! op_suite {
             embed embed_tied select_rows
             add bias scale gated shared_operands custom
             norm norm_of_heads add_norm
-            linear_floats linear_blocks linear_permuted linears linear_gated head
+            linear_floats linear_scaled linear_blocks linear_permuted linears linear_gated head
             rope rope_of_request_length
             attend attend_past_poison attend_with_sinks_and_caps
             all_reduce gather_columns embed_over_ranks linear_over_ranks head_over_ranks attend_over_ranks

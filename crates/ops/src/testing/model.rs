@@ -6,7 +6,8 @@ use crate::format::{BlockFormat, Format};
 use crate::quant;
 use crate::spec::{KvLayer, KvSpec, NormSpec, Rope, RopeSpec};
 use crate::weight::{
-    Dim, Manifest, Params, Role, ShardLayout, Sharding, SourceError, StoredWeight, Weight, WeightSource, WeightSpec,
+    Dim, Manifest, Params, Role, Scales, ShardLayout, Sharding, SourceError, StoredWeight, Weight, WeightSource,
+    WeightSpec,
 };
 use half::{bf16, f16};
 use nxd_collectives::{Axis, Mesh};
@@ -55,6 +56,9 @@ impl Model {
             let at = stored.order.as_ref().map_or(row, |order| order[row] as usize);
             let mut values = vec![0.0; cols];
             quant::decode_row(stored.format, &stored.data[at * row_bytes..][..row_bytes], &mut values);
+            if let Some(scales) = &stored.scales {
+                values.iter_mut().enumerate().for_each(|(col, value)| *value *= scales.at(cols, at, col));
+            }
             values.into_iter().map(f64::from).collect()
         };
         (0..rows).map(row).collect()
@@ -109,7 +113,12 @@ impl Builder {
     pub(super) fn weight(&mut self, role: Role, shape: [usize; 2], sharding: Sharding, format: Format) -> Weight {
         let count = shape[0] * shape[1];
         let data = random_bytes(&mut self.random, format, count / format.block_len());
-        self.declare(role, shape, sharding, format, data)
+        let scales = random_scales(&mut self.random, format, shape);
+        let weight = self.declare(role, shape, sharding, format, data);
+        if let Some(stored) = self.stored.last_mut() {
+            stored.scales = scales;
+        }
+        weight
     }
 
     /// A norm with a random weight.
@@ -135,7 +144,7 @@ impl Builder {
     fn declare(&mut self, role: Role, shape: [usize; 2], sharding: Sharding, format: Format, data: Vec<u8>) -> Weight {
         let name = format!("weight{}", self.stored.len());
         let origin = format!("the op suite's model: tensor `{name}`");
-        self.stored.push(StoredWeight { origin, format, shape, data: data.into(), order: None });
+        self.stored.push(StoredWeight { origin, format, shape, data: data.into(), order: None, scales: None });
         Params::new(&mut self.manifest).weight(&name, role, shape, sharding)
     }
 }
@@ -153,6 +162,7 @@ fn random_bytes(random: &mut Random, format: Format, blocks: usize) -> Vec<u8> {
             Format::F32 => bytes.extend(random.value().to_le_bytes()),
             Format::F16 => bytes.extend(f16::from_f32(random.value()).to_le_bytes()),
             Format::BF16 => bytes.extend(bf16::from_f32(random.value()).to_le_bytes()),
+            Format::I8 | Format::E4M3 | Format::E5M2 => bytes.push(random_byte(random, format)),
             Format::Blocks(block) => {
                 let mut of_block: Vec<u8> = (0..block.block_bytes()).map(|_| (random.unit() * 256.0) as u8).collect();
                 let (at, largest) = scales(block);
@@ -165,6 +175,38 @@ fn random_bytes(random: &mut Random, format: Format, blocks: usize) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// A byte that is a finite number.
+fn random_byte(random: &mut Random, format: Format) -> u8 {
+    loop {
+        let byte = (random.unit() * 256.0) as u8;
+        let mut value = [0.0];
+        quant::decode_row(format, &[byte], &mut value);
+        if value[0].is_finite() {
+            return byte;
+        }
+    }
+}
+
+/// Scales that keep values below about 1: of the tensor, of its rows, or of blocks that small tensors have several of.
+fn random_scales(random: &mut Random, format: Format, [rows, cols]: [usize; 2]) -> Option<Scales> {
+    let largest = match format {
+        Format::I8 => 128.0,
+        Format::E4M3 => 448.0,
+        Format::E5M2 => 57_344.0,
+        _ => return None,
+    };
+    let mut scale = || ((0.5 + 0.5 * random.unit()) / largest) as f32;
+    let (tensor, of_rows) =
+        (Scales::of_tensor(scale()), Scales::of_rows((0..rows).map(|_| scale()).collect::<Vec<_>>()));
+    if format == Format::I8 {
+        return Some(if random.unit() < 0.5 { tensor } else { of_rows });
+    }
+    let count = rows.div_ceil(24) * cols.div_ceil(40);
+    let blocks = Scales { rows: 24, cols: 40, values: (0..count).map(|_| scale()).collect() };
+    let third = random.between(0, 2);
+    Some([tensor, of_rows, blocks].into_iter().nth(third).expect("one of three"))
 }
 
 /// Where a block keeps its half-precision scale and minimum, and about the largest integer that the scale multiplies.
@@ -192,7 +234,7 @@ mod tests {
 
     #[test]
     fn random_weights_of_every_format_are_sane() {
-        for format in [Format::F32, Format::F16, Format::BF16].into_iter().chain(BlockFormat::ALL.map(Format::Blocks)) {
+        for format in Format::all() {
             let mut model = Builder::new(1, 3);
             let weight = model.matrix(20, 512, format);
             let values = model.finish().rows(weight).concat();

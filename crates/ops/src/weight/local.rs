@@ -2,7 +2,7 @@
 
 use super::manifest::{Role, WeightSpec};
 use super::shard::{Dim, Segment, Sharding};
-use super::source::{SharedBytes, SourceError, StoredWeight};
+use super::source::{Scales, SharedBytes, SourceError, StoredWeight};
 use crate::format::Format;
 use crate::quant;
 use nxd_collectives::Axis;
@@ -19,10 +19,20 @@ pub struct InputSpan {
     pub len: usize,
 }
 
+/// Neighbouring columns of a rank's part that share a scale in every row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleRun {
+    /// How many columns.
+    pub len: usize,
+    /// One of the columns of the whole weight that they are.
+    col: usize,
+}
+
 /// One rank's part of a stored weight, evaluated row by row.
 ///
 /// Rows are cut anywhere. Columns of a block format are cut between blocks only: a block on a border belongs to both ranks, and
-/// [`LocalWeight::input`] says how to widen the input with zeros so that each rank adds its own columns and no others.
+/// [`LocalWeight::input`] says how to widen the input with zeros so that each rank adds its own columns and no others. Groups of
+/// [`Scales`] are no such blocks: they may be cut anywhere, and a part has as many [runs](LocalWeight::scale_runs) of columns as it meets.
 #[derive(Clone, Debug)]
 pub struct LocalWeight {
     stored: StoredWeight,
@@ -33,6 +43,7 @@ pub struct LocalWeight {
     num_rows: usize,
     cols: usize,
     input: Option<Vec<InputSpan>>,
+    scale_runs: Vec<ScaleRun>,
 }
 
 impl LocalWeight {
@@ -61,6 +72,7 @@ impl LocalWeight {
         if stored.data.len() != expected {
             return Err(SourceError::Length { origin: stored.origin, found: stored.data.len(), expected });
         }
+        check_scales(&stored)?;
         let whole = |len| vec![Segment::Range { start: 0, len }];
         let (row_segments, col_segments) = match &spec.sharding {
             Sharding::Replicated => (whole(rows), None),
@@ -76,9 +88,11 @@ impl LocalWeight {
             num_rows,
             cols,
             input: None,
+            scale_runs: Vec::new(),
         };
-        if let Some(segments) = col_segments {
-            local.cut_columns(segments);
+        match col_segments {
+            Some(segments) => local.cut_columns(segments),
+            None => local.add_columns(0, cols),
         }
         Ok(local)
     }
@@ -94,6 +108,7 @@ impl LocalWeight {
                     let (first, last) = (start / block, (start + len).div_ceil(block));
                     pieces.push(Segment::Range { start: first * block_bytes, len: (last - first) * block_bytes });
                     spans.push(InputSpan { from, to: to + start - first * block, len });
+                    self.add_columns(first * block, (last - first) * block);
                     to += (last - first) * block;
                 }
                 // Padded columns of the input meet no weight at all.
@@ -104,12 +119,27 @@ impl LocalWeight {
         if spans.is_empty() {
             // A rank of padding only: one block of zeros keeps every shape positive.
             pieces.push(Segment::Zeros { len: block_bytes });
+            self.add_columns(0, block);
             to = block;
         }
         let as_is = matches!(spans[..], [InputSpan { from: 0, to: 0, len }] if len == from && len == to);
         self.pieces = pieces;
         self.cols = to;
         self.input = if as_is { None } else { Some(spans) };
+    }
+
+    /// Notes which scales `len` further columns have, of the whole weight those from `start` on.
+    fn add_columns(&mut self, start: usize, len: usize) {
+        let group = self.stored.scales.as_ref().map_or(usize::MAX, |scales| scales.cols);
+        let (mut col, end) = (start, start + len);
+        while col < end {
+            let len = (end - col).min(group - col % group);
+            match self.scale_runs.last_mut() {
+                Some(run) if run.col / group == col / group => run.len += len,
+                _ => self.scale_runs.push(ScaleRun { len, col }),
+            }
+            col += len;
+        }
     }
 
     /// Rows on this rank, padding included.
@@ -135,6 +165,23 @@ impl LocalWeight {
     /// How the rank's input is laid into the widened one; `None` when it is taken as it is.
     pub fn input(&self) -> Option<&[InputSpan]> {
         self.input.as_deref()
+    }
+
+    /// The columns that share scales, in order: [`LocalWeight::cols`] together. Without [`Scales`] they are one run.
+    pub fn scale_runs(&self) -> &[ScaleRun] {
+        &self.scale_runs
+    }
+
+    /// The scale of each [run](LocalWeight::scale_runs) of columns in local row `row`; 1 where there are none, and for padding.
+    ///
+    /// # Panics
+    /// When `row` is not below [`LocalWeight::rows`].
+    pub fn scales(&self, row: usize) -> impl Iterator<Item = f32> {
+        let (scales, stored, cols) = (self.stored.scales.as_ref(), self.stored_index(row), self.stored.shape[1]);
+        self.scale_runs.iter().map(move |run| match (scales, stored) {
+            (Some(scales), Some(stored)) => scales.at(cols, stored, run.col),
+            _ => 1.0,
+        })
     }
 
     /// Bytes of a local row.
@@ -174,6 +221,23 @@ impl LocalWeight {
         assert_eq!(at, out.len(), "a row of `{}` has {at} bytes", self.stored.origin);
     }
 
+    /// The values of local row `row` from its `bytes`, as [`LocalWeight::read_row`] copies them.
+    ///
+    /// # Panics
+    /// When `row` is not below [`LocalWeight::rows`], or `bytes` or `values` have another length than a row.
+    pub fn decode(&self, row: usize, bytes: &[u8], values: &mut [f32]) {
+        quant::decode_row(self.stored.format, bytes, values);
+        if self.stored.scales.is_none() {
+            return;
+        }
+        let mut rest = values;
+        for (run, scale) in self.scale_runs.iter().zip(self.scales(row)) {
+            let of_run;
+            (of_run, rest) = rest.split_at_mut(run.len);
+            of_run.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+
     /// Says that the stored bytes behind local rows `rows` will not be read for a while ([`SharedBytes::release`]).
     pub fn release(&self, rows: Range<usize>) {
         let stored = rows.filter_map(|row| self.stored_index(row));
@@ -198,7 +262,7 @@ impl LocalWeight {
         let mut out = vec![0.0; self.rows() * self.cols()];
         for (row, values) in out.chunks_exact_mut(self.cols().max(1)).enumerate() {
             self.read_row(row, &mut bytes);
-            quant::decode_row(self.stored.format, &bytes, values);
+            self.decode(row, &bytes, values);
         }
         out
     }
@@ -229,6 +293,29 @@ impl LocalWeight {
             Sharding::Replicated => None,
             Sharding::Split { axis, .. } => Some(*axis),
         }
+    }
+}
+
+/// Checks that the scales of a weight, if it has any, are as many as it needs, are numbers, and are of a kind that its format has.
+fn check_scales(stored: &StoredWeight) -> Result<(), SourceError> {
+    let Some(scales) = &stored.scales else { return Ok(()) };
+    let (origin, format) = (|| stored.origin.clone(), stored.format);
+    let unsupported = |scales| Err(SourceError::Scaling { origin: origin(), format, scales });
+    if !format.takes_scales() {
+        return unsupported("scales of their own");
+    }
+    let Scales { rows, cols, ref values } = *scales;
+    let Some(expected) = scales.needed(stored.shape) else { return unsupported("scales for groups of nothing") };
+    if values.len() != expected {
+        return Err(SourceError::ScaleCount { origin: origin(), found: values.len(), rows, cols, expected });
+    }
+    if format == Format::I8 && cols < stored.shape[1] {
+        return unsupported("several scales a row");
+    }
+    // A NaN is in no range.
+    match values.iter().position(|scale| !(0.0..Scales::LIMIT).contains(&scale.abs())) {
+        Some(index) => Err(SourceError::Scale { origin: origin(), scale: values[index], index }),
+        None => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ mod manifest;
 mod shard;
 mod source;
 
-pub use local::{InputSpan, LocalWeight, RowReader};
+pub use local::{InputSpan, LocalWeight, RowReader, ScaleRun};
 pub use manifest::{Manifest, Params, Role, Weight, WeightSpec};
 pub use shard::{Dim, Segment, ShardLayout, Sharding};
-pub use source::{ByteOwner, SharedBytes, SourceError, StoredWeight, WeightSource};
+pub use source::{ByteOwner, Scales, SharedBytes, SourceError, StoredWeight, WeightSource};

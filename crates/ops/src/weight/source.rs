@@ -85,6 +85,51 @@ pub struct StoredWeight {
     pub data: SharedBytes,
     /// Row `i` of the weight is stored row `order[i]`; `None` where they are the same.
     pub order: Option<Arc<[u32]>>,
+    /// What the numbers are multiplied with; `None` where they are the values, and for blocks, which have their scales among their bytes.
+    pub scales: Option<Scales>,
+}
+
+/// The scales of a stored weight, one for each group of `rows × cols` neighbouring numbers: a value is its number times its group's scale.
+/// So a scale for a whole tensor, for each row (output channel) and for each block of 128 × 128 are one thing.
+///
+/// Groups begin at stored row 0 and column 0 and are cut short where the weight ends. A shard's scales are found by the row and column that
+/// a number has in the whole weight, so that ranks may be cut anywhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scales {
+    /// Stored rows of a group.
+    pub rows: usize,
+    /// Columns of a group.
+    pub cols: usize,
+    /// `[weight rows / rows][weight columns / cols]`, both rounded up.
+    pub values: Arc<[f32]>,
+}
+
+impl Scales {
+    /// Magnitudes of scales are below this: so they can be folded with a format's own power of two.
+    pub const LIMIT: f32 = f32::from_bits((127 + 100) << 23);
+
+    /// One scale for all numbers.
+    pub fn of_tensor(scale: f32) -> Self {
+        Scales { rows: usize::MAX, cols: usize::MAX, values: Arc::new([scale]) }
+    }
+
+    /// A scale for each row.
+    pub fn of_rows(scales: impl Into<Arc<[f32]>>) -> Self {
+        Scales { rows: 1, cols: usize::MAX, values: scales.into() }
+    }
+
+    /// The scale of a number of a weight of `weight_cols` columns.
+    ///
+    /// # Panics
+    /// When there are fewer scales than that.
+    pub fn at(&self, weight_cols: usize, row: usize, col: usize) -> f32 {
+        self.values[row / self.rows * weight_cols.div_ceil(self.cols) + col / self.cols]
+    }
+
+    /// How many there must be for a weight of `shape`; `None` where groups are empty.
+    pub(super) fn needed(&self, [rows, cols]: [usize; 2]) -> Option<usize> {
+        (self.rows > 0 && self.cols > 0).then(|| rows.div_ceil(self.rows).saturating_mul(cols.div_ceil(self.cols)))
+    }
 }
 
 /// A checkpoint, seen as the weights that a manifest declares.
@@ -143,6 +188,40 @@ pub enum SourceError {
         found: usize,
         /// Bytes needed.
         expected: usize,
+    },
+    /// There are too few or too many scales.
+    #[error("{origin} has {found} scales for groups of {rows} rows and {cols} columns, its shape needs {expected}")]
+    ScaleCount {
+        /// File and tensor.
+        origin: String,
+        /// Scales there are.
+        found: usize,
+        /// Rows of a group.
+        rows: usize,
+        /// Columns of a group.
+        cols: usize,
+        /// Scales needed.
+        expected: usize,
+    },
+    /// A scale is not a number to multiply with.
+    #[error("{origin} has the scale {scale} at {index}, allowed are magnitudes below {limit:e}", limit = Scales::LIMIT)]
+    Scale {
+        /// File and tensor.
+        origin: String,
+        /// The scale.
+        scale: f32,
+        /// Which one.
+        index: usize,
+    },
+    /// The format has no kernels for such scales.
+    #[error("{origin} is stored as {format} with {scales}, which is not supported")]
+    Scaling {
+        /// File and tensor.
+        origin: String,
+        /// The format.
+        format: Format,
+        /// What is wrong with them.
+        scales: &'static str,
     },
     /// The format cannot be used for this purpose.
     #[error("{origin} is stored as {format}, which is not supported for a {role}")]

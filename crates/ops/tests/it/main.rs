@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their support functions too")]
 
 mod quant;
+mod scales;

@@ -1,41 +1,32 @@
 //! Block formats against golden data, and against any bytes.
 
-use std::path::Path;
-
 use nxd_ops::quant::{Groups, decode_row, open};
 use nxd_ops::{BlockFormat, Format};
-use nxd_testkit::{assert_bits, folders, goldens};
+use nxd_testkit::{Tensors, assert_bits, folders, goldens};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// A safetensors file: its header, and the bytes behind it.
-struct Tensors {
-    header: Value,
-    data: Vec<u8>,
-}
-
-impl Tensors {
-    fn read(path: &Path) -> Self {
-        let mut file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let header_len = u64::from_le_bytes(*file.first_chunk().unwrap()) as usize;
-        let data = file.split_off(8 + header_len);
-        Tensors { header: serde_json::from_slice(&file[8..]).unwrap(), data }
-    }
-
-    fn bytes(&self, name: &str) -> &[u8] {
-        let offsets = &self.header[name]["data_offsets"];
-        let end = |i: usize| offsets[i].as_u64().unwrap_or_else(|| panic!("no tensor `{name}`")) as usize;
-        &self.data[end(0)..end(1)]
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.bytes(name).as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
-    }
-}
-
 fn format_named(name: &str) -> Option<Format> {
-    let blocks = BlockFormat::ALL.map(Format::Blocks);
-    [Format::F32, Format::F16, Format::BF16].into_iter().chain(blocks).find(|format| format.name() == name)
+    Format::all().find(|format| format.name() == name)
+}
+
+#[test]
+fn golden_floats_of_one_byte_decode() {
+    let files: Vec<_> = folders(&goldens()).into_iter().map(|folder| folder.join("tables.safetensors")).collect();
+    let files: Vec<_> = files.iter().filter(|file| file.exists()).collect();
+    for file in &files {
+        let (tensors, codes) = (Tensors::read(file), (0..=u8::MAX).collect::<Vec<_>>());
+        for (format, table) in [(Format::E4M3, "e4m3fn_table"), (Format::E5M2, "e5m2_table")] {
+            let mut values = vec![0.0; codes.len()];
+            decode_row(format, &codes, &mut values);
+            for (code, (value, expected)) in values.iter().zip(tensors.floats(table)).enumerate() {
+                let same = value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan();
+                assert!(same, "{format} {code:#x} is {value}, expected {expected}");
+            }
+        }
+    }
+    println!("{} tables of {} and {}", files.len(), Format::E4M3, Format::E5M2);
+    assert!(!files.is_empty(), "no tables in {}", goldens().display());
 }
 
 #[test]

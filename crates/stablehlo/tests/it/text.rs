@@ -101,7 +101,14 @@ impl WeightSource for Made {
         let salt = spec.name.len();
         let values = (0..rows * cols).map(|i| ((i * 37 + salt * 11) % 23) as f32 / 23.0 - 0.5);
         let data = SharedBytes::from(values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
-        Ok(StoredWeight { origin: spec.name.clone(), format: Format::F32, shape: spec.shape, data, order: None })
+        Ok(StoredWeight {
+            origin: spec.name.clone(),
+            format: Format::F32,
+            shape: spec.shape,
+            data,
+            order: None,
+            scales: None,
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use nxd_cpu::kernels::linear::kernel_name;
 use nxd_cpu::{Activations, Isa};
 use nxd_executor::memory;
-use nxd_ops::{BlockFormat, Format};
+use nxd_ops::Format;
 
 use crate::args::DoctorArgs;
 use crate::failure::{Failure, Kind};
@@ -105,13 +105,12 @@ fn tested(isa: Isa) -> String {
 
 /// The kernels of every storage format.
 fn serving(isa: Isa) -> Vec<Serving> {
-    let formats = [Format::F32, Format::F16, Format::BF16].into_iter().chain(BlockFormat::ALL.map(Format::Blocks));
     let serve = |format: Format| {
         let [int8, f32] =
             [Activations::Int8, Activations::F32].map(|numbers| kernel_name(format, numbers, isa).to_string());
         Serving { format: format.name(), int8, f32 }
     };
-    formats.map(serve).collect()
+    Format::all().map(serve).collect()
 }
 
 fn page(report: &Report) -> String {

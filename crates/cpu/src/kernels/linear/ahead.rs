@@ -73,7 +73,8 @@ mod tests {
             let shape = [rows, 4];
             let spec = WeightSpec { name: "w".into(), role: Role::Matrix, shape, sharding: Sharding::Replicated };
             let data = vec![0; rows * 16].into();
-            let stored = StoredWeight { origin: "test".into(), format: Format::F32, shape, data, order: None };
+            let stored =
+                StoredWeight { origin: "test".into(), format: Format::F32, shape, data, order: None, scales: None };
             PackedMatrix::pack(&LocalWeight::new(&spec, stored, 0).unwrap(), Activations::F32, Isa::Scalar, &team)
         });
         let mut order = Order::default();

@@ -18,6 +18,8 @@ pub struct PackedMatrix {
     panels: Panels,
     activations: Activations,
     input: Option<Box<[InputSpan]>>,
+    /// Where each run of K ends that has scales of its own.
+    runs: Box<[usize]>,
     kernel_name: Arc<str>,
 }
 
@@ -59,15 +61,21 @@ impl PackedMatrix {
 
     /// Neither packed nor with anything to pack.
     fn bare(weight: &LocalWeight, activations: Activations, isa: Isa) -> Self {
-        let (rows, cols, format) = (weight.rows(), weight.cols(), weight.format());
+        let (cols, panels) = (weight.cols(), Panels::new(weight));
         assert!(cols > 0, "{} has no columns", weight.origin());
+        let filled_up = (panels.cols > cols).then(|| [InputSpan { from: 0, to: 0, len: cols }].into());
+        let ends = weight.scale_runs().iter().scan(0, |end, run| {
+            *end += run.len;
+            Some(*end)
+        });
         PackedMatrix {
             packed: OnceLock::new(),
             unpacked: Mutex::new(None),
-            panels: Panels::new(format, rows, cols),
+            panels,
             activations,
-            input: weight.input().map(Into::into),
-            kernel_name: kernel_name(format, activations, isa),
+            input: weight.input().map(Into::into).or(filled_up),
+            runs: ends.collect(),
+            kernel_name: kernel_name(weight.format(), activations, isa),
         }
     }
 
@@ -127,7 +135,12 @@ impl PackedMatrix {
         matches!(self.panels.layout, Layout::Float(_)) || self.activations == Activations::Int8
     }
 
-    /// The input spans of a weight that is cut along K.
+    /// Where each run of K ends that has scales of its own.
+    pub(super) fn runs(&self) -> &[usize] {
+        &self.runs
+    }
+
+    /// The input spans of a weight that is cut along K, or whose K is filled up.
     pub(super) fn input(&self) -> Option<&[InputSpan]> {
         self.input.as_deref()
     }
@@ -160,10 +173,10 @@ impl PackedMatrix {
 /// What serves matrices that are stored in `format`: format, numbers of the activations where they have a choice, and instruction set,
 /// such as `q4_1 int8 avx2`.
 pub fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
-    let numbers = match (format, activations) {
-        (Format::Blocks(_), Activations::Int8) => " int8",
-        (Format::Blocks(_), Activations::F32) => " f32",
-        _ => "",
+    let numbers = match activations {
+        _ if !format.is_quantised() => "",
+        Activations::Int8 => " int8",
+        Activations::F32 => " f32",
     };
     format!("{}{numbers} {}", format.name().to_lowercase(), isa.name()).into()
 }

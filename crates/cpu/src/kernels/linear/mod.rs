@@ -7,9 +7,12 @@
 //!
 //! - plain floats, and quantised weights with [`Activations::F32`]: `acc = fma(w[k], x[k], acc)` along K, starting from +0.0, where a
 //!   quantised weight is its scale times its integer (plus its minimum), each step rounded;
+//! - floats of one byte: for each run of K that shares a scale such a chain of the numbers, and then `sum = fma(chain, scale, sum)`, starting
+//!   from +0.0. Numbers of E4M3 enter as their 256th, and their scales are 256 times as large;
 //! - quantised weights with [`Activations::Int8`]: each 32 values of a row become integers with one scale `da` (`quantise/`); then for
 //!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
-//!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free.
+//!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free. Plain int8 has one scale for all of K:
+//!   for each 32 values `acc = fma(da, sum(q * a), acc)`, and at the end `acc * scale`.
 //!
 //! Reading order: `cell` (how quantised weights are packed), `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 

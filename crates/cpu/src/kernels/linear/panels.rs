@@ -17,29 +17,41 @@ pub(super) enum Layout {
     Cells(Cell),
 }
 
-/// A matrix `[N, K]` in panels of 16 outputs; the last panel is filled up with rows of zeros.
+/// Bytes of the scales of a panel's outputs for a run of K.
+pub(super) const SCALES: usize = 4 * PANEL;
+
+/// A matrix `[N, K]` in panels of 16 outputs; the last panel is filled up with rows of zeros. A panel begins with the scales of its
+/// outputs, `[runs][16]`, where they are not part of its cells or floats.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panels {
     pub(super) layout: Layout,
     pub(super) rows: usize,
+    /// Values of K; those of int8 are filled up with zeros to whole cells.
     pub(super) cols: usize,
     /// Bytes of a panel.
     pub(super) bytes: usize,
+    /// Bytes of its scales.
+    pub(super) scale_bytes: usize,
 }
 
 impl Panels {
-    pub(super) fn new(format: Format, rows: usize, cols: usize) -> Self {
-        let float = |element: Element| (Layout::Float(element), cols * PANEL * element.bytes());
-        let (layout, bytes) = match format {
-            Format::F32 => float(Element::F32),
-            Format::F16 => float(Element::F16),
-            Format::BF16 => float(Element::BF16),
-            Format::Blocks(block) => {
-                let cell = Cell::of(block);
-                (Layout::Cells(cell), cols / CELL * cell.bytes())
-            }
+    pub(super) fn new(weight: &LocalWeight) -> Self {
+        let layout = match weight.format() {
+            Format::F32 => Layout::Float(Element::F32),
+            Format::F16 => Layout::Float(Element::F16),
+            Format::BF16 => Layout::Float(Element::BF16),
+            Format::E4M3 => Layout::Float(Element::E4M3),
+            Format::E5M2 => Layout::Float(Element::E5M2),
+            Format::I8 => Layout::Cells(Cell::I8),
+            Format::Blocks(block) => Layout::Cells(Cell::of(block)),
         };
-        Panels { layout, rows, cols, bytes }
+        let runs = if weight.format().takes_scales() { weight.scale_runs().len() } else { 0 };
+        let (rows, cols) = (weight.rows(), weight.cols());
+        let (cols, bytes) = match layout {
+            Layout::Float(element) => (cols, cols * PANEL * element.bytes()),
+            Layout::Cells(cell) => (cols.next_multiple_of(CELL), cols.div_ceil(CELL) * cell.bytes()),
+        };
+        Panels { layout, rows, cols, bytes: runs * SCALES + bytes, scale_bytes: runs * SCALES }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -64,6 +76,7 @@ impl Panels {
 /// Packs panels of a weight, one after the other.
 pub(super) struct Packer<'w> {
     panels: Panels,
+    weight: &'w LocalWeight,
     reader: RowReader<'w>,
     row_bytes: usize,
     /// Rows that do not lie in the file as they are wanted.
@@ -72,16 +85,36 @@ pub(super) struct Packer<'w> {
 
 impl<'w> Packer<'w> {
     pub(super) fn new(panels: Panels, weight: &'w LocalWeight) -> Self {
-        Packer { panels, reader: weight.reader(), row_bytes: weight.row_bytes(), copied: Vec::new() }
+        Packer { panels, weight, reader: weight.reader(), row_bytes: weight.row_bytes(), copied: Vec::new() }
     }
 
     /// Packs panel `panel` into `out`, [`Panels::bytes`] long.
     pub(super) fn pack(&mut self, panel: usize, out: &mut [u8]) {
         self.copied.resize(PANEL * self.row_bytes, 0);
         let stored = self.reader.read(panel * PANEL..(panel + 1) * PANEL, &mut self.copied);
+        let (scales, out) = out.split_at_mut(self.panels.scale_bytes);
         match self.panels.layout {
             Layout::Cells(cell) => cell.pack_panel(stored, out),
             Layout::Float(element) => element.pack_panel(stored, out),
+        }
+        if scales.is_empty() {
+            return;
+        }
+        // Rows that fill up the panel are zeros under any scale.
+        scales.fill(0);
+        let rows = panel * PANEL..self.weight.rows().min((panel + 1) * PANEL);
+        for ((j, row), mut stored) in rows.enumerate().zip(stored.chunks_exact(self.row_bytes)) {
+            for ((run, scale), out) in
+                self.weight.scale_runs().iter().zip(self.weight.scales(row)).zip(scales.chunks_exact_mut(SCALES))
+            {
+                let of_run;
+                (of_run, stored) = stored.split_at(run.len);
+                let scale = match self.panels.layout {
+                    Layout::Cells(_) => scale,
+                    Layout::Float(element) => element.scale(scale, of_run),
+                };
+                out[j * 4..][..4].copy_from_slice(&scale.to_le_bytes());
+            }
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::ahead::{FLOATS_AHEAD, First, ahead_of};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
-use super::float::{self, Element, Weights};
+use super::float::{self, Element, Runs, Weights};
 use super::int8::{self, Cells, Opened};
 use super::matrix::{PackedMatrix, Unpacked};
-use super::panels::{Layout, Packer};
+use super::panels::{Layout, Packer, SCALES};
 use super::quantise::Quantised;
 use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
 use super::tile::Target;
@@ -434,6 +434,7 @@ struct Piece {
 #[derive(Clone, Copy)]
 enum Taken<'a> {
     Floats(Weights<'a>),
+    Runs(Weights<'a>, Runs<'a>),
     Cells(Cells<'a>),
 }
 
@@ -442,6 +443,7 @@ impl Taken<'_> {
     fn near(self) -> Self {
         match self {
             Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
+            Taken::Runs(weights, runs) => Taken::Runs(Weights { ahead: 0, ..weights }, runs),
             Taken::Cells(cells) => Taken::Cells(Cells { ahead: std::ptr::null(), ..cells }),
         }
     }
@@ -489,11 +491,13 @@ impl Product<'_> {
         let chunk = self.chunk();
         let of_full = panels.end.min(place.full);
         let first_row = tiles.rows(pass.start).start;
-        for start in (0..k).step_by(chunk) {
+        let mut start = 0;
+        while start < k {
+            let len = self.chunk_end(start, chunk) - start;
             let mut panel = panels.start;
             while panel < panels.end {
                 let count = self.panels_at_once(of_full.saturating_sub(panel));
-                let piece = Piece { panel, count, last: part.last, start, len: chunk.min(k - start) };
+                let piece = Piece { panel, count, last: part.last, start, len };
                 let bytes = count * self.weight.panel_bytes();
                 let packed = match &mut packer {
                     None => &self.weight.data()[panel * self.weight.panel_bytes()..][..bytes],
@@ -525,6 +529,7 @@ impl Product<'_> {
                 }
                 panel += count;
             }
+            start += len;
         }
         if panels.contains(&place.full) {
             for (row, sums) in self.rows(pass).zip(&*ragged) {
@@ -556,6 +561,15 @@ impl Product<'_> {
         }
     }
 
+    /// Where the chunk of K that begins at `start` ends.
+    fn chunk_end(&self, start: usize, chunk: usize) -> usize {
+        let most = chunk.min(self.weight.cols() - start);
+        match self.weight.layout() {
+            Layout::Float(element) if element.is_scaled() => float::end_of_runs(self.weight.runs(), start, most),
+            _ => start + most,
+        }
+    }
+
     /// How many panels a tile meets in one call, where `left` full ones are left.
     fn panels_at_once(&self, left: usize) -> usize {
         match (self.weight.layout(), self.weight.activations()) {
@@ -573,11 +587,14 @@ impl Product<'_> {
     ///
     /// # Safety
     /// The CPU has the instructions of `isa`.
-    unsafe fn take<'t>(&self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
+    unsafe fn take<'t>(&'t self, piece: &Piece, panels: &'t [u8], opened: &'t mut [PanelRow]) -> Taken<'t> {
         let panel_bytes = self.weight.panel_bytes();
+        let (scales, numbers) = (panels, &panels[self.weight.form().scale_bytes..]);
         // Several panels are taken whole.
-        let cells =
-            |cell: Cell| &panels[piece.start / CELL * cell.bytes()..][..piece.count * piece.len / CELL * cell.bytes()];
+        let cells = |cell: Cell| {
+            let before = (piece.count - 1) * panel_bytes;
+            &numbers[piece.start / CELL * cell.bytes()..][..before + piece.len / CELL * cell.bytes()]
+        };
         // The first tile of several asks for the next panel; the others meet this one in the cache. Nobody asks for another member's.
         let left = match self.unpacked {
             None => (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes,
@@ -586,9 +603,15 @@ impl Product<'_> {
         let alone = self.input.tiles().count() == 1;
         match (self.weight.layout(), self.weight.activations()) {
             (Layout::Float(element), _) => {
-                let bytes = &panels[piece.start * PANEL * element.bytes()..];
+                let bytes = &numbers[piece.start * PANEL * element.bytes()..];
                 let ahead = if alone { FLOATS_AHEAD.min(left) } else { panel_bytes };
-                Taken::Floats(Weights { bytes, element, panel_bytes, panels: piece.count, ahead })
+                let weights =
+                    Weights { bytes, element, panel_bytes, panels: piece.count, ahead, scales: None, sums: false };
+                if element.is_scaled() {
+                    Taken::Runs(weights, Runs { ends: self.weight.runs(), start: piece.start, scales })
+                } else {
+                    Taken::Floats(weights)
+                }
             }
             (Layout::Cells(cell), Activations::Int8) => {
                 let packed = cells(cell);
@@ -603,11 +626,14 @@ impl Product<'_> {
                     // SAFETY: by the caller's duties.
                     Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
                 };
+                let last = piece.start + piece.len == self.weight.cols();
                 Taken::Cells(Cells {
                     cell,
                     bytes,
                     blocks: piece.len / (CELL * cell.block),
                     panels: piece.count,
+                    panel_bytes,
+                    scales: (last && !cell.has_factors()).then_some(scales),
                     left,
                     opened: opened_for,
                     ahead,
@@ -615,10 +641,19 @@ impl Product<'_> {
             }
             (Layout::Cells(cell), Activations::F32) => {
                 let values = &mut opened[..piece.len];
+                let scales = if cell.has_factors() { &[0.0; PANEL] } else { bytemuck::from_bytes(&scales[..SCALES]) };
                 // SAFETY: by the caller's duties.
-                unsafe { dequantise(self.isa, cell, cells(cell), bytemuck::cast_slice_mut(values)) };
-                let bytes = bytemuck::cast_slice(values);
-                Taken::Floats(Weights { bytes, element: Element::F32, panel_bytes: bytes.len(), panels: 1, ahead: 0 })
+                unsafe { dequantise(self.isa, cell, scales, cells(cell), bytemuck::cast_slice_mut(values)) };
+                let (bytes, element) = (bytemuck::cast_slice(values), Element::F32);
+                Taken::Floats(Weights {
+                    bytes,
+                    element,
+                    panel_bytes: bytes.len(),
+                    panels: 1,
+                    ahead: 0,
+                    scales: None,
+                    sums: false,
+                })
             }
         }
     }
@@ -626,13 +661,17 @@ impl Product<'_> {
     /// # Safety
     /// `out` has as many rows and panels as the tile and the piece; the input is filled; the CPU has the instructions of `isa`.
     unsafe fn multiply(&self, piece: &Piece, taken: Taken<'_>, rows: &Range<usize>, out: Target) {
-        let first = piece.start == 0;
+        let (first, steps) = (piece.start == 0, piece.start * rows.len()..(piece.start + piece.len) * rows.len());
         // SAFETY: by the caller's duties.
         unsafe {
             match taken {
                 Taken::Floats(weights) => {
-                    let x = &self.input.floats(self.copy, rows)[piece.start * rows.len()..][..piece.len * rows.len()];
+                    let x = &self.input.floats(self.copy, rows)[steps];
                     float::multiply(self.isa, weights, x, rows.len(), out, first);
+                }
+                Taken::Runs(weights, runs) => {
+                    let x = &self.input.floats(self.copy, rows)[steps];
+                    float::multiply_runs(self.isa, weights, runs, x, rows.len(), out);
                 }
                 Taken::Cells(cells) => {
                     let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");

@@ -10,16 +10,12 @@ use ndarray::ArrayView2;
 use nxd_collectives::Axis;
 use nxd_ops::quant::{self, Groups};
 use nxd_ops::{
-    BlockFormat, Dim, Format, Gated, LocalWeight, Role, Segment, ShardLayout, Sharding, StoredWeight, WeightSpec,
+    BlockFormat, Dim, Format, Gated, LocalWeight, Role, Scales, Segment, ShardLayout, Sharding, StoredWeight,
+    WeightSpec,
 };
 use nxd_testkit::assert_bits;
 use proptest::prelude::*;
 use std::sync::Arc;
-
-/// Every storage format.
-fn formats() -> impl Iterator<Item = Format> {
-    [Format::F32, Format::F16, Format::BF16].into_iter().chain(BlockFormat::ALL.map(Format::Blocks))
-}
 
 /// A small generator: test data need not be good, only repeatable.
 struct Random(u64);
@@ -55,6 +51,10 @@ impl Random {
                 Format::F32 => data.extend((self.float() * 0.1).to_le_bytes()),
                 Format::F16 => data.extend(f16::from_f32(self.float() * 0.1).to_le_bytes()),
                 Format::BF16 => data.extend(bf16::from_f32(self.float() * 0.1).to_le_bytes()),
+                Format::I8 => data.push(self.next() as u8),
+                // Finite numbers, subnormal and large ones among them.
+                Format::E4M3 => data.push([0, 0x80][self.next() as usize % 2] | (self.next() % 0x7f) as u8),
+                Format::E5M2 => data.push([0, 0x80][self.next() as usize % 2] | (self.next() % 0x7c) as u8),
                 Format::Blocks(block) => {
                     let mut bytes: Vec<u8> = (0..block.block_bytes()).map(|_| self.next() as u8).collect();
                     let factors: &[usize] = match block {
@@ -71,7 +71,27 @@ impl Random {
                 }
             }
         }
-        StoredWeight { origin: "test".into(), format, shape: [rows, cols], data: data.into(), order: None }
+        let (scales, shape) = (self.scales(format, rows, cols), [rows, cols]);
+        StoredWeight { origin: "test".into(), format, shape, data: data.into(), order: None, scales }
+    }
+
+    /// Scales of a tensor, of rows, or of blocks whose borders fall inside panels and chunks; or none.
+    fn scales(&mut self, format: Format, rows: usize, cols: usize) -> Option<Scales> {
+        let (kinds, size) = match format {
+            Format::I8 => (3, 0.01),
+            Format::E4M3 => (5, 1e-3),
+            Format::E5M2 => (5, 1e-5),
+            _ => return None,
+        };
+        let kind = self.next() % kinds;
+        let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| self.float() * size).collect() };
+        Some(match kind {
+            0 => return None,
+            1 => Scales::of_tensor(size),
+            2 => Scales::of_rows(some(rows)),
+            3 => Scales { rows: 128, cols: 128, values: some(rows.div_ceil(128) * cols.div_ceil(128)).into() },
+            _ => Scales { rows: 7, cols: 33, values: some(rows.div_ceil(7) * cols.div_ceil(33)).into() },
+        })
     }
 
     fn weight(&mut self, format: Format, rows: usize, cols: usize) -> LocalWeight {
@@ -95,9 +115,14 @@ fn quantised(x: &[f32]) -> (Vec<i32>, f32) {
 fn defined(weight: &LocalWeight, activations: Activations, x: &[f32]) -> Vec<f32> {
     let cols = weight.cols();
     let (rows, dense) = (x.chunks_exact(cols), weight.to_f32());
-    let (Format::Blocks(format), Activations::Int8) = (weight.format(), activations) else {
-        let chain = |w: &[f32], x: &[f32]| w.iter().zip(x).fold(0f32, |acc, (w, x)| w.mul_add(*x, acc));
-        return rows.flat_map(|x| dense.chunks_exact(cols).map(|w| chain(w, x)).collect::<Vec<_>>()).collect();
+    let format = match (weight.format(), activations) {
+        (Format::Blocks(format), Activations::Int8) => format,
+        (Format::I8, Activations::Int8) => return defined_int8(weight, x),
+        (Format::E4M3 | Format::E5M2, _) => return defined_runs(weight, x),
+        _ => {
+            let chain = |w: &[f32], x: &[f32]| w.iter().zip(x).fold(0f32, |acc, (w, x)| w.mul_add(*x, acc));
+            return rows.flat_map(|x| dense.chunks_exact(cols).map(|w| chain(w, x)).collect::<Vec<_>>()).collect();
+        }
     };
     let mut opened = vec![Vec::new(); weight.rows()];
     for (row, opened) in opened.iter_mut().enumerate() {
@@ -131,6 +156,52 @@ fn defined(weight: &LocalWeight, activations: Activations, x: &[f32]) -> Vec<f32
     .collect()
 }
 
+/// The product of int8 with integers as it is defined.
+fn defined_int8(weight: &LocalWeight, x: &[f32]) -> Vec<f32> {
+    let mut bytes = vec![0; weight.row_bytes()];
+    let mut product = |row: usize, x: &[(Vec<i32>, f32)]| {
+        weight.read_row(row, &mut bytes);
+        let scale = weight.scales(row).next().unwrap();
+        let sum = bytes.chunks(32).zip(x).fold(0f32, |acc, (w, (a, scale))| {
+            let products: i32 = w.iter().zip(a).map(|(&w, a)| i32::from(w.cast_signed()) * a).sum();
+            scale.mul_add(products as f32, acc)
+        });
+        sum * scale
+    };
+    let mut out = Vec::new();
+    for x in x.chunks_exact(weight.cols()) {
+        let x: Vec<_> = x.chunks(32).map(quantised).collect();
+        out.extend((0..weight.rows()).map(|row| product(row, &x)));
+    }
+    out
+}
+
+/// The product of floats of one byte as it is defined.
+fn defined_runs(weight: &LocalWeight, x: &[f32]) -> Vec<f32> {
+    // A number of E4M3 enters as its 256th.
+    let factor = if weight.format() == Format::E4M3 { 256.0 } else { 1.0 };
+    let mut rows = Vec::new();
+    for row in 0..weight.rows() {
+        let (mut bytes, mut numbers) = (vec![0; weight.row_bytes()], vec![0.0; weight.cols()]);
+        weight.read_row(row, &mut bytes);
+        quant::decode_row(weight.format(), &bytes, &mut numbers);
+        rows.push((numbers, weight.scales(row).collect::<Vec<_>>()));
+    }
+    let product = |numbers: &[f32], scales: &[f32], x: &[f32]| {
+        let (mut sum, mut at) = (0f32, 0);
+        for (run, scale) in weight.scale_runs().iter().zip(scales) {
+            let of_run = at..at + run.len;
+            let pairs = numbers[of_run.clone()].iter().zip(&x[of_run]);
+            let chain = pairs.fold(0f32, |acc, (w, x)| (w / factor).mul_add(*x, acc));
+            sum = chain.mul_add(scale * factor, sum);
+            at += run.len;
+        }
+        sum
+    };
+    let of_row = |x: &[f32]| rows.iter().map(|(numbers, scales)| product(numbers, scales, x)).collect::<Vec<_>>();
+    x.chunks_exact(weight.cols()).flat_map(of_row).collect()
+}
+
 /// One product.
 fn multiply(team: &Team, isa: Isa, x: &[f32], rows: usize, matrix: &PackedMatrix) -> Vec<f32> {
     let mut out = vec![f32::NAN; rows * matrix.rows()];
@@ -150,7 +221,7 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let formats: Vec<Format> = formats().collect();
+    let formats: Vec<Format> = Format::all().collect();
     let activations = prop_oneof![Just(Activations::Int8), Just(Activations::F32)];
     let rows = prop_oneof![Just(1usize), 2usize..9, 9usize..=40];
     (prop::sample::select(formats), activations, rows, 1usize..=100, 1usize..=40, 1usize..=4, any::<u64>()).prop_map(
@@ -174,7 +245,8 @@ proptest! {
         let expected = defined(&weight, case.activations, &x);
         let team = Team::new(case.threads);
         let matrix = PackedMatrix::pack(&weight, case.activations, Isa::detect(), &team);
-        prop_assert_eq!((matrix.rows(), matrix.cols()), (case.outputs, case.cols));
+        let filled_up = if case.format == Format::I8 { case.cols.next_multiple_of(32) } else { case.cols };
+        prop_assert_eq!((matrix.rows(), matrix.cols()), (case.outputs, filled_up));
         for isa in Isa::available() {
             assert_bits(&multiply(&team, isa, &x, case.rows, &matrix), &expected, isa.name());
         }
@@ -201,7 +273,7 @@ proptest! {
 #[test]
 fn long_inputs_and_many_rows_cross_every_chunk() {
     let (team, mut scratch) = (Team::new(2), Scratch::new());
-    for (i, format) in formats().enumerate() {
+    for (i, format) in Format::all().enumerate() {
         let mut random = Random(i as u64);
         let (rows, n, cols) = (487, 40, 2304);
         let weight = random.weight(format, n, cols);
@@ -278,7 +350,7 @@ fn a_gated_product_has_the_bits_of_its_parts() {
 #[test]
 fn a_matrix_that_is_packed_when_used_again_has_the_same_bits_each_time() {
     let (mut random, team) = (Random(11), Team::new(2));
-    for format in formats() {
+    for format in Format::all() {
         // A last panel that is not full, and K over several cells.
         let weight = random.weight(format, 50, 512);
         for activations in [Activations::Int8, Activations::F32] {
@@ -323,7 +395,7 @@ fn warm_scratch_stays_where_it_is() {
 
 #[test]
 fn products_agree_with_ndarray_in_double_precision() {
-    for (i, format) in formats().enumerate() {
+    for (i, format) in Format::all().enumerate() {
         let mut random = Random(100 + i as u64);
         let (rows, n, cols) = (5, 35, 768);
         let weight = random.weight(format, n, cols);
@@ -354,7 +426,7 @@ fn a_weight_cut_within_blocks_sums_to_the_whole() {
     let heads = |range: std::ops::Range<usize>, pad: usize| range.map(Some).chain(vec![None; pad]).collect::<Vec<_>>();
     let two = ShardLayout::units(8, &[heads(0..47, 2), heads(47..96, 0)]);
     let three = ShardLayout::units(8, &[heads(0..31, 4), heads(31..61, 5), heads(61..96, 0)]);
-    for format in formats() {
+    for format in Format::all() {
         let stored = random.stored(format, n, cols);
         let x: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
         let team = Team::new(2);
@@ -366,15 +438,16 @@ fn a_weight_cut_within_blocks_sums_to_the_whole() {
             let mut sum = vec![0f32; rows * n];
             for rank in 0..layout.ranks() {
                 let part = local(stored.clone(), sharding.clone(), rank);
-                assert!(!format.is_quantised() || part.input().is_some(), "a cut on a border would test nothing");
+                assert!(format.block_len() == 1 || part.input().is_some(), "a cut on a border would test nothing");
                 let matrix = PackedMatrix::pack(&part, Activations::F32, isa, &team);
                 let input: Vec<f32> = x.chunks_exact(cols).flat_map(|row| columns(row, layout.part(rank))).collect();
                 let out = multiply(&team, isa, &input, rows, &matrix);
                 sum.iter_mut().zip(out).for_each(|(sum, out)| *sum += out);
             }
+            let largest = whole.iter().fold(1f32, |largest, whole| largest.max(whole.abs()));
             for (sum, whole) in sum.iter().zip(&whole) {
                 assert!(
-                    (sum - whole).abs() < 1e-4 * whole.abs().max(1.0),
+                    (sum - whole).abs() < 1e-5 * largest,
                     "{format}, {} ranks: {sum} against {whole}",
                     layout.ranks()
                 );
@@ -422,6 +495,51 @@ fn a_row_that_is_not_finite_gives_nan_and_spares_its_neighbours() {
 }
 
 #[test]
+fn a_byte_that_is_no_number_makes_its_output_nan_whatever_it_meets() {
+    let (mut random, team) = (Random(4), Team::new(1));
+    let (n, cols) = (20, 200);
+    for (format, bad) in [(Format::E4M3, 0x7f), (Format::E4M3, 0xff), (Format::E5M2, 0x7d), (Format::E5M2, 0xfc)] {
+        let mut stored = random.stored(format, n, cols);
+        let mut data = stored.data.to_vec();
+        data[17 * cols + 150] = bad;
+        stored.data = data.into();
+        let weight = local(stored, Sharding::Replicated, 0);
+        let mut x = random.rows(3, cols);
+        x[cols + 150] = 0.0;
+        let expected = defined(&weight, Activations::F32, &x);
+        for isa in Isa::available() {
+            let matrix = PackedMatrix::pack(&weight, Activations::F32, isa, &team);
+            for (i, (out, expected)) in multiply(&team, isa, &x, 3, &matrix).iter().zip(&expected).enumerate() {
+                assert!(out.to_bits() == expected.to_bits() || out.is_nan() && expected.is_nan(), "{format} {isa} {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_float_of_one_byte_is_multiplied_exactly() {
+    let team = Team::new(1);
+    for format in [Format::E4M3, Format::E5M2] {
+        // One weight a row: the largest scale that is allowed, and a small one, which make subnormal numbers of some.
+        for scale in [1.0, Scales::LIMIT / 2.0, 1e-40] {
+            let (shape, data) = ([256, 1], (0..=u8::MAX).collect::<Vec<_>>());
+            let scales = Some(Scales::of_tensor(scale));
+            let stored = StoredWeight { origin: "test".into(), format, shape, data: data.into(), order: None, scales };
+            let weight = local(stored, Sharding::Replicated, 0);
+            for isa in Isa::available() {
+                let matrix = PackedMatrix::pack(&weight, Activations::F32, isa, &team);
+                let out = multiply(&team, isa, &[1.0], 1, &matrix);
+                for (byte, (out, value)) in out.iter().zip(weight.to_f32()).enumerate() {
+                    // A chain begins with +0, so there is no -0.
+                    let same = out.to_bits() == (value + 0.0).to_bits() || out.is_nan() && value.is_nan();
+                    assert!(same, "{format} {byte:#x} * {scale}: {out} against {value} with {isa}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn denormal_blocks_count_as_zeros() {
     let weight = Random(5).weight(Format::Blocks(BlockFormat::Q8_0), 16, 32);
     let team = Team::new(1);
@@ -442,6 +560,9 @@ fn kernels_are_named_after_format_activations_and_instructions() {
     assert_eq!(name(Format::Blocks(BlockFormat::Q4_1), Activations::Int8), "q4_1 int8 scalar");
     assert_eq!(name(Format::Blocks(BlockFormat::Q6_K), Activations::F32), "q6_k f32 scalar");
     assert_eq!(name(Format::BF16, Activations::Int8), "bf16 scalar");
+    assert_eq!(name(Format::I8, Activations::Int8), "i8 int8 scalar");
+    assert_eq!(name(Format::I8, Activations::F32), "i8 f32 scalar");
+    assert_eq!(name(Format::E4M3, Activations::Int8), "f8_e4m3 scalar");
 }
 
 #[test]

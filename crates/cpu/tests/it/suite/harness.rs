@@ -3,7 +3,7 @@
 use nxd_collectives::{ProcessGroup, ThreadGroup};
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, KvDtype, Outputs};
 use nxd_ops::testing::{Emitted, Harness, KvSetup, Model, Op, Program, SampleResult};
-use nxd_ops::{Batch, Format, Output, SamplingBatch};
+use nxd_ops::{Batch, Output, SamplingBatch};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Harness for Cpu {
             // Rows are copied; scales of blocks are the reference's own.
             Op::Embed(_) | Op::SelectRows | Op::Collective => 0.0,
             // Activations become 127 steps of the largest of 32.
-            Op::Linear(Format::Blocks(_)) | Op::Head(Format::Blocks(_)) if int8 => 0.02,
+            Op::Linear(format) | Op::Head(format) if int8 && format.is_quantised() => 0.02,
             // Half precision has 11 bits.
             Op::Attend if self.kv == KvDtype::F16 => 2e-3,
             _ => 5e-6,

@@ -1,6 +1,6 @@
 //! `linear`, `linears`, `linear_gated` and `head`, with weights in every format.
 
-use super::{FLOATS, every_format};
+use super::{FLOATS, SCALED, every_format};
 use crate::format::{BlockFormat, Format};
 use crate::ops::{Input, Ops, Output};
 use crate::sampling::{SamplingBatch, SamplingRow};
@@ -102,6 +102,13 @@ pub fn linear_floats<H: Harness>(harness: &mut H, seed: u64) {
     run(harness, model, inputs, &FLOATS, Options::default());
 }
 
+/// Weights of bytes under scales, of any shape.
+pub fn linear_scaled<H: Harness>(harness: &mut H, seed: u64) {
+    let mut model = Builder::new(1, seed);
+    let inputs = model.random.between(1, 300);
+    run(harness, model, inputs, &SCALED, Options::default());
+}
+
 /// Weights in every block format.
 pub fn linear_blocks<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(1, seed);
@@ -116,7 +123,8 @@ pub fn linear_blocks<H: Harness>(harness: &mut H, seed: u64) {
 
 /// Weights whose rows are stored in another order.
 pub fn linear_permuted<H: Harness>(harness: &mut H, seed: u64) {
-    let formats = [Format::F32, Format::BF16, Format::Blocks(BlockFormat::Q4_K), Format::Blocks(BlockFormat::Q8_0)];
+    let blocks = [BlockFormat::Q4_K, BlockFormat::Q8_0].map(Format::Blocks);
+    let formats = [&[Format::F32, Format::BF16, Format::I8, Format::E4M3], &blocks[..]].concat();
     run(harness, Builder::new(1, seed), 256, &formats, Options { permuted: true, ..Options::default() });
 }
 
@@ -151,7 +159,7 @@ pub fn linear_gated<H: Harness>(harness: &mut H, seed: u64) {
 
 /// Logits, with a head of each plain format and some block formats.
 pub fn head<H: Harness>(harness: &mut H, seed: u64) {
-    for format in [Format::F32, Format::F16, Format::BF16, Format::Blocks(BlockFormat::Q6_K)] {
+    for format in FLOATS.into_iter().chain(SCALED).chain([Format::Blocks(BlockFormat::Q6_K)]) {
         let mut model = Builder::new(1, seed);
         let (vocab, inputs) = (model.random.between(2, 200), format.block_len().max(32) * model.random.between(1, 3));
         let weight = model.matrix(vocab, inputs, format);

@@ -15,19 +15,21 @@ pub use custom::custom;
 pub use draw::{draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised};
 pub use elementwise::{add, bias, gated, scale, shared_operands};
 pub use embed::{embed, embed_tied, select_rows};
-pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linears};
+pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linear_scaled, linears};
 pub use norm::{add_norm, norm, norm_of_heads};
 pub use parallel::{
     all_reduce, attend_over_ranks, embed_over_ranks, gather_columns, head_over_ranks, linear_over_ranks,
 };
 pub use rope::{rope, rope_of_request_length};
 
-use crate::format::{BlockFormat, Format};
+use crate::format::Format;
 
-/// The formats that are no blocks.
+/// The formats that are numbers as they are.
 const FLOATS: [Format; 3] = [Format::F32, Format::F16, Format::BF16];
+/// The formats that are bytes under scales of a tensor, of its rows or of blocks.
+const SCALED: [Format; 3] = [Format::I8, Format::E4M3, Format::E5M2];
 
 /// Every format.
 fn every_format() -> Vec<Format> {
-    FLOATS.into_iter().chain(BlockFormat::ALL.map(Format::Blocks)).collect()
+    Format::all().collect()
 }

@@ -19,6 +19,13 @@ macro_rules! forms {
     )*};
 }
 
+/// Plain int8.
+pub(in crate::kernels::linear) struct I8;
+
+impl Form for I8 {
+    const CELL: Cell = Cell::I8;
+}
+
 forms!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS);
 
 /// Calls a function whose type parameter is a [`Form`] with that of a cell.
@@ -26,18 +33,19 @@ macro_rules! by_form {
     ($cell:expr, $function:ident($($argument:expr),*)) => {{
         use crate::kernels::linear::cell::forms;
         match $cell.format {
-            ::nxd_ops::BlockFormat::Q4_0 => $function::<forms::Q4_0>($($argument),*),
-            ::nxd_ops::BlockFormat::Q4_1 => $function::<forms::Q4_1>($($argument),*),
-            ::nxd_ops::BlockFormat::Q5_0 => $function::<forms::Q5_0>($($argument),*),
-            ::nxd_ops::BlockFormat::Q5_1 => $function::<forms::Q5_1>($($argument),*),
-            ::nxd_ops::BlockFormat::Q8_0 => $function::<forms::Q8_0>($($argument),*),
-            ::nxd_ops::BlockFormat::Q2_K => $function::<forms::Q2_K>($($argument),*),
-            ::nxd_ops::BlockFormat::Q3_K => $function::<forms::Q3_K>($($argument),*),
-            ::nxd_ops::BlockFormat::Q4_K => $function::<forms::Q4_K>($($argument),*),
-            ::nxd_ops::BlockFormat::Q5_K => $function::<forms::Q5_K>($($argument),*),
-            ::nxd_ops::BlockFormat::Q6_K => $function::<forms::Q6_K>($($argument),*),
-            ::nxd_ops::BlockFormat::IQ4_NL => $function::<forms::IQ4_NL>($($argument),*),
-            ::nxd_ops::BlockFormat::IQ4_XS => $function::<forms::IQ4_XS>($($argument),*),
+            None => $function::<forms::I8>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q4_0) => $function::<forms::Q4_0>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q4_1) => $function::<forms::Q4_1>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q5_0) => $function::<forms::Q5_0>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q5_1) => $function::<forms::Q5_1>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q8_0) => $function::<forms::Q8_0>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q2_K) => $function::<forms::Q2_K>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q3_K) => $function::<forms::Q3_K>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q4_K) => $function::<forms::Q4_K>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q5_K) => $function::<forms::Q5_K>($($argument),*),
+            Some(::nxd_ops::BlockFormat::Q6_K) => $function::<forms::Q6_K>($($argument),*),
+            Some(::nxd_ops::BlockFormat::IQ4_NL) => $function::<forms::IQ4_NL>($($argument),*),
+            Some(::nxd_ops::BlockFormat::IQ4_XS) => $function::<forms::IQ4_XS>($($argument),*),
         }
     }};
 }

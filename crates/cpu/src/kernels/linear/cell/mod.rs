@@ -8,7 +8,8 @@
 //!
 //! **Factors.** Where a cell is the file's block, it is followed by its f16 scales, `[16]`, and its f16 minima, `[16]`, if it has any. Where
 //! the file has a half-precision number for 256 values and small integers for its groups, the block is 8 cells, followed by f16 scales
-//! `[16]`, f16 minima `[16]`, the groups' scales in i8, `[8 * groups][16]`, and their minima in i8. Their products are exact in f32.
+//! `[16]`, f16 minima `[16]`, the groups' scales in i8, `[8 * groups][16]`, and their minima in i8. Their products are exact in f32. Plain
+//! int8 has one scale for all of K, which is no part of a cell: a panel begins with those of its outputs (`panels.rs`).
 //!
 //! So a panel is as small as the file, but for scales of 4 or 6 bits, which take 8.
 
@@ -33,11 +34,11 @@ pub(super) const CELL: usize = 32;
 /// Bytes of a unit: 4 values of 16 outputs.
 pub(super) const UNIT: usize = 4 * PANEL;
 
-/// The packed form of a block format.
+/// The packed form of a block format, or of plain int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
-    /// The format that is packed so.
-    pub(super) format: BlockFormat,
+    /// The block format that is packed so; `None` for int8, whose cells have no factors.
+    pub(super) format: Option<BlockFormat>,
     /// What the stored bits mean.
     pub(super) integers: Integers,
     /// Bits of the low part: 8, 4 or 2.
@@ -74,6 +75,10 @@ pub(super) struct Opened {
 }
 
 impl Cell {
+    /// The packed form of int8.
+    pub(super) const I8: Cell =
+        Cell { format: None, integers: Integers::Signed, low: 8, high: 0, groups: 1, min: false, block: 1 };
+
     pub(super) const fn of(format: BlockFormat) -> Self {
         let (integers, low, high) = match format {
             BlockFormat::Q8_0 => (Integers::Signed, 8, 0),
@@ -87,7 +92,7 @@ impl Cell {
             BlockFormat::IQ4_NL | BlockFormat::IQ4_XS => (Integers::Codes, 4, 0),
         };
         let (groups, block) = (CELL / format.group_len(), format.block_len() / CELL);
-        Cell { format, integers, low, high, groups, min: format.has_min(), block }
+        Cell { format: Some(format), integers, low, high, groups, min: format.has_min(), block }
     }
 
     /// Whether the integers, once read, are signed bytes: too large for products of unsigned ones in 16 bits.
@@ -100,8 +105,16 @@ impl Cell {
         (self.low + self.high) * UNIT
     }
 
+    /// Whether groups have factors of their own. Otherwise sums are multiplied with the scale of their output once they are complete.
+    pub(super) const fn has_factors(self) -> bool {
+        self.format.is_some()
+    }
+
     /// Bytes of a block's factors.
     pub(super) const fn factor_bytes(self) -> usize {
+        if !self.has_factors() {
+            return 0;
+        }
         let small = if self.block > 1 { self.block * self.groups * PANEL } else { 0 };
         (1 + self.min as usize) * (2 * PANEL + small)
     }
@@ -125,7 +138,7 @@ impl Cell {
         (start + min as usize * half, if self.block > 1 { Some(small + group * PANEL) } else { None })
     }
 
-    /// Packs 16 rows of blocks, `[16][row_bytes]` as the file has them, into a panel.
+    /// Packs 16 rows of blocks, `[16][row_bytes]` as the file has them, into a panel's cells.
     pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
         forms::by_form!(self, pack_panel_as(rows, panel));
     }
@@ -200,7 +213,7 @@ impl Cell {
         }
     }
 
-    /// Cell `index` of a packed block in plain numbers.
+    /// Cell `index` of a packed block in plain numbers; scales of 1 where groups have no factors.
     pub(super) fn open(self, block: &[u8], index: usize) -> Opened {
         let mut opened = Opened { quants: [[0; PANEL]; CELL], scales: [[0.0; PANEL]; 2], mins: [[0.0; PANEL]; 2] };
         let lines = &block[index * self.quant_bytes()..][..self.quant_bytes()];
@@ -208,6 +221,10 @@ impl Cell {
             for (j, quant) in quants.iter_mut().enumerate() {
                 *quant = self.integer(lines, k, j);
             }
+        }
+        if !self.has_factors() {
+            opened.scales = [[1.0; PANEL]; 2];
+            return opened;
         }
         let factor = |group: usize, min: bool, j: usize| {
             let (half, small) = self.factors_at(index * self.groups + group, min);
@@ -229,11 +246,12 @@ impl Cell {
 /// [`Cell::pack_panel`] with everything about the format known to the compiler.
 fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8]) {
     let (cell, row_bytes) = (F::CELL, rows.len() / PANEL);
+    let Some(format) = cell.format else { return pack_bytes(rows, panel) };
     let mut quants = [0; 256];
     for (b, block) in panel.chunks_exact_mut(cell.block_bytes()).enumerate() {
         for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let stored = &row[b * cell.format.block_bytes()..][..cell.format.block_bytes()];
-            let factors = quant::parts(cell.format, stored, &mut quants);
+            let stored = &row[b * format.block_bytes()..][..format.block_bytes()];
+            let factors = quant::parts(format, stored, &mut quants);
             let lines = block.chunks_exact_mut(cell.quant_bytes()).zip(quants.as_chunks::<CELL>().0);
             for (lines, quants) in lines.take(cell.block) {
                 let mut words = [0; 8];
@@ -253,6 +271,23 @@ fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8]) {
                 }
             }
             place_factors(cell, j, &factors, block);
+        }
+    }
+}
+
+/// [`Cell::pack_panel`] of int8: bytes as they are. Where rows end within a cell, zeros fill it up.
+fn pack_bytes(rows: &[u8], panel: &mut [u8]) {
+    let row_bytes = rows.len() / PANEL;
+    for (start, lines) in (0..row_bytes).step_by(CELL).zip(panel.chunks_exact_mut(Cell::I8.quant_bytes())) {
+        for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let mut quants = [0; CELL];
+            match row[start..].first_chunk() {
+                Some(whole) => quants = *whole,
+                None => quants[..row_bytes - start].copy_from_slice(&row[start..]),
+            }
+            for (unit, four) in quants.as_chunks().0.iter().enumerate() {
+                place_word(j, unit, u32::from_le_bytes(*four), lines);
+            }
         }
     }
 }

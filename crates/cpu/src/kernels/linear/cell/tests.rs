@@ -38,6 +38,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_panel_of_int8_opens_to_the_bytes_of_its_rows_and_zeros(
+        cols in 1usize..100,
+        seed in prop::collection::vec(any::<u8>(), 16 * 100),
+    ) {
+        let rows = &seed[..PANEL * cols];
+        let mut panel = vec![7; cols.div_ceil(CELL) * Cell::I8.block_bytes()];
+        Cell::I8.pack_panel(rows, &mut panel);
+        for (j, row) in rows.chunks_exact(cols).enumerate() {
+            for (k, packed) in panel.chunks_exact(Cell::I8.block_bytes()).enumerate() {
+                let opened = Cell::I8.open(packed, 0);
+                prop_assert_eq!(opened.scales[0][j].to_bits(), 1.0_f32.to_bits());
+                for (k, quants) in (k * CELL..).zip(opened.quants) {
+                    prop_assert_eq!(quants[j], row.get(k).map_or(0, |byte| byte.cast_signed()));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_cell_is_as_small_as_the_file_but_for_scales_of_few_bits() {
     for format in BlockFormat::ALL {

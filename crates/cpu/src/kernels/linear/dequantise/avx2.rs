@@ -9,14 +9,14 @@ use std::arch::x86_64::*;
 /// # Safety
 /// AVX2 and F16C are present, and the lengths were checked by `dequantise`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn dequantise(cell: Cell, cells: &[u8], values: &mut [[f32; PANEL]]) {
+pub(super) unsafe fn dequantise(cell: Cell, scales: &[f32; PANEL], cells: &[u8], values: &mut [[f32; PANEL]]) {
     // SAFETY: by the caller's duties.
-    unsafe { by_form!(cell, dequantise_as(cells, values)) }
+    unsafe { by_form!(cell, dequantise_as(scales, cells, values)) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dequantise_as<F: Form>(cells: &[u8], values: &mut [[f32; PANEL]]) {
+unsafe fn dequantise_as<F: Form>(scales: &[f32; PANEL], cells: &[u8], values: &mut [[f32; PANEL]]) {
     let form = const { F::CELL };
     let pairs = 4 / form.groups;
     for (index, values) in values.as_chunks_mut::<CELL>().0.iter_mut().enumerate() {
@@ -25,10 +25,13 @@ unsafe fn dequantise_as<F: Form>(cells: &[u8], values: &mut [[f32; PANEL]]) {
         let (lines, factors) = block.split_at(form.block * form.quant_bytes());
         let lines = &lines[place * form.quant_bytes()..];
         for group in 0..form.groups {
-            // SAFETY: the block's factors.
+            // SAFETY: 16 scales, and the block's factors.
             let [scale, min] = [false, true].map(|min| unsafe {
                 if min && !form.min {
                     return [_mm256_setzero_ps(); 2];
+                }
+                if !form.has_factors() {
+                    return [_mm256_loadu_ps(scales.as_ptr()), _mm256_loadu_ps(scales.as_ptr().add(8))];
                 }
                 factor::<F>(factors.as_ptr(), place * form.groups + group, min)
             });

@@ -9,14 +9,14 @@ use std::arch::aarch64::*;
 /// # Safety
 /// The lengths were checked by `dequantise`.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn dequantise(cell: Cell, cells: &[u8], values: &mut [[f32; PANEL]]) {
+pub(super) unsafe fn dequantise(cell: Cell, scales: &[f32; PANEL], cells: &[u8], values: &mut [[f32; PANEL]]) {
     // SAFETY: by the caller's duties.
-    unsafe { by_form!(cell, dequantise_as(cells, values)) }
+    unsafe { by_form!(cell, dequantise_as(scales, cells, values)) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn dequantise_as<F: Form>(cells: &[u8], values: &mut [[f32; PANEL]]) {
+unsafe fn dequantise_as<F: Form>(scales: &[f32; PANEL], cells: &[u8], values: &mut [[f32; PANEL]]) {
     let form = const { F::CELL };
     let pairs = 4 / form.groups;
     for (index, values) in values.as_chunks_mut::<CELL>().0.iter_mut().enumerate() {
@@ -25,10 +25,13 @@ unsafe fn dequantise_as<F: Form>(cells: &[u8], values: &mut [[f32; PANEL]]) {
         let lines = &block[place * form.quant_bytes()..][..form.quant_bytes()];
         for group in 0..form.groups {
             for quarter in 0..4 {
-                // SAFETY: the block's factors.
+                // SAFETY: 4 of 16 scales, and the block's factors.
                 let [scale, min] = [false, true].map(|min| unsafe {
                     if min && !form.min {
                         return vdupq_n_f32(0.0);
+                    }
+                    if !form.has_factors() {
+                        return vld1q_f32(scales.as_ptr().add(quarter * 4));
                     }
                     factor::<F>(block.as_ptr(), place * form.groups + group, min, quarter)
                 });

@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 /// How 16 stored weights become two vectors of f32.
 trait Load {
     const BYTES: usize;
+    /// Whether runs of them have scales.
+    const SCALED: bool = Self::BYTES == 1;
 
     /// # Safety
     /// `step` points at 16 weights; AVX2 and F16C are present.
@@ -19,6 +21,8 @@ trait Load {
 struct F32;
 struct F16;
 struct Bf16;
+struct E4m3;
+struct E5m2;
 
 impl Load for F32 {
     const BYTES: usize = 4;
@@ -57,6 +61,38 @@ impl Load for Bf16 {
     }
 }
 
+impl Load for E4m3 {
+    const BYTES: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load(step: *const u8) -> [__m256; 2] {
+        // SAFETY: 16 bytes, by the duties of `load`.
+        let wide = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(step.cast())) };
+        // The sign came along twice.
+        halves(_mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(!0x4000)))
+    }
+}
+
+impl Load for E5m2 {
+    const BYTES: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn load(step: *const u8) -> [__m256; 2] {
+        // SAFETY: 16 bytes, by the duties of `load`.
+        let wide = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(step.cast())) };
+        halves(_mm256_slli_epi16(wide, 8))
+    }
+}
+
+/// 16 f16 as f32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves(v: __m256i) -> [__m256; 2] {
+    [_mm256_cvtph_ps(_mm256_castsi256_si128(v)), _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1))]
+}
+
 // Eight chains hide the latency of the FMA, and four streams read memory better than one.
 by_element_and_shape!("avx2,fma,f16c", tile, [1, 4] [1, 1] [2, 1] [3, 1] [4, 1] [5, 1] [6, 1]);
 
@@ -68,7 +104,8 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
     first: bool,
 ) {
     let mut acc = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
-    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps and panels lie in their bytes, as checked above.
+    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps, panels and scales lie in their bytes, as
+    // checked above.
     unsafe {
         if !first {
             for (row, acc) in acc.iter_mut().enumerate() {
@@ -95,6 +132,22 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
             step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        if L::SCALED
+            && let Some(scales) = weights.scales
+        {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    let scales = F32::load(scales.as_ptr().add(panel * weights.panel_bytes));
+                    let mut sums = [_mm256_setzero_ps(); 2];
+                    if weights.sums {
+                        sums = F32::load(out.row(row, panel).as_ptr().cast());
+                    }
+                    for h in 0..2 {
+                        acc[h] = _mm256_fmadd_ps(acc[h], scales[h], sums[h]);
+                    }
+                }
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             for (panel, acc) in acc.iter().enumerate() {

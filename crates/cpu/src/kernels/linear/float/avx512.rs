@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 /// How 16 stored weights become a vector of f32.
 trait Load {
     const BYTES: usize;
+    /// Whether runs of them have scales.
+    const SCALED: bool = Self::BYTES == 1;
 
     /// # Safety
     /// `step` points at 16 weights; AVX-512 is present.
@@ -19,6 +21,8 @@ trait Load {
 struct F32;
 struct F16;
 struct Bf16;
+struct E4m3;
+struct E5m2;
 
 impl Load for F32 {
     const BYTES: usize = 4;
@@ -56,6 +60,31 @@ impl Load for Bf16 {
     }
 }
 
+impl Load for E4m3 {
+    const BYTES: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn load(step: *const u8) -> __m512 {
+        // SAFETY: 16 bytes, by the duties of `load`.
+        let wide = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(step.cast())) };
+        // The sign came along twice.
+        _mm512_cvtph_ps(_mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(!0x4000)))
+    }
+}
+
+impl Load for E5m2 {
+    const BYTES: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn load(step: *const u8) -> __m512 {
+        // SAFETY: 16 bytes, by the duties of `load`.
+        let wide = unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(step.cast())) };
+        _mm512_cvtph_ps(_mm256_slli_epi16(wide, 8))
+    }
+}
+
 // Four chains hide the latency of the FMA, and four streams read memory better than one.
 by_element_and_shape!(
     "avx512f,avx512bw,avx512dq,avx512vl",
@@ -72,7 +101,8 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
     first: bool,
 ) {
     let mut acc = [[_mm512_setzero_ps(); PANELS]; ROWS];
-    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps and panels lie in their bytes, as checked above.
+    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps, panels and scales lie in their bytes, as
+    // checked above.
     unsafe {
         if !first {
             for (row, acc) in acc.iter_mut().enumerate() {
@@ -97,6 +127,20 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
             step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        if L::SCALED
+            && let Some(scales) = weights.scales
+        {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    let scale = _mm512_loadu_ps(scales.as_ptr().add(panel * weights.panel_bytes).cast());
+                    let mut sum = _mm512_setzero_ps();
+                    if weights.sums {
+                        sum = _mm512_loadu_ps(out.row(row, panel).as_ptr());
+                    }
+                    *acc = _mm512_fmadd_ps(*acc, scale, sum);
+                }
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             for (panel, acc) in acc.iter().enumerate() {

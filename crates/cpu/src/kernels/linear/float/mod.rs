@@ -1,4 +1,8 @@
 //! Float weights times f32 activations: panels `[k][16]`, one FMA chain an output along K.
+//!
+//! Floats of one byte are numbers to be multiplied with a scale, which is the same for some neighbouring values of K, a *run*: all of K, or
+//! a part of a block of 128. Each run has a chain of its own, and `sum = fma(chain, scale, sum)` when it ends. A panel begins with its
+//! scales, `[runs][16]`.
 
 /// A kernel's `multiply`: the tile for each element and shape. It has to be compiled with the same instructions as the tiles, so it is
 /// written once and stands in each kernel's file.
@@ -15,6 +19,8 @@ macro_rules! by_element_and_shape {
                     Element::F32 => by_shape::<F32>(weights, x, rows, out, first),
                     Element::F16 => by_shape::<F16>(weights, x, rows, out, first),
                     Element::BF16 => by_shape::<Bf16>(weights, x, rows, out, first),
+                    Element::E4M3 => by_shape::<E4m3>(weights, x, rows, out, first),
+                    Element::E5M2 => by_shape::<E5m2>(weights, x, rows, out, first),
                 }
             }
         }
@@ -42,9 +48,11 @@ mod neon;
 mod scalar;
 
 use super::PANEL;
+use super::panels::SCALES;
 use super::tile::Target;
 use crate::isa::Isa;
 use half::{bf16, f16};
+use nxd_ops::quant::{e4m3_is_nan, e4m3_to_f32, e5m2_to_f32};
 
 /// Rows of a full tile: 6 rows by 16 outputs fill 12 of 16 vector registers; where 16 outputs are one of 32, 12 rows are enough chains
 /// and share the conversion of weights.
@@ -83,6 +91,11 @@ pub(super) enum Element {
     F16,
     /// Outputs `j` and `j + 8` lie side by side, so that a shift and a mask turn a vector into two of f32.
     BF16,
+    /// A 256th of the number is an f16 whose bits it has, and that enters the chain: [`Element::scale`] makes up for it. A NaN is not read
+    /// as one.
+    E4M3,
+    /// The upper half of an f16.
+    E5M2,
 }
 
 impl Element {
@@ -90,6 +103,22 @@ impl Element {
         match self {
             Element::F32 => 4,
             Element::F16 | Element::BF16 => 2,
+            Element::E4M3 | Element::E5M2 => 1,
+        }
+    }
+
+    /// Whether a panel has scales.
+    pub(super) const fn is_scaled(self) -> bool {
+        self.bytes() == 1
+    }
+
+    /// What a chain is multiplied with, for a scale and a row's `numbers` under it. One that is NaN makes the output NaN, whatever it meets;
+    /// so does a scale that is, and kernels need not look for it.
+    pub(super) fn scale(self, scale: f32, numbers: &[u8]) -> f32 {
+        match self {
+            Element::E4M3 if numbers.iter().any(|&byte| e4m3_is_nan(byte)) => f32::NAN,
+            Element::E4M3 => scale * 256.0,
+            _ => scale,
         }
     }
 
@@ -101,12 +130,14 @@ impl Element {
         }
     }
 
-    /// The value of a stored float.
+    /// The value of a stored float, without what [`Element::scale`] makes up for.
     pub(super) fn read(self, bytes: &[u8]) -> f32 {
         match self {
             Element::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
             Element::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
             Element::BF16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+            Element::E4M3 => e4m3_to_f32(bytes[0]) / 256.0,
+            Element::E5M2 => e5m2_to_f32(bytes[0]),
         }
     }
 
@@ -114,6 +145,7 @@ impl Element {
     pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
         match self.bytes() {
             4 => interleave(rows.as_chunks::<4>().0, panel.as_chunks_mut::<4>().0, |j| self.place(j)),
+            1 => interleave(rows, panel, |j| self.place(j)),
             _ => interleave(rows.as_chunks::<2>().0, panel.as_chunks_mut::<2>().0, |j| self.place(j)),
         }
     }
@@ -145,6 +177,61 @@ pub(super) struct Weights<'a> {
     pub(super) panels: usize,
     /// How far ahead to ask memory for weights, in bytes.
     pub(super) ahead: usize,
+    /// Where a run ends, its scales: those of the first panel's outputs and what follows.
+    pub(super) scales: Option<&'a [u8]>,
+    /// Whether the results are the sum of the runs before, and not the chain as far as it is.
+    pub(super) sums: bool,
+}
+
+/// Steps of K of a matrix whose runs have scales.
+#[derive(Clone, Copy)]
+pub(super) struct Runs<'a> {
+    /// Where each ends, from the start of K.
+    pub(super) ends: &'a [usize],
+    /// The first step that is multiplied: anywhere in the first run, or where another one begins.
+    pub(super) start: usize,
+    /// The scales of all runs of the first panel, and what follows.
+    pub(super) scales: &'a [u8],
+}
+
+/// The last step of K before which a product of at most `most` steps from `start` on, or of one run, may end: the results hold either the
+/// first run's chain or a sum, so all others are multiplied whole.
+pub(super) fn end_of_runs(ends: &[usize], start: usize, most: usize) -> usize {
+    let end = start + most;
+    let complete = ends.partition_point(|&of_run| of_run <= end);
+    match ends[..complete].last() {
+        None => end,
+        Some(&last) if last > start => last,
+        Some(_) => ends[complete],
+    }
+}
+
+/// [`multiply`], run after run. Where the last one does not end, it is the first.
+///
+/// # Safety
+/// That of [`multiply`].
+pub(super) unsafe fn multiply_runs(
+    isa: Isa,
+    weights: Weights<'_>,
+    runs: Runs<'_>,
+    x: &[f32],
+    rows: usize,
+    out: Target,
+) {
+    let (steps, step_bytes) = (x.len() / rows, PANEL * weights.element.bytes());
+    let mut run = runs.ends.partition_point(|&end| end <= runs.start);
+    let mut done = 0;
+    while done < steps {
+        let end = runs.ends[run] - runs.start;
+        assert!(run == 0 || end <= steps, "a run that is multiplied whole");
+        let to = end.min(steps);
+        let scales = (to == end).then(|| &runs.scales[run * SCALES..]);
+        let part = Weights { bytes: &weights.bytes[done * step_bytes..], scales, sums: run > 0, ..weights };
+        let first = run > 0 || runs.start == 0;
+        // SAFETY: by the caller's duties.
+        unsafe { multiply(isa, part, &x[done * rows..to * rows], rows, out, first) };
+        (done, run) = (to, run + 1);
+    }
 }
 
 /// Adds to `out` a tile of rows, `[k][rows]`, times `weights`; the first chunk along K starts from zero.
@@ -159,6 +246,8 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
         "a tile's shape"
     );
     assert!(x.len() == steps * rows && last <= weights.bytes.len(), "{steps} steps of {rows} rows");
+    let scales = (weights.panels - 1) * weights.panel_bytes + SCALES;
+    assert!(weights.scales.is_none_or(|given| scales <= given.len()), "scales of {} panels", weights.panels);
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {
         match isa {
@@ -170,5 +259,23 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
             Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, rows, out, first),
             _ => scalar::multiply(weights, x, rows, out, first),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::end_of_runs;
+
+    #[test]
+    fn chunks_end_with_runs_but_in_the_first() {
+        let ends = [100, 228, 356, 400];
+        let chunks = |most: usize| -> Vec<usize> {
+            let next = |&start: &usize| (start < 400).then(|| end_of_runs(&ends, start, most.min(400 - start)));
+            std::iter::successors(Some(0), next).skip(1).collect()
+        };
+        assert_eq!(chunks(400), [400]);
+        assert_eq!(chunks(300), [228, 400]);
+        assert_eq!(chunks(130), [100, 228, 356, 400]);
+        assert_eq!(chunks(40), [40, 80, 100, 228, 356, 400]);
     }
 }

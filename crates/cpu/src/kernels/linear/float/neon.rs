@@ -9,6 +9,8 @@ use std::arch::aarch64::*;
 /// How 16 stored weights become four vectors of f32.
 trait Load {
     const BYTES: usize;
+    /// Whether runs of them have scales.
+    const SCALED: bool = Self::BYTES == 1;
 
     /// # Safety
     /// `step` points at 16 weights.
@@ -18,6 +20,8 @@ trait Load {
 struct F32;
 struct F16;
 struct Bf16;
+struct E4m3;
+struct E5m2;
 
 impl Load for F32 {
     const BYTES: usize = 4;
@@ -38,9 +42,7 @@ impl Load for F16 {
     #[target_feature(enable = "neon")]
     unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
         // SAFETY: 32 bytes, by the duties of `load`.
-        let [a, b] = unsafe { pair(step) };
-        let (a, b) = (vreinterpretq_f16_u16(a), vreinterpretq_f16_u16(b));
-        [vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
+        halves(unsafe { pair(step) })
     }
 }
 
@@ -63,6 +65,40 @@ impl Load for Bf16 {
     }
 }
 
+impl Load for E4m3 {
+    const BYTES: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: 16 bytes, by the duties of `load`.
+        let bytes = unsafe { vld1q_s8(step.cast()) };
+        let wide = [vshll_n_s8::<7>(vget_low_s8(bytes)), vshll_high_n_s8::<7>(bytes)];
+        // The sign came along twice.
+        halves(wide.map(|wide| vandq_u16(vreinterpretq_u16_s16(wide), vdupq_n_u16(!0x4000))))
+    }
+}
+
+impl Load for E5m2 {
+    const BYTES: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn load(step: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: 16 bytes, by the duties of `load`.
+        let (zeros, bytes) = (vdupq_n_u8(0), unsafe { vld1q_u8(step) });
+        halves([vreinterpretq_u16_u8(vzip1q_u8(zeros, bytes)), vreinterpretq_u16_u8(vzip2q_u8(zeros, bytes))])
+    }
+}
+
+/// 16 f16 as f32.
+#[inline]
+#[target_feature(enable = "neon")]
+fn halves(halves: [uint16x8_t; 2]) -> [float32x4_t; 4] {
+    let [a, b] = halves.map(|halves| vreinterpretq_f16_u16(halves));
+    [vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
+}
+
 /// # Safety
 /// `step` points at 32 bytes.
 #[inline]
@@ -83,7 +119,8 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
     first: bool,
 ) {
     let mut acc = [[[vdupq_n_f32(0.0); 4]; PANELS]; ROWS];
-    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps and panels lie in their bytes, as checked above.
+    // SAFETY: the rows and panels of `out`, each used here alone; the weights' steps, panels and scales lie in their bytes, as
+    // checked above.
     unsafe {
         if !first {
             for (row, acc) in acc.iter_mut().enumerate() {
@@ -106,6 +143,22 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
             step = step.wrapping_add(PANEL * L::BYTES);
+        }
+        if L::SCALED
+            && let Some(scales) = weights.scales
+        {
+            for (row, acc) in acc.iter_mut().enumerate() {
+                for (panel, acc) in acc.iter_mut().enumerate() {
+                    let scales = F32::load(scales.as_ptr().add(panel * weights.panel_bytes));
+                    let mut sums = [vdupq_n_f32(0.0); 4];
+                    if weights.sums {
+                        sums = F32::load(out.row(row, panel).as_ptr().cast());
+                    }
+                    for (acc, (scale, sum)) in acc.iter_mut().zip(scales.into_iter().zip(sums)) {
+                        *acc = vfmaq_f32(sum, *acc, scale);
+                    }
+                }
+            }
         }
         for (row, acc) in acc.iter().enumerate() {
             for (panel, acc) in acc.iter().enumerate() {

@@ -96,12 +96,16 @@ unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qua
                 let minus_sums = minus_sums.add((cell * form.groups + group) * ROWS);
                 let weighted = weighted.add((cell * form.groups + group) * ROWS);
                 let sums = T::sums::<ROWS>(At { lines, quants, words, minus_sums }, group);
-                let scale = factor::<T::Form>(factors, place * form.groups + group, false);
+                let own = if form.has_factors() {
+                    factor::<T::Form>(factors, place * form.groups + group, false)
+                } else {
+                    [_mm256_setzero_ps(); 2]
+                };
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    let own = _mm256_broadcast_ss(&*scales.add(row));
+                    let scale = _mm256_broadcast_ss(&*scales.add(row));
                     for h in 0..2 {
-                        let sums = _mm256_cvtepi32_ps(sums[row][h]);
-                        acc[h] = _mm256_fmadd_ps(_mm256_mul_ps(scale[h], own), sums, acc[h]);
+                        let scale = if form.has_factors() { _mm256_mul_ps(own[h], scale) } else { scale };
+                        acc[h] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums[row][h]), acc[h]);
                     }
                 }
                 if form.min {
@@ -113,6 +117,15 @@ unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qua
                         }
                     }
                 }
+            }
+        }
+        if !form.has_factors()
+            && let Some(scales) = cells.scales
+        {
+            let scales = scales.as_ptr().cast::<f32>();
+            let scales = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
+            for acc in &mut acc {
+                *acc = [_mm256_mul_ps(acc[0], scales[0]), _mm256_mul_ps(acc[1], scales[1])];
             }
         }
         for (row, acc) in acc.iter().enumerate() {

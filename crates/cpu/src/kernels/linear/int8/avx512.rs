@@ -77,9 +77,16 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                     }
                 }
                 let group = place * form.groups + group;
-                let scale = factor::<F>(block, half::<F>(block, false), group, false);
+                let own = if form.has_factors() {
+                    factor::<F>(block, half::<F>(block, false), group, false)
+                } else {
+                    _mm512_setzero_ps()
+                };
                 for (row, (acc, dot)) in acc.iter_mut().zip(dots).enumerate() {
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*scales.add(row)));
+                    let mut scale = _mm512_set1_ps(*scales.add(row));
+                    if form.has_factors() {
+                        scale = _mm512_mul_ps(own, scale);
+                    }
                     *acc = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), *acc);
                 }
                 if form.min {
@@ -88,6 +95,14 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                         *acc = _mm512_fmadd_ps(min, _mm512_set1_ps(*weighted.add(row)), *acc);
                     }
                 }
+            }
+        }
+        if !form.has_factors()
+            && let Some(scales) = cells.scales
+        {
+            let scale = _mm512_loadu_ps(scales.as_ptr().cast());
+            for acc in &mut acc {
+                *acc = _mm512_mul_ps(*acc, scale);
             }
         }
         for (row, acc) in acc.iter().enumerate() {

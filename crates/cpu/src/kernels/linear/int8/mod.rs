@@ -10,6 +10,7 @@ mod scalar;
 
 use super::ahead::ahead_of;
 use super::cell::{Cell, UNIT};
+use super::panels::SCALES;
 use super::quantise::Quantised;
 use super::tile::Target;
 use crate::isa::Isa;
@@ -44,6 +45,10 @@ pub(super) struct Cells<'a> {
     pub(super) blocks: usize,
     /// How many panels; kernels take one.
     pub(super) panels: usize,
+    /// Bytes from a panel to the next.
+    pub(super) panel_bytes: usize,
+    /// The scales of the first panel's outputs and what follows, where sums are complete after these cells and have no factors yet.
+    pub(super) scales: Option<&'a [u8]>,
     /// Bytes behind these that belong to the same share.
     pub(super) left: usize,
     /// How they were [opened](open), if they were.
@@ -118,18 +123,21 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
         Some(Opened::Words) => 16 * UNIT,
     };
     let block_bytes = cells.cell.block * quant_bytes + cells.cell.factor_bytes();
-    let panel_bytes = cells.blocks * block_bytes;
-    assert_eq!(cells.bytes.len(), cells.panels * panel_bytes, "{} blocks of {} panels", cells.blocks, cells.panels);
+    let len = cells.blocks * block_bytes;
+    let before = (cells.panels - 1) * cells.panel_bytes;
+    assert!(before + len <= cells.bytes.len(), "{} blocks of {} panels", cells.blocks, cells.panels);
+    assert!(cells.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", cells.panels);
     assert!((1..=most_rows(isa)).contains(&tile.rows), "a tile's rows");
     assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
     assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
     for panel in 0..cells.panels {
-        let bytes = &cells.bytes[panel * panel_bytes..][..panel_bytes];
+        let bytes = &cells.bytes[panel * cells.panel_bytes..][..len];
+        let scales = cells.scales.map(|scales| &scales[panel * cells.panel_bytes..][..SCALES]);
         let ahead = match panel {
             0 => cells.ahead,
-            _ => ahead_of(bytes, (cells.panels - 1 - panel) * panel_bytes + cells.left),
+            _ => ahead_of(bytes, (cells.panels - 1 - panel) * cells.panel_bytes + cells.left),
         };
-        let cells = Cells { bytes, ahead, panels: 1, ..cells };
+        let cells = Cells { bytes, scales, ahead, panels: 1, ..cells };
         // SAFETY: the lengths were checked; the rest are the caller's duties.
         unsafe {
             let out = out.panel(panel);

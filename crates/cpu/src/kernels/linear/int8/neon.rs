@@ -138,6 +138,17 @@ unsafe fn multiply_rows<F: Form, W: Way, const ROWS: usize>(product: Product<'_>
                 add_group::<F, W, ROWS>(at, 1, 1, high);
             }
         }
+        if !form.has_factors()
+            && let Some(scales) = cells.scales
+        {
+            let scales = scales.as_ptr().cast::<f32>();
+            for (half, acc) in acc.iter_mut().enumerate() {
+                let scales = [vld1q_f32(scales.add(half * 8)), vld1q_f32(scales.add(half * 8 + 4))];
+                for acc in acc {
+                    *acc = [vmulq_f32(acc[0], scales[0]), vmulq_f32(acc[1], scales[1])];
+                }
+            }
+        }
         for (half, acc) in acc.iter().enumerate() {
             for (row, acc) in acc.iter().enumerate() {
                 let results = out.row(row, 0).as_mut_ptr().add(half * 8);
@@ -171,10 +182,18 @@ unsafe fn add_group<F: Form, W: Way, const ROWS: usize>(
         W::add::<F, ROWS>(at, group, half, &mut sums);
         let of_block = at.place * form.groups + group;
         for q in 0..2 {
-            let scale = factor::<F>(at.block, of_block, false, half * 2 + q);
+            let own = if form.has_factors() {
+                factor::<F>(at.block, of_block, false, half * 2 + q)
+            } else {
+                vdupq_n_f32(0.0)
+            };
             for (row, acc) in acc.iter_mut().enumerate() {
-                let scale = vmulq_n_f32(scale, *at.scales.add(row));
-                acc[q] = vfmaq_f32(acc[q], scale, vcvtq_f32_s32(sums[row][q]));
+                let (sums, scale) = (vcvtq_f32_s32(sums[row][q]), *at.scales.add(row));
+                acc[q] = if form.has_factors() {
+                    vfmaq_f32(acc[q], vmulq_n_f32(own, scale), sums)
+                } else {
+                    vfmaq_n_f32(acc[q], sums, scale)
+                };
             }
             if form.min {
                 let min = factor::<F>(at.block, of_block, true, half * 2 + q);

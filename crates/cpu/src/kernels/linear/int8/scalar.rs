@@ -1,4 +1,5 @@
-//! The definition: an exact integer sum for each group of weights that share a scale, then one FMA, and a second one for its minimum.
+//! The definition: an exact integer sum for each group of weights that share a scale, then one FMA, and a second one for its minimum. Where
+//! an output has one scale for all of K, it multiplies the sum of everything at the end.
 
 use super::Cells;
 use crate::kernels::linear::PANEL;
@@ -35,5 +36,11 @@ pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target
                 }
             }
         }
+    }
+    let Some(scales) = cells.scales else { return };
+    for row in 0..rows {
+        // SAFETY: as above.
+        let acc = unsafe { out.row(row, 0) };
+        acc.iter_mut().zip(scales.as_chunks().0).for_each(|(acc, &scale)| *acc *= f32::from_le_bytes(scale));
     }
 }
