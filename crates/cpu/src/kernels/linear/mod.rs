@@ -11,8 +11,9 @@
 //!   each group of weights that share a scale, along K: `acc = fma(scale * da, sum(q * a), acc)` and, where the format has a minimum,
 //!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free.
 //!
-//! Reading order: `cell` (how quantised weights are packed), `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
+//! Reading order: `cell` (how quantised weights are packed), `across`, `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 
+mod across;
 mod cell;
 mod dequantise;
 mod float;

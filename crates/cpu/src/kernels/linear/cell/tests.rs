@@ -18,7 +18,7 @@ proptest! {
     ) {
         let (cell, rows) = (Cell::of(format), &seed[..PANEL * blocks * format.block_bytes()]);
         let mut panel = vec![0; blocks * cell.block_bytes()];
-        cell.pack_panel(rows, &mut panel);
+        cell.pack_panel(rows, &mut panel, Next::behind(rows));
         for (j, row) in rows.chunks_exact(blocks * format.block_bytes()).enumerate() {
             for (stored, packed) in row.chunks_exact(format.block_bytes()).zip(panel.chunks_exact(cell.block_bytes())) {
                 let mut groups = Groups::default();
