@@ -7,6 +7,7 @@
 //!
 //! Reading order: [`model`], [`config`], [`families`], [`names`], [`checkpoint`], [`tokenizer`], [`chat`].
 
+mod beside;
 pub mod chat;
 pub mod checkpoint;
 pub mod config;
@@ -14,9 +15,11 @@ pub mod families;
 mod generation;
 pub mod model;
 pub mod names;
+mod strings;
 pub mod tokenizer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, LoadMode};
 pub use config::{Config, ConfigError};
 pub use model::{Model, ModelError};
+pub use strings::Strings;
 pub use tokenizer::{Tokenizer, TokenizerError};

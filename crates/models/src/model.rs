@@ -1,5 +1,6 @@
 //! A model on disk, understood: configuration, decoder spec, checkpoint, tokenizer, ids that end a text.
 
+use crate::beside::beside;
 use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights, RowOrder, TensorRef};
 use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
@@ -8,9 +9,7 @@ use crate::names::Names;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
 use nxd_ops::Manifest;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 /// A model's files, opened and checked. Weights are read when a device binds them.
 pub struct Model {
@@ -89,17 +88,7 @@ impl Model {
         work: impl FnOnce(&Model) -> T,
     ) -> Result<(Self, T), ModelError> {
         let mut model = Model::without_text(path, mode)?;
-        let (text, done) = thread::scope(|scope| {
-            let builder = thread::Builder::new().name("nxd-tokenizer".to_owned());
-            let reader = builder.spawn_scoped(scope, || model.read_text());
-            let done = work(&model);
-            let text = match reader {
-                Ok(reader) => reader.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                // No thread can be had: one after the other, then.
-                Err(_) => model.read_text(),
-            };
-            (text, done)
-        });
+        let (text, done) = beside("nxd-tokenizer", || model.read_text(), || work(&model));
         model.text = text?;
         Ok((model, done))
     }

@@ -26,20 +26,32 @@ pub(super) enum Subwords {
     Bpe(Bpe),
 }
 
-/// The tokenizer that `json` describes, whose model is `bpe`.
-pub(super) fn around(bpe: Bpe, json: &Value, added: Vec<AddedToken>) -> Result<Library> {
-    fn part<'j, P: Deserialize<'j>>(json: &'j Value, key: &str) -> Result<Option<P>> {
-        Ok(json.get(key).map(Option::deserialize).transpose()?.flatten())
+/// The steps around a model.
+pub(super) struct Steps(
+    TokenizerBuilder<Subwords, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>,
+);
+
+impl Steps {
+    /// Those that `json` describes.
+    pub(super) fn new(json: &Value) -> Result<Self> {
+        fn part<'j, P: Deserialize<'j>>(json: &'j Value, key: &str) -> Result<Option<P>> {
+            Ok(json.get(key).map(Option::deserialize).transpose()?.flatten())
+        }
+        Ok(Steps(
+            TokenizerBuilder::new()
+                .with_normalizer(part(json, "normalizer")?)
+                .with_pre_tokenizer(part(json, "pre_tokenizer")?)
+                .with_post_processor(part(json, "post_processor")?)
+                .with_decoder(part(json, "decoder")?),
+        ))
     }
-    let mut library = TokenizerBuilder::new()
-        .with_model(Subwords::Bpe(bpe))
-        .with_normalizer(part(json, "normalizer")?)
-        .with_pre_tokenizer(part(json, "pre_tokenizer")?)
-        .with_post_processor(part(json, "post_processor")?)
-        .with_decoder(part(json, "decoder")?)
-        .build()?;
-    library.add_tokens(added)?;
-    Ok(library)
+
+    /// The tokenizer whose model is `bpe`.
+    pub(super) fn around(self, bpe: Bpe, added: Vec<AddedToken>) -> Result<Library> {
+        let mut library = self.0.with_model(Subwords::Bpe(bpe)).build()?;
+        library.add_tokens(added)?;
+        Ok(library)
+    }
 }
 
 impl Model for Subwords {

@@ -12,11 +12,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::beside::beside;
+use crate::chat::ChatTemplate;
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::AddedToken;
-
-use crate::chat::ChatTemplate;
 
 mod error;
 mod files;
@@ -32,8 +31,8 @@ pub use gguf::GgufVocab;
 pub use stream::TextStream;
 
 use files::{Settings, TemplateSource};
-use gguf::Bpe;
-use library::Library;
+use gguf::Lists;
+use library::{Library, Steps};
 use table::{Rules, TokenTable};
 
 /// Letters of several scripts, digits, spaces, a byte that few vocabularies have, and text that looks like a special token.
@@ -94,9 +93,9 @@ impl Tokenizer {
     /// When the vocabulary is of a kind that is not supported, is malformed, or has more tokens than `vocab_rows`.
     pub fn from_gguf(vocab: GgufVocab, file: &Path, vocab_rows: usize) -> Result<Tokenizer, TokenizerError> {
         let described = gguf::describe(vocab, file, vocab_rows)?;
-        let mut tokenizer = match described.model {
+        let mut tokenizer = match described.lists {
             None => Tokenizer::from_json(described.json, file, vocab_rows)?,
-            Some((model, added)) => Tokenizer::from_lists(model, added, &described.json, file)?,
+            Some(lists) => Tokenizer::from_lists(lists, &described.json, file)?,
         };
         (tokenizer.bos, tokenizer.eos, tokenizer.eot) = (described.bos, described.eos, described.eot);
         tokenizer.special = described.special;
@@ -121,13 +120,18 @@ impl Tokenizer {
         Tokenizer::probed(library, table, file)
     }
 
-    /// Puts what `json` describes around `model`, whose lists were checked.
-    fn from_lists(model: Bpe, added: Vec<AddedToken>, json: &Value, file: &Path) -> Result<Tokenizer, TokenizerError> {
-        let rules = Rules::from_decoder(json.get("decoder"), file)?;
-        let special: HashSet<&str> = added.iter().filter(|t| t.special).map(|t| t.content.as_str()).collect();
-        let table = TokenTable::new(model.tokens().map(|(id, text)| (id, text, special.contains(text))), rules);
-        drop(special);
-        let library = built(file, || library::around(model, json, added))?;
+    /// Puts what `json` describes around the model of `lists`. Its regular expressions take as long as the merges.
+    fn from_lists(lists: Lists, json: &Value, file: &Path) -> Result<Tokenizer, TokenizerError> {
+        let around = || {
+            let steps = built(file, || Steps::new(json))?;
+            let special = lists.added.iter().filter(|t| t.special).map(|t| t.content.as_str()).collect::<HashSet<_>>();
+            let tokens = lists.tokens().map(|(id, text)| (id, text, special.contains(text)));
+            Ok((steps, TokenTable::new(tokens, Rules::from_decoder(json.get("decoder"), file)?)))
+        };
+        let (rules, around) = beside("nxd-merges", || lists.rules(file), around);
+        let (steps, table) = around?;
+        let (model, added) = lists.into_model(rules?);
+        let library = built(file, || steps.around(model, added))?;
         Tokenizer::probed(library, table, file)
     }
 
@@ -222,9 +226,9 @@ impl Tokenizer {
 }
 
 /// What the library builds of `file`; it refuses some files and panics on others.
-fn built<E: fmt::Display>(file: &Path, build: impl FnOnce() -> Result<Library, E>) -> Result<Library, TokenizerError> {
+fn built<T, E: fmt::Display>(file: &Path, build: impl FnOnce() -> Result<T, E>) -> Result<T, TokenizerError> {
     match guard::catch(build) {
-        Ok(Ok(library)) => Ok(library),
+        Ok(Ok(built)) => Ok(built),
         Ok(Err(e)) => Err(TokenizerError::Refused { file: file.to_owned(), reason: e.to_string() }),
         Err(reason) => Err(TokenizerError::Broken { file: file.to_owned(), stage: "loading", reason }),
     }

@@ -62,6 +62,7 @@ impl TokenTable {
     /// Builds the table of `tokens` = (id, text, is special), ids rising and below the embedding's rows.
     pub(super) fn new<'t>(tokens: impl Iterator<Item = (u32, &'t str, bool)>, rules: Rules) -> TokenTable {
         let mut table = TokenTable { bytes: Vec::new(), tokens: Vec::new(), first_forms: BTreeMap::new(), rules };
+        table.tokens.reserve(tokens.size_hint().1.unwrap_or(0));
         for (id, text, special) in tokens {
             let start = table.bytes.len();
             let byte = table.rules.push_bytes(text, &mut table.bytes);

@@ -14,8 +14,9 @@
 //!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free. Plain int8 has one scale for all of K:
 //!   for each 32 values `acc = fma(da, sum(q * a), acc)`, and at the end `acc * scale`.
 //!
-//! Reading order: `cell` (how quantised weights are packed), `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
+//! Reading order: `cell` (how quantised weights are packed), `across`, `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
 
+mod across;
 mod ahead;
 mod cell;
 mod dequantise;

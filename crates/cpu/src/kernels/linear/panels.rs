@@ -1,6 +1,7 @@
 //! How a matrix is cut into panels, and how a panel is packed from rows as a file has them.
 
 use super::PANEL;
+use super::across::Next;
 use super::cell::{CELL, Cell};
 use super::float::Element;
 use super::memory::{PackedMemory, Span};
@@ -93,9 +94,10 @@ impl<'w> Packer<'w> {
         self.copied.resize(PANEL * self.row_bytes, 0);
         let stored = self.reader.read(panel * PANEL..(panel + 1) * PANEL, &mut self.copied);
         let (scales, out) = out.split_at_mut(self.panels.scale_bytes);
+        let next = Next::behind(stored);
         match self.panels.layout {
-            Layout::Cells(cell) => cell.pack_panel(stored, out),
-            Layout::Float(element) => element.pack_panel(stored, out),
+            Layout::Cells(cell) => cell.pack_panel(stored, out, next),
+            Layout::Float(element) => element.pack_panel(stored, out, next),
         }
         if scales.is_empty() {
             return;

@@ -3,6 +3,7 @@
 
 use super::GgufError;
 use super::reader::Reader;
+use crate::strings::Strings;
 use nxd_ops::SharedBytes;
 use serde_json::{Number, Value as Json};
 use std::collections::HashMap;
@@ -209,6 +210,18 @@ impl Array {
         let mut reader = Reader::new(&self.data);
         (0..self.len).map_while(move |_| scalar(&mut reader, self.element, "").ok())
     }
+
+    /// The elements of an array of strings; `None` of another one, or when the file was overwritten after it was opened.
+    fn strings(&self) -> Option<Strings> {
+        let mut reader = Reader::new(&self.data);
+        let (mut bytes, mut ends) = (Vec::with_capacity(self.data.len()), Vec::with_capacity(self.len));
+        for _ in 0..self.len {
+            let len = reader.u64(format_args!("a length")).ok()?;
+            bytes.extend_from_slice(reader.take(len, format_args!("a string")).ok()?);
+            ends.push(bytes.len());
+        }
+        Strings::from_bytes(bytes, ends).filter(|_| self.element == Kind::String)
+    }
 }
 
 /// A metadata value that is not what its reader expects.
@@ -346,9 +359,9 @@ impl Metadata {
     ///
     /// # Errors
     /// When the value has another type.
-    pub fn strings(&self, key: &str) -> Result<Option<Vec<String>>, MetadataError> {
-        self.convert_array(key, "an array of strings", |value| match value {
-            Value::String(text) => Some(text),
+    pub fn strings(&self, key: &str) -> Result<Option<Strings>, MetadataError> {
+        self.convert(key, "an array of strings", |value| match value {
+            Value::Array(array) => array.strings(),
             _ => None,
         })
     }
@@ -437,6 +450,7 @@ fn read_value(reader: &mut Reader<'_>, bytes: &SharedBytes, key: &str) -> Result
         Kind::String if count > MAX_STRINGS => {
             return Err(GgufError::Strings { key: key.to_owned(), found: count, limit: MAX_STRINGS });
         }
+        Kind::String if reader.pass_strings(count, MAX_TABLE_BYTES) => {}
         Kind::String => {
             for index in 0..count {
                 reader.string(MAX_TABLE_BYTES, format_args!("key `{key}`: string at index {index}"))?;

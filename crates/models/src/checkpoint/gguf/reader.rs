@@ -71,6 +71,33 @@ impl<'b> Reader<'b> {
             .map_err(|e| GgufError::Utf8 { what: what.to_string(), offset: start.saturating_add(e.valid_up_to()) })
     }
 
+    /// Passes over `count` strings of at most `limit` bytes each. Where one is malformed it stays where it is: [`Reader::string`] says what
+    /// is wrong.
+    pub(super) fn pass_strings(&mut self, count: u64, limit: u64) -> bool {
+        let is_text = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+        let (mut at, mut unchecked) = (self.at, self.at);
+        for _ in 0..count {
+            let Some((length, _)) = self.bytes.get(at..).and_then(<[u8]>::split_first_chunk) else { return false };
+            let (len, start) = (u64::from_le_bytes(*length), at.saturating_add(length.len()));
+            let end = usize::try_from(len).ok().filter(|_| len <= limit).and_then(|len| start.checked_add(len));
+            let Some(end) = end else { return false };
+            // The bytes of a lesser length are ASCII, which no character goes over: strings and lengths together are UTF-8 where each
+            // string is, and many are looked at faster at once.
+            if len >= 128 {
+                if !is_text(self.bytes.get(unchecked..at)) || !is_text(self.bytes.get(start..end)) {
+                    return false;
+                }
+                unchecked = end;
+            }
+            at = end;
+        }
+        let passed = is_text(self.bytes.get(unchecked..at));
+        if passed {
+            self.at = at;
+        }
+        passed
+    }
+
     /// Fails when `found` things of `bytes` bytes in all are more than what is left, or than `limit` bytes.
     pub(super) fn check_length(
         &self,

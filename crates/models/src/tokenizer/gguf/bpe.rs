@@ -10,6 +10,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use ahash::RandomState;
 use tokenizers::models::bpe::BpeTrainer;
 use tokenizers::{Model, Result, Token};
 
@@ -20,7 +22,7 @@ pub(in crate::tokenizer) struct Bpe {
 }
 
 /// How a vocabulary's tokens are found in a word.
-pub(super) struct Rules {
+pub(in crate::tokenizer) struct Rules {
     pub(super) merges: Merges,
     /// Takes the place of characters that are no token; neighbours become one.
     pub(super) unknown: Option<u32>,
@@ -30,10 +32,12 @@ pub(super) struct Rules {
     pub(super) ignore_merges: bool,
 }
 
+/// Rank and union of pairs of tokens. Keyed, so that no file can choose pairs that collide.
+pub(super) type Ranks = HashMap<(u32, u32), (u32, u32), RandomState>;
+
 /// Which neighbours become one token, and which of them first.
 pub(super) enum Merges {
-    /// Rank and union of each pair that merges.
-    Ranked(HashMap<(u32, u32), (u32, u32)>),
+    Ranked(Ranks),
     /// Any two pieces whose union is a piece; the best score of a union first, then the least ids of the two.
     ///
     /// Source: llama.cpp `llm_tokenizer_spm` for the scores; transformers `convert_slow_tokenizer.py`, `generate_merges`, for ties.
@@ -70,11 +74,6 @@ struct Word {
 }
 
 impl Bpe {
-    /// Id and text of all tokens that have a text, in order of ids.
-    pub(in crate::tokenizer) fn tokens(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.vocabulary.iter()
-    }
-
     /// Cuts `word` into characters, with what stands for those that are no token.
     fn characters(&self, word: &str) -> Word {
         let mut symbols = Word::default();
@@ -297,7 +296,7 @@ mod tests {
             let expected = ids(&library(&texts, &scores, &pieces), &text);
             let longest = texts.iter().map(String::len).max().unwrap();
             let ours = Bpe {
-                vocabulary: Vocabulary::new(texts).unwrap(),
+                vocabulary: Vocabulary::new(texts.iter().collect()).unwrap(),
                 rules: Rules {
                     merges: Merges::Scored { scores, pieces, longest },
                     unknown: Some(0),
@@ -318,7 +317,7 @@ mod tests {
             let mut texts: Vec<String> = ["a", "b", "c"].map(str::to_owned).into_iter().chain(words).collect();
             let rotate = order.index(texts.len());
             texts.rotate_left(rotate);
-            let vocabulary = Vocabulary::new(texts.clone()).unwrap();
+            let vocabulary = Vocabulary::new(texts.iter().collect()).unwrap();
             let mut merges = Vec::new();
             for text in &texts {
                 let cuts = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));

@@ -4,22 +4,23 @@
 //! `src/llama-vocab.cpp`.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use std::collections::HashMap;
 use std::path::Path;
 
+use ahash::RandomState;
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
 use super::files::TemplateSource;
 use super::table::byte_token;
 use super::{TokenizerError, field_error};
+use crate::strings::Strings;
 
 mod bpe;
 mod pre;
 mod vocabulary;
 
-pub(super) use bpe::Bpe;
-use bpe::{Merges, Rules};
+pub(super) use bpe::{Bpe, Rules};
+use bpe::{Merges, Ranks};
 use vocabulary::Vocabulary;
 
 /// The vocabulary in a GGUF file's metadata, before anything is checked. Field comments name the keys under `tokenizer.ggml`.
@@ -30,13 +31,13 @@ pub struct GgufVocab {
     /// `pre`: how byte-level BPE cuts text into words.
     pub pre: Option<String>,
     /// `tokens`.
-    pub tokens: Vec<String>,
+    pub tokens: Strings,
     /// `scores`; empty when the key is missing.
     pub scores: Vec<f32>,
     /// `token_type`; empty when the key is missing.
     pub token_types: Vec<i32>,
     /// `merges`; empty when the key is missing.
-    pub merges: Vec<String>,
+    pub merges: Strings,
     /// `bos_token_id`.
     pub bos: Option<u32>,
     /// `eos_token_id`.
@@ -74,14 +75,22 @@ enum Kind {
 pub(super) struct Described {
     /// A `tokenizer.json`; without a model where that is given apart.
     pub(super) json: Value,
-    /// A model made from the file's lists, and the tokens that text may spell out whole.
-    pub(super) model: Option<(Bpe, Vec<AddedToken>)>,
+    /// What a model is made of, where `json` has none.
+    pub(super) lists: Option<Lists>,
     /// Special tokens as templates know them.
     pub(super) special: Vec<(String, String)>,
     pub(super) template: Option<TemplateSource>,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
     pub(super) eot: Option<u32>,
+}
+
+/// The lists of a byte-pair model.
+pub(super) struct Lists {
+    checked: Checked,
+    pairs: Pairs,
+    /// The tokens that text may spell out whole.
+    pub(super) added: Vec<AddedToken>,
 }
 
 /// A vocabulary whose arrays fit together.
@@ -106,29 +115,29 @@ pub(super) fn describe(vocab: GgufVocab, file: &Path, vocab_rows: usize) -> Resu
     let checked = Checked::new(vocab, file, vocab_rows)?;
     let parts = match checked.vocab.model.as_str() {
         "gpt2" => checked.byte_level(file)?,
-        "llama" => checked.sentence_pieces(file)?,
+        "llama" => checked.sentence_pieces(),
         _ => checked.unigram(file)?,
     };
     let post = checked.post_processor(file, parts.add_bos, parts.add_eos)?;
     let special = checked.special();
     let added = checked.added_tokens();
-    let Checked { vocab, vocabulary, .. } = checked;
-    let (json_model, json_added, model) = match parts.model {
+    let (bos, eos, eot) = (checked.vocab.bos, checked.vocab.eos, checked.vocab.eot);
+    let origin = format!("{}: `tokenizer.chat_template`", file.display());
+    let template = checked.vocab.chat_template.clone().map(|text| TemplateSource { text, with_tools: None, origin });
+    let (json_model, json_added, lists) = match parts.model {
         ModelParts::Json(model) => {
             (model, added.into_iter().map(|(id, token)| with_id(&token, id)).collect::<Vec<_>>(), None)
         }
-        ModelParts::Pairs(rules) => {
+        ModelParts::Pairs(pairs) => {
             let added = added.into_iter().map(|(_, token)| token).collect();
-            (Value::Null, Vec::new(), Some((Bpe { vocabulary, rules }, added)))
+            (Value::Null, Vec::new(), Some(Lists { checked, pairs, added }))
         }
     };
     let json = json!({
         "version": "1.0", "normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer, "post_processor": post,
         "decoder": parts.decoder, "added_tokens": json_added, "model": json_model,
     });
-    let origin = format!("{}: `tokenizer.chat_template`", file.display());
-    let template = vocab.chat_template.map(|text| TemplateSource { text, with_tools: None, origin });
-    Ok(Described { json, model, special, template, bos: vocab.bos, eos: vocab.eos, eot: vocab.eot })
+    Ok(Described { json, lists, special, template, bos, eos, eot })
 }
 
 /// What the three kinds of vocabulary differ in.
@@ -147,7 +156,36 @@ enum ModelParts {
     /// As the library reads it.
     Json(Value),
     /// By merging pairs.
-    Pairs(Rules),
+    Pairs(Pairs),
+}
+
+/// How pairs are merged.
+struct Pairs {
+    /// By the scores of what they make, not by the file's list.
+    scored: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+}
+
+impl Lists {
+    /// Id and text of all tokens that have a text, in order of ids.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.checked.vocabulary.iter()
+    }
+
+    /// How the tokens are found in a word: it takes a look-up or more for each merge.
+    pub(super) fn rules(&self, file: &Path) -> Result<Rules, TokenizerError> {
+        let Lists { checked, pairs: Pairs { scored, byte_fallback, ignore_merges }, .. } = self;
+        let [scored, byte_fallback, ignore_merges] = [*scored, *byte_fallback, *ignore_merges];
+        let merges = if scored { checked.scored(file)? } else { checked.merges(file)? };
+        let unknown = checked.unknown().filter(|_| byte_fallback);
+        Ok(Rules { merges, unknown, byte_fallback, ignore_merges })
+    }
+
+    /// The model with the [`Lists::rules`], and the tokens that text may spell out whole.
+    pub(super) fn into_model(self, rules: Rules) -> (Bpe, Vec<AddedToken>) {
+        (Bpe { vocabulary: self.checked.vocabulary, rules }, self.added)
+    }
 }
 
 impl Checked {
@@ -200,7 +238,7 @@ impl Checked {
                 }
             };
         }
-        for ((id, token), kind) in (0u32..).zip(&vocab.tokens).zip(&kinds) {
+        for ((id, token), kind) in (0u32..).zip(vocab.tokens.iter()).zip(&kinds) {
             if *kind == Kind::Byte && byte_token(token).is_none() {
                 let found = format!("byte token `{token}`");
                 return Err(field_error(file, format!("{TOKENS}[{id}]"), found, "`<0x00>` to `<0xFF>`"));
@@ -232,20 +270,14 @@ impl Checked {
             normalizer: if pre.nfc { json!({ "type": "NFC" }) } else { Value::Null },
             pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": pre_tokenizers }),
             decoder: json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true }),
-            model: ModelParts::Pairs(Rules {
-                merges: self.merges(file)?,
-                unknown: None,
-                byte_fallback: false,
-                ignore_merges: pre.ignore_merges,
-            }),
+            model: ModelParts::Pairs(Pairs { scored: false, byte_fallback: false, ignore_merges: pre.ignore_merges }),
             add_bos: pre.add_bos,
             add_eos: false,
         })
     }
 
-    fn sentence_pieces(&self, file: &Path) -> Result<Parts, TokenizerError> {
+    fn sentence_pieces(&self) -> Parts {
         let prefix = self.vocab.add_space_prefix.unwrap_or(true);
-        let merges = if self.vocab.merges.is_empty() { self.scored(file)? } else { self.merges(file)? };
         let spaces = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" });
         let mut decoders = vec![
             json!({ "type": "Replace", "pattern": { "String": "\u{2581}" }, "content": " " }),
@@ -256,19 +288,18 @@ impl Checked {
             decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         }
         let prepend = json!({ "type": "Prepend", "prepend": "\u{2581}" });
-        Ok(Parts {
+        Parts {
             normalizer: json!({ "type": "Sequence", "normalizers": if prefix { vec![prepend, spaces] } else { vec![spaces] } }),
             pre_tokenizer: Value::Null,
             decoder: json!({ "type": "Sequence", "decoders": decoders }),
-            model: ModelParts::Pairs(Rules {
-                merges,
-                unknown: self.unknown(),
+            model: ModelParts::Pairs(Pairs {
+                scored: self.vocab.merges.is_empty(),
                 byte_fallback: true,
                 ignore_merges: false,
             }),
             add_bos: true,
             add_eos: false,
-        })
+        }
     }
 
     fn unigram(&self, file: &Path) -> Result<Parts, TokenizerError> {
@@ -317,18 +348,18 @@ impl Checked {
             let expected = format!("at most {limit}, 16 for each token");
             return Err(TokenizerError::Length { file: file.to_owned(), field: FIELD, found, expected });
         }
-        let mut pairs = HashMap::with_capacity(found);
-        let mut union = String::new();
+        let mut pairs = Ranks::with_capacity_and_hasher(found, RandomState::new());
+        let (mut union, mut last) = (String::new(), 0u32);
         for (rank, (index, merge)) in (0u32..).zip(self.vocab.merges.iter().enumerate()) {
             let wrong = |reason| TokenizerError::Merge {
                 file: file.to_owned(),
                 field: FIELD,
                 index,
-                merge: merge.clone(),
+                merge: merge.to_owned(),
                 reason,
             };
-            // The first part may itself begin with a space.
-            let space = merge.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
+            // The first part may itself begin with a space. No other character has the byte of one.
+            let space = merge.bytes().skip(1).position(|byte| byte == b' ').map(|before| before.saturating_add(1));
             let Some((left, right)) = space.and_then(|at| merge.split_at_checked(at)) else {
                 return Err(wrong("expected two parts with a space between them".to_owned()));
             };
@@ -340,7 +371,11 @@ impl Checked {
                 let unknown = || format!("`{token}` is not among the {} tokens", self.vocabulary.known());
                 self.vocabulary.id(token).ok_or_else(|| wrong(unknown()))
             };
-            pairs.insert((id(left)?, id(right)?), (rank, id(&union)?));
+            let pair = (id(left)?, id(right)?);
+            // Files list merges mostly in the order of the tokens that they make.
+            let next = last.saturating_add(1);
+            last = if self.vocabulary.text(next) == union { next } else { id(&union)? };
+            pairs.insert(pair, (rank, last));
         }
         Ok(Merges::Ranked(pairs))
     }

@@ -1,46 +1,55 @@
 //! Token texts by id and ids by text, each text kept once.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use std::hash::{BuildHasher, RandomState};
+use ahash::RandomState;
 
-/// No token: the mark of an empty slot.
-const EMPTY: u32 = u32::MAX;
+use crate::strings::Strings;
 
 /// The texts of a vocabulary. Tokens without text have an id but cannot be found.
 pub(super) struct Vocabulary {
-    texts: Vec<String>,
-    /// An open-addressed table of ids, at most half full. A `HashMap` would hold every text, or a pointer to it, a second time.
-    slots: Vec<u32>,
+    texts: Strings,
+    /// An open-addressed table, at most half full. A `HashMap` would hold every text, or a pointer to it, a second time.
+    slots: Vec<Slot>,
     /// Keyed, so that no file can choose texts that collide.
     hasher: RandomState,
     known: usize,
 }
 
+/// A place for an id.
+#[derive(Clone, Copy)]
+struct Slot {
+    id: u32,
+    /// Bits of the text's hash, so that few texts are looked at in vain.
+    mark: u32,
+}
+
+/// No token.
+const EMPTY: Slot = Slot { id: u32::MAX, mark: 0 };
+
 impl Vocabulary {
     /// Takes the texts in order of ids; for a text that stands there twice, its ids.
-    pub(super) fn new(texts: Vec<String>) -> Result<Vocabulary, (u32, u32)> {
+    pub(super) fn new(texts: Strings) -> Result<Vocabulary, (u32, u32)> {
         let size = texts.len().saturating_mul(2).next_power_of_two();
-        let mut vocabulary = Vocabulary { texts, slots: vec![EMPTY; size], hasher: RandomState::new(), known: 0 };
-        for id in 0..vocabulary.size() {
-            if vocabulary.text(id).is_empty() {
-                continue;
-            }
-            match vocabulary.place(vocabulary.text(id)) {
-                (_, Some(first)) => return Err((first, id)),
-                (slot, None) => {
-                    if let Some(slot) = vocabulary.slots.get_mut(slot) {
-                        *slot = id;
+        let mut slots = vec![EMPTY; size];
+        let mut vocabulary = Vocabulary { texts, slots: Vec::new(), hasher: RandomState::new(), known: 0 };
+        for (id, text) in vocabulary.iter() {
+            match vocabulary.place(&slots, text) {
+                Place { id: Some(first), .. } => return Err((first, id)),
+                Place { slot, mark, .. } => {
+                    if let Some(slot) = slots.get_mut(slot) {
+                        *slot = Slot { id, mark };
                     }
                 }
             }
-            vocabulary.known = vocabulary.known.saturating_add(1);
         }
+        vocabulary.known = vocabulary.iter().count();
+        vocabulary.slots = slots;
         Ok(vocabulary)
     }
 
     /// One more than the largest id.
     pub(super) fn size(&self) -> u32 {
-        u32::try_from(self.texts.len()).unwrap_or(EMPTY)
+        u32::try_from(self.texts.len()).unwrap_or(EMPTY.id)
     }
 
     /// Tokens that have a text.
@@ -50,51 +59,56 @@ impl Vocabulary {
 
     /// The text of a token; empty for one without.
     pub(super) fn text(&self, id: u32) -> &str {
-        self.texts.get(id as usize).map_or("", String::as_str)
+        self.texts.get(id as usize).unwrap_or_default()
     }
 
     /// The token with this text.
     pub(super) fn id(&self, text: &str) -> Option<u32> {
-        self.place(text).1
+        self.place(&self.slots, text).id
     }
 
     /// Id and text of all tokens that have a text, in order of ids.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
-        (0u32..).zip(&self.texts).map(|(id, text)| (id, text.as_str())).filter(|(_, text)| !text.is_empty())
+        (0..self.size()).zip(self.texts.iter()).filter(|(_, text)| !text.is_empty())
     }
 
-    /// The slot of `text`, or the empty one where it would stand, and its id.
-    fn place(&self, text: &str) -> (usize, Option<u32>) {
+    /// Where `text` stands in `slots`, or would.
+    fn place(&self, slots: &[Slot], text: &str) -> Place {
         // The size is a power of two.
-        let mask = self.slots.len().saturating_sub(1);
+        let mask = slots.len().saturating_sub(1);
+        let hash = self.hasher.hash_one(text);
         #[allow(clippy::cast_possible_truncation, reason = "any bits of the hash will do")]
-        let mut slot = self.hasher.hash_one(text) as usize & mask;
+        let (mut slot, mark) = (hash as usize & mask, (hash >> 32) as u32);
         loop {
-            match self.slots.get(slot) {
-                Some(&id) if id != EMPTY => {
-                    if self.text(id) == text {
-                        return (slot, Some(id));
+            match slots.get(slot) {
+                Some(&found) if found.id != EMPTY.id => {
+                    if found.mark == mark && self.text(found.id) == text {
+                        return Place { slot, mark, id: Some(found.id) };
                     }
                 }
-                _ => return (slot, None),
+                _ => return Place { slot, mark, id: None },
             }
             slot = slot.wrapping_add(1) & mask;
         }
     }
 }
 
+/// Where a text stands, or would.
+struct Place {
+    slot: usize,
+    mark: u32,
+    /// Its id, where it stands there.
+    id: Option<u32>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|&text| text.to_owned()).collect()
-    }
-
     #[test]
     fn every_text_is_found_and_no_other() {
         let all: Vec<String> = (0..5000).map(|i| format!("token {i}")).collect();
-        let vocabulary = Vocabulary::new(all.clone()).unwrap();
+        let vocabulary = Vocabulary::new(all.iter().collect()).unwrap();
         for (id, text) in (0..).zip(&all) {
             assert_eq!((vocabulary.id(text), vocabulary.text(id)), (Some(id), text.as_str()));
         }
@@ -104,10 +118,10 @@ mod tests {
 
     #[test]
     fn tokens_without_text_are_gaps_and_texts_are_unique() {
-        let vocabulary = Vocabulary::new(texts(&["a", "", "b", ""])).unwrap();
+        let vocabulary = Vocabulary::new(["a", "", "b", ""].iter().collect()).unwrap();
         assert_eq!(vocabulary.iter().collect::<Vec<_>>(), [(0, "a"), (2, "b")]);
         assert_eq!((vocabulary.size(), vocabulary.known(), vocabulary.id("")), (4, 2, None));
-        assert_eq!(Vocabulary::new(texts(&["a", "b", "a"])).err(), Some((0, 2)));
-        assert_eq!(Vocabulary::new(Vec::new()).unwrap().id("a"), None);
+        assert_eq!(Vocabulary::new(["a", "b", "a"].iter().collect()).err(), Some((0, 2)));
+        assert_eq!(Vocabulary::new(Strings::default()).unwrap().id("a"), None);
     }
 }

@@ -28,7 +28,7 @@ fn a_good_file_gives_metadata_and_tensors() {
     assert_eq!(metadata.u32("llama.block_count").unwrap(), Some(2));
     assert_eq!(metadata.f64("llama.rope.freq_base").unwrap(), Some(1e4));
     assert_eq!(metadata.bool("tokenizer.ggml.add_bos_token").unwrap(), Some(true));
-    assert_eq!(metadata.strings("tokenizer.ggml.tokens").unwrap().unwrap(), ["a", "é"]);
+    assert_eq!(metadata.strings("tokenizer.ggml.tokens").unwrap().unwrap().iter().collect::<Vec<_>>(), ["a", "é"]);
     assert_eq!(metadata.i32s("tokenizer.ggml.token_type").unwrap().unwrap(), [1, 3]);
     assert_eq!(metadata.u32("absent").unwrap(), None);
     assert_eq!(metadata.iter().next().unwrap().0, "general.architecture");

@@ -1,5 +1,6 @@
 //! The golden vocabularies written as GGUF metadata must give the same ids and the same text.
 
+use nxd_models::Strings;
 use nxd_models::tokenizer::{GgufVocab, Tokenizer};
 use serde_json::Value;
 
@@ -87,7 +88,7 @@ fn vocab(json: &Value, config: &Value) -> GgufVocab {
             Some(merges) if byte_level => {
                 merges.iter().map(|m| format!("{} {}", m[0].as_str().unwrap(), m[1].as_str().unwrap())).collect()
             }
-            _ => Vec::new(),
+            _ => Strings::default(),
         },
         bos: id("bos_token"),
         eos: id("eos_token"),
@@ -143,12 +144,12 @@ fn golden_vocabularies_by_way_of_gguf_give_the_same_ids_and_text() {
 
 #[test]
 fn smollm_cuts_digits_one_by_one() {
-    let tokens = ["1", "2", "12", "a", "b", "ab", "<|endoftext|>"].map(str::to_owned).to_vec();
+    let tokens = ["1", "2", "12", "a", "b", "ab", "<|endoftext|>"].iter().collect();
     let vocab = GgufVocab {
         model: "gpt2".to_owned(),
         pre: Some("smollm".to_owned()),
         token_types: vec![1, 1, 1, 1, 1, 1, 3],
-        merges: vec!["1 2".to_owned(), "a b".to_owned()],
+        merges: ["1 2", "a b"].iter().collect(),
         tokens,
         ..GgufVocab::default()
     };
@@ -161,7 +162,7 @@ fn a_missing_add_bos_follows_the_kind_of_vocabulary() {
     let vocab = |model: &str, pre: Option<&str>| GgufVocab {
         model: model.to_owned(),
         pre: pre.map(str::to_owned),
-        tokens: ["<unk>", "<s>", "</s>", "a", "\u{2581}", "\u{2581}a"].map(str::to_owned).to_vec(),
+        tokens: ["<unk>", "<s>", "</s>", "a", "\u{2581}", "\u{2581}a"].iter().collect(),
         token_types: vec![2, 3, 3, 1, 1, 1],
         scores: vec![0.0, 0.0, 0.0, -3.0, -2.0, -1.0],
         bos: Some(1),

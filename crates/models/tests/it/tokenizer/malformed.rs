@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nxd_models::Strings;
 use nxd_models::tokenizer::{GgufVocab, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -245,13 +246,18 @@ fn an_expression_that_backtracks_without_end_is_bounded() {
 fn vocab() -> GgufVocab {
     GgufVocab {
         model: "llama".to_owned(),
-        tokens: ["<unk>", "<s>", "</s>", "<0x41>", "a", "b", "ab", "\u{2581}"].map(str::to_owned).to_vec(),
+        tokens: ["<unk>", "<s>", "</s>", "<0x41>", "a", "b", "ab", "\u{2581}"].iter().collect(),
         scores: vec![0.0, 0.0, 0.0, 0.0, -3.0, -4.0, -1.0, -2.0],
         token_types: vec![2, 3, 3, 6, 1, 1, 1, 1],
         bos: Some(1),
         eos: Some(2),
         ..GgufVocab::default()
     }
+}
+
+/// Gives the token `id` another text.
+fn replace(vocab: &mut GgufVocab, id: usize, text: &str) {
+    vocab.tokens = vocab.tokens.iter().enumerate().map(|(i, old)| if i == id { text } else { old }).collect();
 }
 
 #[test]
@@ -271,12 +277,12 @@ fn a_bad_gguf_vocabulary_is_an_error_that_names_the_key() {
             &|v| v.model = "rwkv".to_owned(),
             &["`tokenizer.ggml.model`", "`rwkv`", "`gpt2`, `llama` or `t5`"],
         ),
-        ("no tokens", &|v| v.tokens.clear(), &["`tokenizer.ggml.tokens`", "0", "at least one"]),
+        ("no tokens", &|v| v.tokens = Strings::default(), &["`tokenizer.ggml.tokens`", "0", "at least one"]),
         (
             "one token and eos of 2^32 - 1",
             &|v| {
                 *v = GgufVocab {
-                    tokens: vec!["a".to_owned()],
+                    tokens: ["a"].iter().collect(),
                     scores: vec![0.0],
                     token_types: vec![1],
                     eos: Some(u32::MAX),
@@ -291,7 +297,7 @@ fn a_bad_gguf_vocabulary_is_an_error_that_names_the_key() {
         (
             "more tokens than rows",
             &|v| {
-                v.tokens.push("c".to_owned());
+                v.tokens.push("c");
                 v.scores.push(0.0);
                 v.token_types.push(1)
             },
@@ -314,33 +320,33 @@ fn a_bad_gguf_vocabulary_is_an_error_that_names_the_key() {
         ),
         ("score that is not a number", &|v| v.scores[4] = f32::NAN, &["`tokenizer.ggml.scores[4]`", "not finite"]),
         ("unknown type", &|v| v.token_types[5] = 77, &["`tokenizer.ggml.token_type[5]`", "77", "1 to 6"]),
-        ("text twice", &|v| v.tokens[5] = "a".to_owned(), &["tokenizer.ggml.tokens[4]", "[5]", "same text"]),
-        ("byte of -1", &|v| v.tokens[3] = "<0x-1>".to_owned(), &["`tokenizer.ggml.tokens[3]`", "`<0x-1>`", "`<0xFF>`"]),
-        ("byte of letters", &|v| v.tokens[3] = "<0xGG>".to_owned(), &["`<0xGG>`"]),
-        ("byte of nothing", &|v| v.tokens[3] = "<0x>".to_owned(), &["`<0x>`"]),
+        ("text twice", &|v| replace(v, 5, "a"), &["tokenizer.ggml.tokens[4]", "[5]", "same text"]),
+        ("byte of -1", &|v| replace(v, 3, "<0x-1>"), &["`tokenizer.ggml.tokens[3]`", "`<0x-1>`", "`<0xFF>`"]),
+        ("byte of letters", &|v| replace(v, 3, "<0xGG>"), &["`<0xGG>`"]),
+        ("byte of nothing", &|v| replace(v, 3, "<0x>"), &["`<0x>`"]),
         (
             "merge of one part",
-            &|v| v.merges = vec!["ab".to_owned()],
+            &|v| v.merges = ["ab"].iter().collect(),
             &["`tokenizer.ggml.merges[0]`", "`ab`", "two parts"],
         ),
         (
             "merge of an unknown token",
-            &|v| v.merges = vec!["a b".to_owned(), "a zz".to_owned()],
+            &|v| v.merges = ["a b", "a zz"].iter().collect(),
             &["`tokenizer.ggml.merges[1]`", "`zz`", "8 tokens"],
         ),
         (
             "merge into an unknown token",
-            &|v| v.merges = vec!["b a".to_owned()],
+            &|v| v.merges = ["b a"].iter().collect(),
             &["`tokenizer.ggml.merges[0]`", "`ba`"],
         ),
         (
             "ten million merges",
-            &|v| v.merges = vec![String::new(); 10_000_000],
+            &|v| v.merges = std::iter::repeat_n("", 10_000_000).collect(),
             &["`tokenizer.ggml.merges`", "10000000", "128"],
         ),
         (
             "endless piece",
-            &|v| v.tokens[6] = "a".repeat(1 << 20),
+            &|v| replace(v, 6, &"a".repeat(1 << 20)),
             &["`tokenizer.ggml.tokens[6]`", "1048576 bytes", "1024"],
         ),
         (
@@ -382,7 +388,7 @@ fn a_bad_gguf_vocabulary_is_an_error_that_names_the_key() {
 #[test]
 fn a_gguf_token_without_text_leaves_a_gap() {
     let mut vocab = vocab();
-    vocab.tokens[5].clear();
+    replace(&mut vocab, 5, "");
     let tokenizer = Tokenizer::from_gguf(vocab, Path::new("m.gguf"), 8).unwrap();
     assert_eq!((tokenizer.vocab_size(), tokenizer.token_bytes(5)), (8, b"".as_slice()));
 }
@@ -422,7 +428,7 @@ proptest! {
         let size = tokens.len();
         let vocab = GgufVocab {
             model: ["gpt2", "llama", "t5"][model].to_owned(),
-            tokens, merges, scores: scores[..size].to_vec(), token_types: types[..size].to_vec(),
+            tokens: tokens.iter().collect(), merges: merges.iter().collect(), scores: scores[..size].to_vec(), token_types: types[..size].to_vec(),
             bos: special, unk: special, add_eos: Some(true),
             ..GgufVocab::default()
         };

@@ -24,6 +24,7 @@ pub(super) mod neon;
 mod tests;
 
 use super::PANEL;
+use super::across::{self, Next};
 use half::f16;
 use nxd_ops::BlockFormat;
 use nxd_ops::quant::{self, Factors, IQ4_VALUES};
@@ -139,8 +140,8 @@ impl Cell {
     }
 
     /// Packs 16 rows of blocks, `[16][row_bytes]` as the file has them, into a panel's cells.
-    pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
-        forms::by_form!(self, pack_panel_as(rows, panel));
+    pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8], next: Next) {
+        forms::by_form!(self, pack_panel_as(rows, panel, next));
     }
 
     /// The pair of a unit, and whether the unit is its second.
@@ -164,14 +165,22 @@ impl Cell {
         }
     }
 
-    /// Puts output `j`'s 32 integers into a cell's lines. `stored` are the bits to store, four values of K a word.
-    #[inline(always)]
-    fn place_integers(self, j: usize, stored: &[u32; 8], lines: &mut [u8]) {
-        if self.low == 8 {
-            stored.iter().enumerate().for_each(|(unit, &word)| place_word(j, unit, word, lines));
-            return;
+    /// Lines of a cell that stand in the file's block as they are, at its end: bytes do; and nibbles, where the file pairs them as lines do,
+    /// those of value `k` under those of value `k + 16`.
+    const fn stored_lines(self) -> usize {
+        match (self.block, self.low) {
+            (1, low @ (4 | 8)) => low,
+            _ => 0,
         }
-        self.place_part(j, 0..self.low, stored, lines);
+    }
+
+    /// Puts output `j`'s 32 integers into a cell's lines, but for the first `done` lines. `stored` are the bits to store, four values of K a
+    /// word.
+    #[inline(always)]
+    fn place_integers(self, j: usize, done: usize, stored: &[u32; 8], lines: &mut [u8]) {
+        if done == 0 {
+            self.place_part(j, 0..self.low, stored, lines);
+        }
         self.place_part(j, self.low..self.low + self.high, stored, lines);
     }
 
@@ -244,30 +253,28 @@ impl Cell {
 }
 
 /// [`Cell::pack_panel`] with everything about the format known to the compiler.
-fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8]) {
+fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8], next: Next) {
     let (cell, row_bytes) = (F::CELL, rows.len() / PANEL);
-    let Some(format) = cell.format else { return pack_bytes(rows, panel) };
+    let Some(format) = cell.format else { return pack_bytes(rows, panel, next) };
+    let as_stored = cell.stored_lines();
     let mut quants = [0; 256];
+    let mut of_rows = [rows; PANEL];
+    of_rows.iter_mut().zip(rows.chunks_exact(row_bytes)).for_each(|(of_row, row)| *of_row = row);
     for (b, block) in panel.chunks_exact_mut(cell.block_bytes()).enumerate() {
-        for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let stored = &row[b * format.block_bytes()..][..format.block_bytes()];
+        let end = (b + 1) * format.block_bytes();
+        next.ask(b, PANEL * format.block_bytes());
+        across::words_at(&of_rows, end - as_stored * 4, &mut block[..as_stored * UNIT]);
+        for (j, row) in of_rows.iter().enumerate() {
+            let stored = &row[end - format.block_bytes()..end];
             let factors = quant::parts(format, stored, &mut quants);
-            let lines = block.chunks_exact_mut(cell.quant_bytes()).zip(quants.as_chunks::<CELL>().0);
-            for (lines, quants) in lines.take(cell.block) {
-                let mut words = [0; 8];
-                for (word, four) in words.iter_mut().zip(quants.as_chunks::<4>().0) {
-                    *word = stored_word(cell.integers, *four);
-                }
-                if cell.block == 1 && cell.low == 4 {
-                    // The file has nibbles last, and pairs them as lines do: those of value `k` under those of value `k + 16`.
-                    let nibbles = stored[stored.len() - CELL / 2..].as_chunks::<4>().0;
-                    nibbles
-                        .iter()
-                        .enumerate()
-                        .for_each(|(line, four)| place_word(j, line, u32::from_le_bytes(*four), lines));
-                    cell.place_part(j, 4..4 + cell.high, &words, lines);
-                } else {
-                    cell.place_integers(j, &words, lines);
+            if as_stored < cell.low + cell.high {
+                let lines = block.chunks_exact_mut(cell.quant_bytes()).zip(quants.as_chunks::<CELL>().0);
+                for (lines, quants) in lines.take(cell.block) {
+                    let mut words = [0; 8];
+                    for (word, four) in words.iter_mut().zip(quants.as_chunks::<4>().0) {
+                        *word = stored_word(cell.integers, *four);
+                    }
+                    cell.place_integers(j, as_stored, &words, lines);
                 }
             }
             place_factors(cell, j, &factors, block);
@@ -276,19 +283,17 @@ fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8]) {
 }
 
 /// [`Cell::pack_panel`] of int8: bytes as they are. Where rows end within a cell, zeros fill it up.
-fn pack_bytes(rows: &[u8], panel: &mut [u8]) {
+fn pack_bytes(rows: &[u8], panel: &mut [u8], next: Next) {
     let row_bytes = rows.len() / PANEL;
-    for (start, lines) in (0..row_bytes).step_by(CELL).zip(panel.chunks_exact_mut(Cell::I8.quant_bytes())) {
-        for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let mut quants = [0; CELL];
-            match row[start..].first_chunk() {
-                Some(whole) => quants = *whole,
-                None => quants[..row_bytes - start].copy_from_slice(&row[start..]),
-            }
-            for (unit, four) in quants.as_chunks().0.iter().enumerate() {
-                place_word(j, unit, u32::from_le_bytes(*four), lines);
-            }
-        }
+    let whole = row_bytes / 4 * 4;
+    let mut of_rows = [rows; PANEL];
+    of_rows.iter_mut().zip(rows.chunks_exact(row_bytes)).for_each(|(of_row, row)| *of_row = row);
+    let (words, rest) = panel.split_at_mut(whole * PANEL);
+    across::words(&of_rows, words, next);
+    rest.fill(0);
+    for (j, row) in of_rows.iter().enumerate() {
+        // At most three bytes, the front of a word.
+        rest.iter_mut().skip(j * 4).zip(&row[whole..]).for_each(|(to, byte)| *to = *byte);
     }
 }
 

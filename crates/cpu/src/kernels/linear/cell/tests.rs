@@ -18,7 +18,7 @@ proptest! {
     ) {
         let (cell, rows) = (Cell::of(format), &seed[..PANEL * blocks * format.block_bytes()]);
         let mut panel = vec![0; blocks * cell.block_bytes()];
-        cell.pack_panel(rows, &mut panel);
+        cell.pack_panel(rows, &mut panel, Next::behind(rows));
         for (j, row) in rows.chunks_exact(blocks * format.block_bytes()).enumerate() {
             for (stored, packed) in row.chunks_exact(format.block_bytes()).zip(panel.chunks_exact(cell.block_bytes())) {
                 let mut groups = Groups::default();
@@ -46,7 +46,7 @@ proptest! {
     ) {
         let rows = &seed[..PANEL * cols];
         let mut panel = vec![7; cols.div_ceil(CELL) * Cell::I8.block_bytes()];
-        Cell::I8.pack_panel(rows, &mut panel);
+        Cell::I8.pack_panel(rows, &mut panel, Next::behind(rows));
         for (j, row) in rows.chunks_exact(cols).enumerate() {
             for (k, packed) in panel.chunks_exact(Cell::I8.block_bytes()).enumerate() {
                 let opened = Cell::I8.open(packed, 0);

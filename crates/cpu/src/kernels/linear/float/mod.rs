@@ -48,6 +48,7 @@ mod neon;
 mod scalar;
 
 use super::PANEL;
+use super::across::{self, Next};
 use super::panels::SCALES;
 use super::tile::Target;
 use crate::isa::Isa;
@@ -142,25 +143,16 @@ impl Element {
     }
 
     /// Packs 16 rows, `[16][k]` as the file has them, into a panel.
-    pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8]) {
-        match self.bytes() {
-            4 => interleave(rows.as_chunks::<4>().0, panel.as_chunks_mut::<4>().0, |j| self.place(j)),
-            1 => interleave(rows, panel, |j| self.place(j)),
-            _ => interleave(rows.as_chunks::<2>().0, panel.as_chunks_mut::<2>().0, |j| self.place(j)),
+    pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8], next: Next) {
+        let row_bytes = rows.len() / PANEL;
+        let mut columns = [&rows[..0]; PANEL];
+        for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
+            columns[self.place(j)] = row;
         }
-    }
-}
-
-/// `[16][k]` to `[k][16]`, a few steps of all rows at a time so that both stay in the cache.
-fn interleave<T: Copy>(rows: &[T], panel: &mut [T], place: impl Fn(usize) -> usize) {
-    const STEPS: usize = 32;
-    let k = rows.len() / PANEL;
-    for (chunk, out) in panel.chunks_mut(STEPS * PANEL).enumerate() {
-        for (j, row) in rows.chunks_exact(k).enumerate() {
-            let place = place(j);
-            for (step, &value) in out.chunks_exact_mut(PANEL).zip(&row[chunk * STEPS..]) {
-                step[place] = value;
-            }
+        match self.bytes() {
+            4 => across::words(&columns, panel, next),
+            1 => across::bytes(&columns, panel),
+            _ => across::halves(&columns, panel, next),
         }
     }
 }
