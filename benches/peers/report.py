@@ -67,15 +67,19 @@ def targets(report):
 
 
 def floors(report):
-    """What a step must at least take by the limits of the same run: its bytes, or its multiplications."""
+    """What a step must at least take by the limits of the same run: its bytes, or its operations: products, and attention in f32."""
     if not report["limits"] or not report.get("models"):
         return "not measured in this run"
     limit = {key: value["all"] for key, value in report["limits"]["limits"].items()}
     found, rows = medians(report), []
     best = lambda *keys: max(limit[key] for key in keys if key in limit)
-    floats, integers = best("f32_avx2", "f32_avx512", "f32_neon"), best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
+    floats = best("f32_avx2", "f32_avx512", "f32_neon")
+    # What an exact product of blocks needs besides dot products, where that was measured.
+    exact = [limit[key] for key in ("int8_exact_avx512",) if key in limit]
+    integers = exact[0] if exact else best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
     for model, facts in report["models"].items():
-        for test, rows_of_step in (("tg128", 1), ("batch8", 8), ("batch32", 32), ("pp512", 512)):
+        # How many tokens each row attends to, on average over the test.
+        for test, rows_of_step, attended in (("tg128", 1, 64), ("batch8", 8, 160), ("batch32", 32, 160), ("pp512", 512, 256)):
             reached = found.get((model, test), {}).get(OWN)
             if reached is None:
                 continue
@@ -84,7 +88,9 @@ def floors(report):
             operations = 2 * (facts["parameters"] - head) * rows_of_step + 2 * head * (1 if test == "pp512" else rows_of_step)
             memory = facts["weights_bytes"] / limit["memory_read"] / 1e9
             peak = floats if facts["floats"] else integers
-            arithmetic = operations / peak / 1e9
+            attention = facts.get("attention", 0) * rows_of_step * attended
+            arithmetic = (operations / peak + attention / floats) / 1e9
+            operations += attention
             step, floor = rows_of_step / reached, max(memory, arithmetic)
             share = found.get((model, f"{test} memory"), {}).get(OWN)
             rows.append([model, test, f"{facts['weights_bytes'] / 1e6:.0f}", f"{operations / 1e9:.2f}", f"{memory * 1e3:.2f}", f"{arithmetic * 1e3:.2f}",
