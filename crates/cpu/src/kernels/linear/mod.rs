@@ -14,13 +14,16 @@
 //!   `acc = fma(min, da * sum(a), acc)`. The sums are exact integers, so their inner order is free. Plain int8 has one scale for all of K:
 //!   for each 32 values `acc = fma(da, sum(q * a), acc)`, and at the end `acc * scale`.
 //!
-//! Reading order: `cell` (how quantised weights are packed), `across`, `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`, `product`.
+//! Reading order: `cell` (how quantised weights are packed), `across`, `panels`, `memory`, `matrix`, `quantise`, `int8`, `dequantise`, `float`,
+//! `product`, `call`, `gated`.
 
 mod across;
 mod ahead;
+mod call;
 mod cell;
 mod dequantise;
 mod float;
+mod gated;
 mod int8;
 mod matrix;
 mod memory;
@@ -32,9 +35,10 @@ mod scratch;
 mod tests;
 mod tile;
 
+pub use call::linears;
+pub use gated::{GatedPair, linear_gated};
 pub use matrix::{PackedMatrix, kernel_name};
 pub use memory::PackedMemory;
-pub use product::{GatedPair, linear_gated, linears};
 pub use scratch::Scratch;
 
 /// Outputs of a panel.

@@ -1,396 +1,35 @@
-//! The product itself: who does which panels, in which order.
+//! One member's part of one product: tiles of rows times panels of weights.
 
-use super::ahead::{FLOATS_AHEAD, First, ahead_of};
+use super::ahead::{FLOATS_AHEAD, ahead_of};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Runs, Weights};
-use super::int8::{self, Cells, Opened};
+use super::int8::{self, Cells};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Packer, SCALES};
 use super::quantise::Quantised;
-use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
+use super::scratch::{PanelRow, Prepared};
 use super::tile::Target;
 use super::{Activations, PANEL};
 use crate::isa::Isa;
-use crate::kernels::gated::gated_part;
-use crate::prefetch::ask;
-use crate::team::{Member, Team, share_of};
-use nxd_ops::Gated;
 use std::ops::Range;
 
 /// Rows whose tiles pass over a panel before the next panel: their part of the input stays in the second-level cache.
-const PASS: usize = 240;
+pub(super) const PASS: usize = 240;
 
 /// Panel rows that a member works with: a dequantised chunk of a panel (or an opened one, which [`Product::chunk`] keeps as small), and
 /// the results of a panel that is not full. Behind them is a panel that is not packed yet, where there is one.
-const AREA: usize = float::CHUNK + PASS;
-
-/// Panel rows of a gate, and of what it meets, that are computed before they meet: they stay in the second-level cache.
-const NEAR: usize = 512;
-
-/// How many rows ahead memory is asked for the lines of what comes of them.
-const ROWS_AHEAD: usize = 8;
-
-/// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
-///
-/// # Shapes
-/// `x` is `[rows, K]`, `outs[i]` is `[rows, weights[i].rows()]`. A weight that is cut along K takes the rank's own columns as `x`.
-///
-/// # Panics
-/// When lengths do not fit these shapes, or this CPU does not have the instructions of `isa`.
-pub fn linears(
-    team: &Team,
-    isa: Isa,
-    x: &[f32],
-    rows: usize,
-    weights: &[&PackedMatrix],
-    outs: &mut [&mut [f32]],
-    scratch: &mut Scratch,
-) {
-    assert_eq!(weights.len(), outs.len(), "one output a weight");
-    for (weight, out) in weights.iter().zip(&*outs) {
-        assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
-    }
-    let outs = outs.iter_mut().map(|out| out.as_mut_ptr());
-    let Some(call) = Call::new(team, isa, x, rows, weights, outs, scratch) else { return };
-    team.run(&|member| {
-        // SAFETY: each member prepares once, and takes panels of its own.
-        unsafe {
-            let area = call.prepare(member);
-            let share = |id, i: usize| call.plan.share(id, member.threads, weights[i], &call.scratch.jobs[i]);
-            call.hand_out(member, weights.len(), share, |i, part| {
-                let product = call.product(i, member);
-                product.run(&(0..rows), &part, product.place(), area);
-            });
-            call.look_ahead(member);
-        }
-    });
-}
-
-/// What [`linear_gated`] multiplies with.
-#[derive(Clone, Copy)]
-pub struct GatedPair<'a> {
-    /// `[N, K]`
-    pub gate: &'a PackedMatrix,
-    /// `[N, K]`
-    pub up: &'a PackedMatrix,
-    /// What becomes of the gate before it multiplies.
-    pub activation: Gated,
-}
-
-/// `act(x · gateᵀ) * (x · upᵀ)` in one job of the team: a member's results meet while they are near, and only what comes of them is
-/// written. Equals [`linears`] and then [`gated`](crate::kernels::gated::gated) in every bit.
-///
-/// # Shapes
-/// `x` is `[rows, K]`, `out` is `[rows, N]`.
-///
-/// # Panics
-/// As [`linears`], and when the weights have different shapes.
-pub fn linear_gated(
-    team: &Team,
-    isa: Isa,
-    x: &[f32],
-    rows: usize,
-    pair: GatedPair<'_>,
-    out: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let GatedPair { gate, up, activation } = pair;
-    assert_eq!(gate.rows(), up.rows(), "gate and up have the same outputs");
-    assert_eq!(out.len(), rows * gate.rows(), "an output of {rows} rows of {}", gate.rows());
-    let (weights, out) = ([gate, up], out.as_mut_ptr());
-    let near = NEAR.max(rows);
-    scratch.near.reserve(team.threads() * 2 * near);
-    let Some(call) = Call::new(team, isa, x, rows, &weights, [out; 2].into_iter(), scratch) else { return };
-    team.run(&|member| {
-        // SAFETY: each member prepares once, and takes panels of its own, the same ones of both weights.
-        unsafe {
-            let area = call.prepare(member);
-            let own = call.scratch.near.write(member.id * 2 * near..(member.id + 1) * 2 * near);
-            let (gates, ups) = own.split_at_mut(near);
-            let [gate, up] = [0, 1].map(|i| call.product(i, member));
-            let share = |id, _| share_of(id, member.threads, gate.weight.panels());
-            call.hand_out(member, 1, share, |_, part| {
-                for rows in together(&gate, &up) {
-                    meet(&gate, &up, activation, rows, &part, [&mut *gates, &mut *ups], area);
-                }
-            });
-            call.look_ahead(member);
-        }
-    });
-}
-
-/// A checked call: its arguments, plan and work space.
-struct Call<'a> {
-    isa: Isa,
-    x: &'a [f32],
-    weights: &'a [&'a PackedMatrix],
-    plan: Plan,
-    scratch: &'a Scratch,
-}
-
-impl<'a> Call<'a> {
-    /// `None` where there is nothing to do.
-    fn new(
-        team: &Team,
-        isa: Isa,
-        x: &'a [f32],
-        rows: usize,
-        weights: &'a [&'a PackedMatrix],
-        outs: impl Iterator<Item = *mut f32>,
-        scratch: &'a mut Scratch,
-    ) -> Option<Self> {
-        assert!(isa.is_available(), "this CPU does not have {isa}");
-        if rows == 0 || weights.is_empty() {
-            return None;
-        }
-        let width = x.len() / rows;
-        assert_eq!(x.len(), width * rows, "an input of {rows} rows");
-        for weight in weights {
-            assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
-        }
-        let plan = Plan::new(team, isa, rows, weights, outs, scratch);
-        Some(Call { isa, x, weights, plan, scratch })
-    }
-
-    /// Prepares this member's part of the inputs, and waits until all have done so where members share them; the member's work area.
-    ///
-    /// # Safety
-    /// Every member calls it once.
-    #[allow(clippy::mut_from_ref, reason = "members share `self`; each gets the area of its number")]
-    unsafe fn prepare(&self, member: &Member<'_>) -> &mut [PanelRow] {
-        let scratch = self.scratch;
-        // SAFETY: each member has its own part of both.
-        let (wide, area) = unsafe {
-            let own = |len| member.id * len..(member.id + 1) * len;
-            (scratch.wide.write(own(self.plan.wide)), scratch.areas.write(own(self.plan.area())))
-        };
-        for (i, (weight, job)) in self.weights.iter().zip(&scratch.jobs).enumerate() {
-            if job.is_first(&scratch.jobs[..i]) {
-                // SAFETY: once for each input; `isa` was checked by `new`.
-                unsafe { scratch.inputs[job.input].fill(member, self.isa, self.x, weight.input(), wide) };
-            }
-        }
-        if self.plan.rows > 1 {
-            member.barrier();
-        }
-        area
-    }
-
-    /// Calls `f` with parts of this member's `share` of each of `jobs`, and then with parts of what others have left of theirs. Who is late
-    /// for a moment, as the system or memory had it, is not waited for.
-    fn hand_out(
-        &self,
-        member: &Member<'_>,
-        jobs: usize,
-        share: impl Fn(usize, usize) -> Range<usize>,
-        mut f: impl FnMut(usize, Part),
-    ) {
-        let all = |share: Range<usize>| Part { last: share.end, panels: share };
-        if !self.plan.in_parts {
-            return (0..jobs).for_each(|job| f(job, all(share(member.id, job))));
-        }
-        for owner in (member.id..member.threads).chain(0..member.id) {
-            let len = (0..jobs).map(|job| share(owner, job).len()).sum();
-            let turns = &self.scratch.turns[owner];
-            while let Some(taken) = turns.take(len) {
-                let mut before = 0;
-                for job in 0..jobs {
-                    let share = share(owner, job);
-                    let (from, to) = (taken.start.max(before), taken.end.min(before + share.len()));
-                    if from < to {
-                        let panels = share.start + from - before..share.start + to - before;
-                        f(job, Part { panels, last: share.end });
-                    }
-                    before += share.len();
-                }
-            }
-        }
-    }
-
-    /// Says what the member reads in the call that followed this one last time.
-    fn look_ahead(&self, member: &Member<'_>) {
-        if let Some(next) = self.plan.next {
-            member.reads_next(next.share(member));
-        }
-    }
-
-    /// The product with weight `i`, as `member` computes it.
-    ///
-    /// # Safety
-    /// The member has prepared the inputs.
-    unsafe fn product(&self, i: usize, member: &Member<'_>) -> Product<'a> {
-        let job = &self.scratch.jobs[i];
-        let (input, copy) = (&self.scratch.inputs[job.input], self.plan.copy(member));
-        let unpacked = job.unpacked.as_deref();
-        // SAFETY: by the caller's duties.
-        let quantised = unsafe { input.quantised(copy) };
-        Product { isa: self.isa, weight: self.weights[i], input, quantised, out: job.out, copy, unpacked }
-    }
-}
-
-/// What all members know of a call.
-struct Plan {
-    rows: usize,
-    /// Cost of all panels of all weights.
-    cost: usize,
-    /// Length of a tile's widened rows; zero where no weight needs them.
-    wide: usize,
-    /// Panel rows of the largest panel that is not packed.
-    panel: usize,
-    /// Whether members take their shares part by part. Many rows are read again for each part, so that there it would cost more.
-    in_parts: bool,
-    /// Whether each weight is cut as it was packed, so that members read what they wrote: memory of their own NUMA node.
-    as_packed: bool,
-    /// What the next call reads first.
-    next: Option<First>,
-}
-
-impl Plan {
-    /// Makes room for everything, and notes for each weight which input it takes.
-    fn new(
-        team: &Team,
-        isa: Isa,
-        rows: usize,
-        weights: &[&PackedMatrix],
-        outs: impl Iterator<Item = *mut f32>,
-        scratch: &mut Scratch,
-    ) -> Self {
-        let copies = if rows == 1 { team.threads() } else { 1 };
-        let mut plan = Plan {
-            rows,
-            cost: 0,
-            wide: 0,
-            panel: 0,
-            in_parts: rows <= PASS && team.threads() > 1,
-            as_packed: false,
-            next: scratch.order.begin(weights[0]),
-        };
-        let mut inputs = 0;
-        scratch.jobs.clear();
-        for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
-            let earlier = weights[..i].iter().position(|other| same_input(other, weight));
-            let input = earlier.map_or(inputs, |earlier| scratch.jobs[earlier].input);
-            if earlier.is_none() {
-                inputs += 1;
-                if scratch.inputs.len() < inputs {
-                    scratch.inputs.push(Prepared::default());
-                }
-                scratch.inputs[input].reserve(isa, weight, rows, copies);
-            }
-            if scratch.inputs[input].opened_for(isa, weight) == Some(Opened::Words) {
-                scratch.inputs[input].reserve_words();
-            }
-            let tiles = scratch.inputs[input].tiles().count();
-            let unpacked = weight.begin(team, tiles < int8::MANY_TILES && weight.is_served_in_place());
-            if unpacked.is_some() {
-                plan.panel = plan.panel.max(weight.panel_bytes().div_ceil(size_of::<PanelRow>()));
-            }
-            scratch.jobs.push(Job { out, input, before: plan.cost, unpacked });
-            plan.cost += weight.panels() * plan.panel_cost(weight);
-            if weight.input().is_some() {
-                plan.wide = plan.wide.max(weight.cols() * scratch.inputs[input].tiles().rows(0).len());
-            }
-        }
-        let longest = weights.iter().map(|weight| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
-        // Unless some members would have more to do than others, by more than a sixteenth.
-        plan.as_packed = weights.len() == 1 || longest.sum::<usize>() * team.threads() <= plan.cost + plan.cost / 16;
-        scratch.turns.resize_with(team.threads(), Default::default);
-        scratch.turns.iter_mut().for_each(Turns::restart);
-        scratch.wide.reserve(team.threads() * plan.wide);
-        scratch.areas.reserve(team.threads() * plan.area());
-        plan
-    }
-
-    /// Panel rows of a member's work area.
-    fn area(&self) -> usize {
-        AREA + self.panel
-    }
-
-    /// One row waits for memory, several for arithmetic.
-    fn panel_cost(&self, weight: &PackedMatrix) -> usize {
-        if self.rows == 1 { weight.panel_bytes() } else { weight.cols() }
-    }
-
-    /// The panels of `weight` that member `id` of `threads` packed, or that begin in its part of the whole cost.
-    fn share(&self, id: usize, threads: usize, weight: &PackedMatrix, job: &Job) -> Range<usize> {
-        if self.as_packed {
-            return share_of(id, threads, weight.panels());
-        }
-        let each = self.panel_cost(weight).max(1);
-        let bound =
-            |id: usize| (self.cost * id / threads).saturating_sub(job.before).div_ceil(each).min(weight.panels());
-        bound(id)..bound(id + 1)
-    }
-
-    /// Which copy of the inputs is the member's.
-    fn copy(&self, member: &Member<'_>) -> usize {
-        if self.rows == 1 { member.id } else { 0 }
-    }
-}
-
-/// Rows that two products of one input do in the same passes.
-fn together(gate: &Product<'_>, up: &Product<'_>) -> impl Iterator<Item = Range<usize>> {
-    let same = gate.input.tiles() == up.input.tiles();
-    let passes = same.then(|| gate.passes().map(|pass| gate.rows(&pass)));
-    let all = (!same).then_some(0..gate.input.rows());
-    passes.into_iter().flatten().chain(all)
-}
-
-/// Writes `act(gate) * up` at `rows` of `part`, a few panels at a time, whose results meet in `near`.
-///
-/// # Safety
-/// The duties of [`Product::pass`] for the gate's own output, which nobody else uses at these rows of `part`; `near` is as long as `rows`.
-unsafe fn meet(
-    gate: &Product<'_>,
-    up: &Product<'_>,
-    activation: Gated,
-    rows: Range<usize>,
-    part: &Part,
-    near: [&mut [PanelRow]; 2],
-    area: &mut [PanelRow],
-) {
-    let (n, at_once) = (gate.weight.rows(), near[0].len() / rows.len());
-    let [gates, ups]: [&mut [f32]; 2] = near.map(bytemuck::cast_slice_mut);
-    for start in part.panels.clone().step_by(at_once) {
-        let panels = start..part.panels.end.min(start + at_once);
-        let stride = panels.len() * PANEL;
-        let place = |near: &mut [f32]| Place {
-            start: near.as_mut_ptr(),
-            stride,
-            row: rows.start,
-            panel: start,
-            full: gate.weight.panels(),
-        };
-        let columns = stride.min(n - start * PANEL);
-        let few = Part { panels, last: part.last };
-        // SAFETY: by the caller's duties; what is near has these rows of so many panels.
-        unsafe {
-            gate.run(&rows, &few, place(gates), area);
-            up.run(&rows, &few, place(ups), area);
-        }
-        for (row, (gates, ups)) in rows.clone().zip(gates.chunks_mut(stride).zip(ups.chunks(stride))) {
-            let out = gate.out.wrapping_add(row * n + start * PANEL);
-            for line in (0..stride).step_by(PANEL) {
-                ask(out.wrapping_add(ROWS_AHEAD * n + line).cast());
-            }
-            let gates = &mut gates[..columns];
-            gated_part(gate.isa, activation, gates, &ups[..columns]);
-            // SAFETY: the caller's columns of a row.
-            unsafe { out.copy_from_nonoverlapping(gates.as_ptr(), columns) };
-        }
-    }
-}
+pub(super) const AREA: usize = float::CHUNK + PASS;
 
 /// Where results go: those of row `row` and panel `panel` are at `start`, a row's `stride` values from the next one's.
 #[derive(Clone, Copy)]
-struct Place {
-    start: *mut f32,
-    stride: usize,
-    row: usize,
-    panel: usize,
+pub(super) struct Place {
+    pub(super) start: *mut f32,
+    pub(super) stride: usize,
+    pub(super) row: usize,
+    pub(super) panel: usize,
     /// Panels before this one have room for all their outputs.
-    full: usize,
+    pub(super) full: usize,
 }
 
 impl Place {
@@ -403,22 +42,22 @@ impl Place {
 }
 
 /// Neighbouring panels, of a share that ends before `last`.
-struct Part {
-    panels: Range<usize>,
-    last: usize,
+pub(super) struct Part {
+    pub(super) panels: Range<usize>,
+    pub(super) last: usize,
 }
 
 /// One member's part of one product.
-struct Product<'a> {
-    isa: Isa,
-    weight: &'a PackedMatrix,
-    input: &'a Prepared,
-    quantised: Option<Quantised<'a>>,
+pub(super) struct Product<'a> {
+    pub(super) isa: Isa,
+    pub(super) weight: &'a PackedMatrix,
+    pub(super) input: &'a Prepared,
+    pub(super) quantised: Option<Quantised<'a>>,
     /// The whole output, `[rows, N]`.
-    out: *mut f32,
-    copy: usize,
+    pub(super) out: *mut f32,
+    pub(super) copy: usize,
     /// Where panels come from that are not packed.
-    unpacked: Option<&'a Unpacked>,
+    pub(super) unpacked: Option<&'a Unpacked>,
 }
 
 /// `len` values of K from `start` on, of `count` neighbouring panels; the share's last panel is before `last`.
@@ -454,7 +93,7 @@ impl Product<'_> {
     ///
     /// # Safety
     /// As [`Product::pass`].
-    unsafe fn run(&self, rows: &Range<usize>, part: &Part, place: Place, area: &mut [PanelRow]) {
+    pub(super) unsafe fn run(&self, rows: &Range<usize>, part: &Part, place: Place, area: &mut [PanelRow]) {
         for pass in self.passes().filter(|pass| rows.contains(&self.rows(pass).start)) {
             // SAFETY: by the caller's duties.
             unsafe { self.pass(&pass, part, place, area) };
@@ -462,18 +101,18 @@ impl Product<'_> {
     }
 
     /// Its output, where results go unless they meet others first.
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         let n = self.weight.rows();
         Place { start: self.out, stride: n, row: 0, panel: 0, full: n / PANEL }
     }
 
     /// The tiles, in groups whose part of the input stays in the second-level cache.
-    fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         self.input.tiles().passes(PASS)
     }
 
     /// The rows of the tiles `pass`.
-    fn rows(&self, pass: &Range<usize>) -> Range<usize> {
+    pub(super) fn rows(&self, pass: &Range<usize>) -> Range<usize> {
         let tiles = self.input.tiles();
         tiles.rows(pass.start).start..tiles.rows(pass.end - 1).end
     }
