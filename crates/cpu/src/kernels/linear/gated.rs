@@ -30,13 +30,13 @@ pub struct GatedPair<'a> {
 }
 
 /// `act(x · gateᵀ) * (x · upᵀ)` in one job of the team: a member's results meet while they are near, and only what comes of them is
-/// written. Equals [`linears`] and then [`gated`](crate::kernels::gated::gated) in every bit.
+/// written. Equals [`linears`](super::linears) and then [`gated`](crate::kernels::gated::gated) in every bit.
 ///
 /// # Shapes
 /// `x` is `[rows, K]`, `out` is `[rows, N]`.
 ///
 /// # Panics
-/// As [`linears`], and when the weights have different shapes.
+/// As [`linears`](super::linears), and when the weights have different shapes.
 pub fn linear_gated(
     team: &Team,
     isa: Isa,
