@@ -33,6 +33,13 @@ impl Next {
     }
 }
 
+/// The 16 rows of `rows`, `[16][row_bytes]`.
+#[inline(always)]
+pub(super) fn rows(rows: &[u8]) -> [&[u8]; PANEL] {
+    let row_bytes = rows.len() / PANEL;
+    array::from_fn(|j| &rows[j * row_bytes..][..row_bytes])
+}
+
 /// Lays words of 4 bytes across: row `j` becomes column `j` of `panel`, `[steps][16]`.
 pub(super) fn words(rows: &[&[u8]; PANEL], panel: &mut [u8], next: Next) {
     let tiles = panel.len() / TILE;

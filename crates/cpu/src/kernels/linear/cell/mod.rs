@@ -254,12 +254,11 @@ impl Cell {
 
 /// [`Cell::pack_panel`] with everything about the format known to the compiler.
 fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8], next: Next) {
-    let (cell, row_bytes) = (F::CELL, rows.len() / PANEL);
+    let cell = F::CELL;
     let Some(format) = cell.format else { return pack_bytes(rows, panel, next) };
     let as_stored = cell.stored_lines();
     let mut quants = [0; 256];
-    let mut of_rows = [rows; PANEL];
-    of_rows.iter_mut().zip(rows.chunks_exact(row_bytes)).for_each(|(of_row, row)| *of_row = row);
+    let of_rows = across::rows(rows);
     for (b, block) in panel.chunks_exact_mut(cell.block_bytes()).enumerate() {
         let end = (b + 1) * format.block_bytes();
         next.ask(b, PANEL * format.block_bytes());
@@ -286,8 +285,7 @@ fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8], next: Next) {
 fn pack_bytes(rows: &[u8], panel: &mut [u8], next: Next) {
     let row_bytes = rows.len() / PANEL;
     let whole = row_bytes / 4 * 4;
-    let mut of_rows = [rows; PANEL];
-    of_rows.iter_mut().zip(rows.chunks_exact(row_bytes)).for_each(|(of_row, row)| *of_row = row);
+    let of_rows = across::rows(rows);
     let (words, rest) = panel.split_at_mut(whole * PANEL);
     across::words(&of_rows, words, next);
     rest.fill(0);

@@ -144,11 +144,9 @@ impl Element {
 
     /// Packs 16 rows, `[16][k]` as the file has them, into a panel.
     pub(super) fn pack_panel(self, rows: &[u8], panel: &mut [u8], next: Next) {
-        let row_bytes = rows.len() / PANEL;
-        let mut columns = [&rows[..0]; PANEL];
-        for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
-            columns[self.place(j)] = row;
-        }
+        let rows = across::rows(rows);
+        let mut columns = rows;
+        rows.into_iter().enumerate().for_each(|(j, row)| columns[self.place(j)] = row);
         match self.bytes() {
             4 => across::words(&columns, panel, next),
             1 => across::bytes(&columns, panel),
