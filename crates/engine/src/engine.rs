@@ -28,6 +28,9 @@ pub struct Engine {
     executor: Box<dyn Executor>,
     scheduler: Scheduler,
     next_id: u64,
+    started: Vec<RequestId>,
+    computed: (usize, usize),
+    counts: (usize, usize, usize),
 }
 
 impl Engine {
@@ -35,7 +38,7 @@ impl Engine {
     pub fn new(executor: Box<dyn Executor>, options: EngineOptions) -> Self {
         let blocks = BlockManager::new(executor.info());
         let scheduler = Scheduler::new(blocks, options.max_num_seqs.max(1), options.max_num_batched_tokens.max(1));
-        Engine { executor, scheduler, next_id: 0 }
+        Engine { executor, scheduler, next_id: 0, started: Vec::new(), computed: (0, 0), counts: (0, 0, 0) }
     }
 
     /// The loaded model.
@@ -50,45 +53,25 @@ impl Engine {
     /// sampling parameter outside its range, or more than the KV cache holds.
     pub fn add_request(&mut self, mut request: Request) -> Result<RequestId, EngineError> {
         let info = self.executor.info();
-        let (prompt_len, max_model_len) = (request.prompt.len(), info.max_model_len);
-        if prompt_len == 0 {
-            return Err(EngineError::EmptyPrompt);
-        }
-        if prompt_len >= max_model_len {
-            return Err(EngineError::PromptTooLong { found: prompt_len, max_model_len });
-        }
-        if let Some(index) = request.prompt.iter().position(|&id| id as usize >= info.vocab_size) {
-            let (id, vocab_size) = (request.prompt[index], info.vocab_size);
-            return Err(EngineError::TokenOutsideVocabulary { id, index, vocab_size });
-        }
-        if request.max_tokens == Some(0) {
-            return Err(EngineError::NoTokensAsked);
-        }
-        if let Some((name, found, allowed)) = request.bad_parameter() {
-            return Err(EngineError::Parameter { name, found, allowed });
-        }
-        let room = max_model_len - prompt_len;
-        let max_len = prompt_len + request.max_tokens.map_or(room, |asked| asked.min(room));
+        request.check(info)?;
         // No more can be reported than there are.
         request.logprobs = request.logprobs.map(|count| count.min(info.vocab_size as u32));
-        let sequence = Sequence {
-            id: RequestId(self.next_id),
-            tokens: request.prompt.clone(),
-            request,
-            max_len,
-            computed: 0,
-            tables: self.scheduler.blocks.tables(),
-            stats: Stats::default(),
-            first_step: None,
-            first_token: None,
-        };
-        let tokens = sequence.stored_len();
-        if let Some((needed, blocks)) = self.scheduler.blocks.never_fits(tokens) {
-            return Err(EngineError::NeverFits { tokens, needed, blocks });
-        }
+        let id = RequestId(self.next_id);
         self.next_id += 1;
-        let id = sequence.id;
-        self.scheduler.waiting.push_back(sequence);
+        for choice in 0..request.n.max(1) {
+            self.scheduler.waiting.push_back(Sequence {
+                id,
+                choice: request.choice + choice,
+                tokens: request.prompt.clone(),
+                request: request.clone(),
+                max_len: request.max_len(info.max_model_len),
+                computed: 0,
+                tables: self.scheduler.blocks.tables(),
+                stats: Stats::default(),
+                first_step: None,
+                first_token: None,
+            });
+        }
         Ok(id)
     }
 
@@ -128,9 +111,34 @@ impl Engine {
         Ok(self.apply(&plan, started, drawn))
     }
 
-    /// Takes a request out and frees its blocks; `None` when it has ended already.
+    /// Takes a request out, all its completions, and frees its blocks; `None` when it has ended already.
     pub fn abort(&mut self, id: RequestId) -> Option<Finished> {
-        self.scheduler.remove(id).map(|sequence| sequence.finished(FinishReason::Abort))
+        let mut ended = None;
+        while let Some(sequence) = self.scheduler.remove(|s| s.id == id) {
+            ended = Some(sequence.finished(FinishReason::Abort));
+        }
+        ended
+    }
+
+    /// Takes one completion of a request out; `None` when it has ended already.
+    pub fn abort_choice(&mut self, id: RequestId, choice: u32) -> Option<Finished> {
+        let sequence = self.scheduler.remove(|s| s.id == id && s.choice == choice)?;
+        Some(sequence.finished(FinishReason::Abort))
+    }
+
+    /// Requests whose first step has run since this was last asked.
+    pub fn take_started(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.started)
+    }
+
+    /// Tokens of the newest step, and tokens of prompts among them.
+    pub fn computed(&self) -> (usize, usize) {
+        self.computed
+    }
+
+    /// Since this was last asked: tokens looked for in the prefix cache, tokens found there, and preemptions.
+    pub fn take_counts(&mut self) -> (usize, usize, usize) {
+        std::mem::take(&mut self.counts)
     }
 
     /// Takes all requests out.
@@ -150,7 +158,9 @@ impl Engine {
             sequence.computed += tokens;
             sequence.stats.steps += 1;
             sequence.stats.max_batch = sequence.stats.max_batch.max(plan.chunks.len());
-            sequence.first_step.get_or_insert(started);
+            if sequence.first_step.replace(sequence.first_step.unwrap_or(started)).is_none() {
+                self.started.push(sequence.id);
+            }
             self.scheduler.blocks.trim(&mut sequence.tables, sequence.computed);
             if sequence.computed == sequence.tokens.len() {
                 let drawn = drawn.next().expect("an executor draws for every wanted row");
@@ -158,7 +168,7 @@ impl Engine {
             }
         }
         for output in outputs.iter().filter(|output| output.finished.is_some()) {
-            self.scheduler.remove(output.id);
+            self.scheduler.remove(|s| s.id == output.id && s.choice == output.choice);
         }
         outputs
     }
@@ -189,6 +199,14 @@ impl Sequence {
                 self.stats.prefill = self.first_step.map_or_else(Default::default, |start| now - start);
             }
         }
-        Output { id: self.id, token, logprobs, finished: reason.map(|reason| self.finished(reason)) }
+        Output {
+            id: self.id,
+            choice: self.choice,
+            token,
+            logprobs,
+            prompt_logprobs: None,
+            embedding: None,
+            finished: reason.map(|reason| self.finished(reason)),
+        }
     }
 }

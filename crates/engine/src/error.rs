@@ -31,6 +31,27 @@ pub enum EngineError {
         /// The size of the vocabulary.
         vocab_size: usize,
     },
+    /// A list of tokens with one that the model does not have.
+    #[error("`{name}` holds token id {id}, which is outside the vocabulary of {vocab_size} tokens")]
+    ListOutsideVocabulary {
+        /// The list.
+        name: &'static str,
+        /// The id.
+        id: u32,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A bias that is no number.
+    #[error("`logit_bias` of token id {id} is {bias}; finite numbers are allowed")]
+    LogitBias {
+        /// The token.
+        id: u32,
+        /// Its bias.
+        bias: f32,
+    },
+    /// A list of allowed tokens without any.
+    #[error("`allowed_ids` is empty, so no token could be drawn; leave it out or name a token")]
+    NothingAllowed,
     /// A request for nothing.
     #[error("max_tokens is 0; ask for at least one token")]
     NoTokensAsked,
@@ -59,4 +80,15 @@ pub enum EngineError {
     /// The executor failed; every request of the engine is lost.
     #[error("the step failed; all running requests have ended")]
     Executor(#[source] ExecutorError),
+}
+
+/// An error's text and those of its causes, as one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }

@@ -24,17 +24,19 @@
 //!
 //! *Does not know*: devices, ranks, model families, async, HTTP. Text begins and ends in [`text`], which the scheduler never sees.
 //!
-//! Reading order: [`request`], [`engine`], `scheduler`, `blocks`, [`text`]. The block manager has a `README.md`.
+//! Reading order: [`request`], [`engine`], `scheduler`, `blocks`, [`text`], [`service`]. The block manager has a `README.md`.
 
 mod blocks;
 pub mod engine;
 pub mod error;
 pub mod request;
 mod scheduler;
+pub mod service;
 pub mod text;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use nxd_ops::{SamplingParams, TokenLogprob};
-pub use request::{FinishReason, Finished, Output, Request, RequestId, Stats};
+pub use request::{FinishReason, Finished, Output, Request, RequestId, Stats, Task};
+pub use service::Service;
 pub use text::Generation;

@@ -14,6 +14,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) id: RequestId,
+    pub(crate) choice: u32,
     pub(crate) request: Request,
     /// Prompt and generated tokens.
     pub(crate) tokens: Vec<u32>,
@@ -158,12 +159,12 @@ impl Scheduler {
         (batch, sampling)
     }
 
-    /// Takes a request out, wherever it is, and gives its blocks back.
-    pub(crate) fn remove(&mut self, id: RequestId) -> Option<Sequence> {
-        let mut sequence = match self.running.iter().position(|s| s.id == id) {
+    /// Takes a sequence out, wherever it is, and gives its blocks back.
+    pub(crate) fn remove(&mut self, which: impl Fn(&Sequence) -> bool) -> Option<Sequence> {
+        let mut sequence = match self.running.iter().position(&which) {
             Some(index) => self.running.remove(index),
             None => {
-                let index = self.waiting.iter().position(|s| s.id == id)?;
+                let index = self.waiting.iter().position(&which)?;
                 self.waiting.remove(index)?
             }
         };
@@ -180,7 +181,7 @@ impl Sequence {
             history: if params.uses_history() { self.tokens.clone() } else { Vec::new() },
             generated_from: self.request.prompt.len(),
             position: self.tokens.len() as u32,
-            choice: self.request.choice,
+            choice: self.choice,
             logprobs: self.request.logprobs,
             allowed: None,
         }

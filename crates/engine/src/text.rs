@@ -12,21 +12,29 @@ pub struct Generation {
     stream: Option<TextStream>,
     stop_ids: Vec<u32>,
     stop_strings: Vec<String>,
+    /// Whether what stops the text stays in it.
+    include_stop: bool,
     /// Text that may turn out to be the start of a stop string.
     held: String,
-    stopped: bool,
+    /// Index of the stop string that the text has come to.
+    stopped: Option<usize>,
 }
 
 impl Generation {
     /// An empty text. Empty stop strings are left out of account.
     pub fn new(stream: Option<TextStream>, stop_ids: Vec<u32>, stop_strings: Vec<String>) -> Self {
         let stop_strings = stop_strings.into_iter().filter(|s| !s.is_empty()).collect();
-        Generation { stream, stop_ids, stop_strings, held: String::new(), stopped: false }
+        Generation { stream, stop_ids, stop_strings, include_stop: false, held: String::new(), stopped: None }
+    }
+
+    /// Says whether the stop string, or the text of the stop id, stays in the text.
+    pub fn include_stop(&mut self, include: bool) {
+        self.include_stop = include;
     }
 
     /// Takes the next token; returns the text that is sure now.
     pub fn push(&mut self, token: u32) -> String {
-        if self.stopped || self.stop_ids.contains(&token) {
+        if self.stopped() || (!self.include_stop && self.stop_ids.contains(&token)) {
             return String::new();
         }
         let piece = self.stream.as_mut().map_or_else(String::new, |stream| stream.push(token));
@@ -35,13 +43,18 @@ impl Generation {
 
     /// Whether the text has come to a stop string: its request can be aborted.
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.stopped.is_some()
+    }
+
+    /// The stop string that the text has come to.
+    pub fn stop_string(&self) -> Option<&str> {
+        self.stopped.map(|index| self.stop_strings[index].as_str())
     }
 
     /// Ends the text; returns what was held back, the rest of a broken character included.
     pub fn finish(&mut self) -> String {
         let Some(stream) = self.stream.take() else { return String::new() };
-        if self.stopped {
+        if self.stopped() {
             return String::new();
         }
         let sure = self.take(&stream.finish());
@@ -52,10 +65,10 @@ impl Generation {
     fn take(&mut self, piece: &str) -> String {
         self.held.push_str(piece);
         // What was held before contains no stop string, so a match has just become complete.
-        let matches = self.stop_strings.iter().filter_map(|s| self.held.find(s.as_str()).map(|at| (at + s.len(), at)));
-        if let Some((_, at)) = matches.min() {
-            self.stopped = true;
-            self.held.truncate(at);
+        let found = |(index, s): (usize, &String)| self.held.find(s.as_str()).map(|at| (at + s.len(), at, index));
+        if let Some((end, at, index)) = self.stop_strings.iter().enumerate().filter_map(found).min() {
+            self.stopped = Some(index);
+            self.held.truncate(if self.include_stop { end } else { at });
             return std::mem::take(&mut self.held);
         }
         let kept = self.stop_strings.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
@@ -88,7 +101,7 @@ mod tests {
         if !text.stopped() {
             out.push(std::mem::take(&mut text.held));
         }
-        (out, text.stopped)
+        (out, text.stopped())
     }
 
     #[test]

@@ -50,17 +50,10 @@ impl BlockManager {
         BlockTables { groups: vec![Table::default(); self.pools.len()] }
     }
 
-    /// The blocks needed and had in a group that can never hold `len` tokens of one request, if there is one.
-    pub(crate) fn never_fits(&self, len: usize) -> Option<(usize, usize)> {
-        // A token at a time is the least that a step can do.
-        let short = |pool: &Pool| Some((pool.most_blocks(len, 1, self.block_size), pool.num_blocks));
-        self.pools.iter().filter_map(short).find(|(needed, had)| needed > had)
-    }
-
     /// Whether a request can run up to `len` tokens in chunks of `chunk` with the blocks that are free now, leaving `spare` of them.
     pub(crate) fn fits_now(&self, len: usize, chunk: usize, spare: usize) -> bool {
         self.pools.iter().all(|pool| {
-            let needed = pool.most_blocks(len, chunk, self.block_size);
+            let needed = most_blocks(pool.window, len, chunk, self.block_size);
             pool.free.len() >= (needed + spare).min(pool.num_blocks)
         })
     }
@@ -125,17 +118,22 @@ impl BlockManager {
     }
 }
 
-impl Pool {
-    /// Blocks that a request of `len` tokens holds at most, when its steps compute up to `chunk` tokens.
-    fn most_blocks(&self, len: usize, chunk: usize, block_size: usize) -> usize {
-        let whole = len.div_ceil(block_size);
-        match self.window {
-            // The first row sees `window - 1` older tokens; both ends of the stretch may lie inside a block.
-            Some(window) => {
-                whole.min(window.saturating_add(chunk).saturating_add(block_size).saturating_sub(3) / block_size + 1)
-            }
-            None => whole,
+/// The blocks needed and had in a group that can never hold `len` tokens of one request, if there is one.
+pub(crate) fn never_fits(info: &ModelInfo, len: usize) -> Option<(usize, usize)> {
+    // A token at a time is the least that a step can do.
+    let groups = info.kv_groups.iter().map(|(spec, had)| (most_blocks(spec.window, len, 1, info.block_size), *had));
+    groups.into_iter().find(|(needed, had)| needed > had)
+}
+
+/// Blocks that a request of `len` tokens holds at most in a group, when its steps compute up to `chunk` tokens.
+fn most_blocks(window: Option<usize>, len: usize, chunk: usize, block_size: usize) -> usize {
+    let whole = len.div_ceil(block_size);
+    match window {
+        // The first row sees `window - 1` older tokens; both ends of the stretch may lie inside a block.
+        Some(window) => {
+            whole.min(window.saturating_add(chunk).saturating_add(block_size).saturating_sub(3) / block_size + 1)
         }
+        None => whole,
     }
 }
 

@@ -7,8 +7,12 @@ use std::collections::BTreeSet;
 
 /// A manager with a group for each window, `num_blocks` blocks of `block_size` tokens each.
 fn manager(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> BlockManager {
+    BlockManager::new(&info(windows, num_blocks, block_size))
+}
+
+fn info(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> ModelInfo {
     let spec = |&window: &Option<usize>| (KvSpec { num_kv_heads: 1, head_dim: 8, window }, num_blocks);
-    BlockManager::new(&ModelInfo {
+    ModelInfo {
         vocab_size: 1,
         hidden_size: 8,
         max_model_len: num_blocks * block_size,
@@ -18,7 +22,7 @@ fn manager(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> B
         weights_bytes: 0,
         kv_bytes: 0,
         kernels: Vec::new(),
-    })
+    }
 }
 
 /// Checks that each block is free or in one table, and that tables cover what the next row sees.
@@ -66,8 +70,8 @@ fn growing_goes_as_far_as_the_blocks_do() {
     assert_eq!(blocks.grow(&mut first, 9), 9);
     assert_eq!(blocks.grow(&mut second, 20), 8);
     assert_eq!(blocks.grow(&mut first, 17), 16);
-    assert_eq!(blocks.never_fits(24), None);
-    assert_eq!(blocks.never_fits(25), Some((4, 3)));
+    assert_eq!(never_fits(&info(&[None], 3, 8), 24), None);
+    assert_eq!(never_fits(&info(&[None], 3, 8), 25), Some((4, 3)));
     blocks.release(&mut second);
     assert!(blocks.fits_now(8, 8, 0));
     assert!(!blocks.fits_now(9, 9, 0));
@@ -110,8 +114,8 @@ proptest! {
         chunk in 1usize..40,
     ) {
         let mut blocks = manager(&[None, Some(window)], len.div_ceil(block_size), block_size);
-        prop_assert_eq!(blocks.never_fits(len), None);
-        let most = blocks.pools[1].most_blocks(len, 1, block_size);
+        prop_assert_eq!(never_fits(&info(&[None, Some(window)], len.div_ceil(block_size), block_size), len), None);
+        let most = most_blocks(Some(window), len, 1, block_size);
         blocks.pools[1].free.truncate(most);
         blocks.pools[1].num_blocks = most;
         let (mut tables, mut computed) = (blocks.tables(), 0);
