@@ -2,12 +2,13 @@
 
 use crate::blocks;
 use crate::error::EngineError;
+use crate::grammar::Grammar;
 use nxd_executor::ModelInfo;
 use nxd_ops::{SamplingParams, TokenLogprob};
 use std::time::Duration;
 
 /// A prompt to continue.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Token ids, taken as they are.
     pub prompt: Vec<u32>,
@@ -37,6 +38,8 @@ pub struct Request {
     pub allowed_ids: Option<Vec<u32>>,
     /// Blocks of the prefix cache are shared among requests with the same salt alone.
     pub cache_salt: Option<String>,
+    /// What a completion must be: where it stands before the first token.
+    pub grammar: Option<Grammar>,
 }
 
 /// What is asked of a prompt.
@@ -66,6 +69,7 @@ impl Default for Request {
             logit_bias: Vec::new(),
             allowed_ids: None,
             cache_salt: None,
+            grammar: None,
         }
     }
 }
@@ -201,6 +205,8 @@ pub enum FinishReason {
     Abort,
     /// Its logits became NaN, or none of them was finite, so that nothing could be drawn.
     NotFinite,
+    /// Its grammar failed.
+    Grammar,
 }
 
 impl FinishReason {
@@ -210,7 +216,7 @@ impl FinishReason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
             FinishReason::Abort => "abort",
-            FinishReason::NotFinite => "error",
+            FinishReason::NotFinite | FinishReason::Grammar => "error",
         }
     }
 }

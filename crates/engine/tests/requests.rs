@@ -123,7 +123,8 @@ fn a_request_ends_at_its_stop_id_or_its_length_and_at_the_context_at_the_latest(
 
 #[test]
 fn a_running_request_gets_a_token_of_every_step_while_a_long_prompt_is_computed() {
-    let mut engine = engine(EngineOptions { max_num_seqs: 4, max_num_batched_tokens: 8 }, 1000);
+    let mut engine =
+        engine(EngineOptions { max_num_seqs: 4, max_num_batched_tokens: 8, ..EngineOptions::default() }, 1000);
     let running = engine.add_request(request(&[1, 2, 3], 60)).unwrap();
     assert_eq!(engine.step().unwrap().len(), 1);
     let long = engine.add_request(request(&[9; 70], 4)).unwrap();
@@ -263,7 +264,10 @@ fn golden_continuations_are_the_same_in_one_batch() {
             value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
         };
         let (recorder, _) = Recorder::new(load(dir, model, &options()), |_, blocks| blocks);
-        let mut engine = Engine::new(Box::new(recorder), EngineOptions { max_num_seqs: 8, max_num_batched_tokens: 11 });
+        let mut engine = Engine::new(
+            Box::new(recorder),
+            EngineOptions { max_num_seqs: 8, max_num_batched_tokens: 11, ..EngineOptions::default() },
+        );
         let mut wanted = BTreeMap::new();
         let mut add = |run: &Value, stop_ids: Vec<u32>| {
             let tokens = ids(&run["tokens"]);

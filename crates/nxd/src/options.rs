@@ -35,6 +35,8 @@ pub struct LoadOptions {
     pub max_num_seqs: usize,
     /// Most tokens a step; a longer prompt is computed in chunks.
     pub max_num_batched_tokens: usize,
+    /// Whether keys and values of earlier prompts are kept while there is room, and used again where prompts begin alike.
+    pub enable_prefix_caching: bool,
 }
 
 /// The KV cache where the system does not say how much memory there is.
@@ -42,7 +44,7 @@ const UNKNOWN_MEMORY_KV_BYTES: usize = 1 << 30;
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let EngineOptions { max_num_seqs, max_num_batched_tokens } = EngineOptions::default();
+        let EngineOptions { max_num_seqs, max_num_batched_tokens, enable_prefix_caching } = EngineOptions::default();
         LoadOptions {
             device: Device::default(),
             dtype: None,
@@ -57,6 +59,7 @@ impl Default for LoadOptions {
             block_size: 16,
             max_num_seqs,
             max_num_batched_tokens,
+            enable_prefix_caching,
         }
     }
 }
@@ -90,7 +93,11 @@ impl LoadOptions {
 
     /// What the engine is told.
     pub fn engine_options(&self) -> EngineOptions {
-        EngineOptions { max_num_seqs: self.max_num_seqs, max_num_batched_tokens: self.max_num_batched_tokens }
+        EngineOptions {
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            enable_prefix_caching: self.enable_prefix_caching,
+        }
     }
 }
 
