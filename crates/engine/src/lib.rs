@@ -24,11 +24,12 @@
 //!
 //! *Does not know*: devices, ranks, model families, async, HTTP. Text begins and ends in [`text`], which the scheduler never sees.
 //!
-//! Reading order: [`request`], [`engine`], `scheduler`, `blocks`, [`text`], [`service`]. The block manager has a `README.md`.
+//! Reading order: [`request`], [`engine`], `scheduler`, `blocks`, [`text`], [`grammar`], [`service`]. The block manager has a `README.md`.
 
 mod blocks;
 pub mod engine;
 pub mod error;
+pub mod grammar;
 pub mod request;
 mod scheduler;
 pub mod service;
