@@ -24,7 +24,8 @@
 //!
 //! *Does not know*: devices, ranks, model families, async, HTTP. Text begins and ends in [`text`], which the scheduler never sees.
 //!
-//! Reading order: [`request`], [`engine`], `scheduler`, `sequence`, `blocks`, [`text`], [`service`]. The block manager has a `README.md`.
+//! Reading order: [`request`], [`engine`], `scheduler`, `sequence`, `blocks`, [`text`], [`grammar`], [`service`]. The block manager has a
+//! `README.md`.
 
 mod blocks;
 pub mod engine;

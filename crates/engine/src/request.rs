@@ -36,10 +36,10 @@ pub struct Request {
     pub logit_bias: Vec<(u32, f32)>,
     /// The only tokens that may be drawn; `None` for all.
     pub allowed_ids: Option<Vec<u32>>,
+    /// What the completions' texts must be, each on its own; `None` for any text. It stands at their first token.
+    pub grammar: Option<Grammar>,
     /// Blocks of the prefix cache are shared among requests with the same salt alone.
     pub cache_salt: Option<String>,
-    /// What a completion must be: where it stands before the first token.
-    pub grammar: Option<Grammar>,
 }
 
 /// What is asked of a prompt.
@@ -68,8 +68,8 @@ impl Default for Request {
             priority: 0,
             logit_bias: Vec::new(),
             allowed_ids: None,
-            cache_salt: None,
             grammar: None,
+            cache_salt: None,
         }
     }
 }

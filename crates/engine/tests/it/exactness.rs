@@ -1,20 +1,12 @@
 //! A request's tokens and the bits of its logits do not depend on what shares its steps, on how its prompt is cut, on the number of KV
 //! blocks, on preemption, on what the prefix cache had of it, on its place among the completions of one prompt, on priorities, on the order
 //! of arrival, or on requests that are taken out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions unwrap and print, too"
-)]
 
-mod recorder;
-
+use crate::recorder::{Bits, Recorder, Rows, load, models};
 use nxd_engine::{Engine, EngineOptions, FinishReason, Output, Request, RequestId, SamplingParams, TokenLogprob};
 use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use recorder::{Bits, Recorder, Rows, load, models};
 use std::collections::BTreeMap;
 
 /// Choices that a visit may have: tests tell the rows of requests apart by their choices.

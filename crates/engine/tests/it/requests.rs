@@ -1,17 +1,9 @@
 //! What becomes of requests: refusals, ends, fairness, statistics, and golden continuations.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions unwrap and print, too"
-)]
 
-mod recorder;
-
+use crate::recorder::{Recorder, load, models};
 use nxd_engine::{Engine, EngineOptions, FinishReason, Output, Request, RequestId, SamplingParams};
 use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions};
 use nxd_models::{LoadMode, Model};
-use recorder::{Recorder, load, models};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;

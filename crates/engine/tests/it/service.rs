@@ -1,13 +1,6 @@
 //! The engine on its own thread: streams, stop strings, callers that go away, limits, deadlines, and an engine that fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions unwrap and print, too"
-)]
 
-mod recorder;
-
+use crate::recorder::{load, models};
 use ndarray::ArrayView2;
 use nxd_engine::service::{
     Event, Failure, Handle, Job, Limits, Refusal, Service, State, StepReport, Stop, SubmitError,
@@ -16,7 +9,6 @@ use nxd_engine::{Engine, EngineOptions, FinishReason, Request, Task};
 use nxd_executor::{Executor, ExecutorError, ExecutorOptions, ModelInfo, StepId, StepOutput};
 use nxd_models::Model;
 use nxd_ops::{Batch, Output, SamplingBatch};
-use recorder::{load, models};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
