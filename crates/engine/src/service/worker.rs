@@ -214,8 +214,11 @@ impl Worker {
         (self.report.tokens, self.report.prompt_tokens) = self.engine.computed();
         self.unreported = true;
         for request in self.engine.take_started() {
-            if let Some(active) = self.by_request.get(&request).and_then(|id| self.jobs.get_mut(id)) {
-                active.ticket = None;
+            let active = self.by_request.get(&request).and_then(|id| self.jobs.get_mut(id));
+            // A request's further completions start later, and are not told of.
+            if let Some(active) = active
+                && active.ticket.take().is_some()
+            {
                 active.mailbox.put(Event::Started);
             }
         }

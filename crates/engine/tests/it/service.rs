@@ -179,7 +179,7 @@ fn a_dropped_stream_frees_its_blocks_before_the_next_step() {
 #[test]
 fn the_queue_is_bounded_and_a_place_comes_back_when_a_request_starts() {
     let (words, gate) = channel();
-    let (service, _) = start(Limits { max_queued_requests: 2, max_queued_tokens: 10 }, Some(gate));
+    let (service, _) = start(Limits { max_queued_requests: 2, max_queued_tokens: 100 }, Some(gate));
     let handle = service.handle();
     let mut first = submit(&handle, Job::new(request(&[1, 2], 1)));
     let _second = submit(&handle, Job::new(request(&[1; 30], 1)));
