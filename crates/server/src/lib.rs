@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod options;
+pub mod page;
 pub mod state;
 
 pub use error::ApiError;
