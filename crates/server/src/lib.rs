@@ -4,7 +4,9 @@
 
 pub mod error;
 pub mod options;
+pub mod page;
 pub mod state;
+pub mod tools;
 
 pub use error::ApiError;
 pub use options::ServerOptions;
