@@ -228,3 +228,27 @@ impl AttendSpec {
         AttendSpec { num_heads, scale, softcap: None, sinks: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_are_the_same_up_to_the_length_that_is_said_and_no_further() {
+        let dynamic = RopeScaling::DynamicNtk { factor: 2.0, max_position_embeddings: 80 };
+        let long = RopeScaling::LongRope {
+            short_factor: [1.0; 4].into(),
+            long_factor: [2.0; 4].into(),
+            original_max_position_embeddings: 80,
+            attention_factor: 1.0,
+        };
+        for scaling in [dynamic, long] {
+            let spec = RopeSpec { head_dim: 8, rotary_dim: 8, theta: 1e4, scaling };
+            assert_eq!(spec.lengths_differ_from(), Some(80));
+            assert_eq!(spec.frequencies(1), spec.frequencies(80));
+            assert_ne!(spec.frequencies(80), spec.frequencies(81));
+        }
+        let plain = RopeSpec { head_dim: 8, rotary_dim: 8, theta: 1e4, scaling: RopeScaling::None };
+        assert_eq!(plain.lengths_differ_from(), None);
+    }
+}
