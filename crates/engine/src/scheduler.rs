@@ -183,7 +183,9 @@ impl Sequence {
             position: self.tokens.len() as u32,
             choice: self.choice,
             logprobs: self.request.logprobs,
+            bias: Vec::new(),
             allowed: None,
+            target: None,
         }
     }
 }

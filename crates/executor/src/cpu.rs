@@ -14,7 +14,7 @@ use nxd_collectives::{ProcessGroup, ThreadGroup};
 use nxd_cpu::{CpuDevice, CpuError};
 use nxd_models::Model;
 use nxd_modules::Decoder;
-use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
+use nxd_ops::{Batch, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -84,6 +84,8 @@ impl CpuExecutor {
             weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
             kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
             kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),
+            kv_dtype: options.kv.dtype.to_string(),
+            rope_lens_differ_from: manifest.ropes().iter().filter_map(RopeSpec::lengths_differ_from).min(),
         };
         let mut bound = bound.into_iter();
         let first = bound.next().expect("there is at least one rank");

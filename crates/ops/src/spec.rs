@@ -181,7 +181,20 @@ impl RopeSpec {
 
     /// Whether the frequencies depend on the request's length.
     pub fn depends_on_length(&self) -> bool {
-        matches!(self.scaling, RopeScaling::DynamicNtk { .. } | RopeScaling::LongRope { .. })
+        self.lengths_differ_from().is_some()
+    }
+
+    /// The length up to which all requests have the same frequencies; `None` where the length does not matter.
+    pub fn lengths_differ_from(&self) -> Option<usize> {
+        match self.scaling {
+            RopeScaling::DynamicNtk { max_position_embeddings, .. } => Some(max_position_embeddings),
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(original_max_position_embeddings),
+            RopeScaling::None
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::Yarn { .. }
+            | RopeScaling::Factors(_) => None,
+        }
     }
 }
 

@@ -22,6 +22,8 @@ fn info(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> Mode
         weights_bytes: 0,
         kv_bytes: 0,
         kernels: Vec::new(),
+        kv_dtype: String::new(),
+        rope_lens_differ_from: None,
     }
 }
 

@@ -11,7 +11,7 @@ use ndarray::ArrayView2;
 use nxd_cpu::KvDtype;
 use nxd_models::Model;
 use nxd_modules::{Decoder, Sampler};
-use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
+use nxd_ops::{Batch, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
 use nxd_stablehlo::cache::ProgramCache;
 use nxd_stablehlo::device::{TracedDevice, TracedOptions, TracedStep};
 use nxd_stablehlo::kernel::Kernels;
@@ -86,6 +86,8 @@ impl TracedExecutor {
             weights_bytes: device.weights_bytes(),
             kv_bytes: device.kv_bytes(),
             kernels: Vec::new(),
+            kv_dtype: options.kv.dtype.to_string(),
+            rope_lens_differ_from: manifest.ropes().iter().filter_map(RopeSpec::lengths_differ_from).min(),
         };
         let (step, hidden) = (TracedStep::default(), OnceCell::new());
         Ok(TracedExecutor { info, device, decoder, sampler, steps: Steps::default(), step, hidden })
