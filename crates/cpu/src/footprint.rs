@@ -27,7 +27,7 @@ pub fn bound_bytes(spec: &WeightSpec, format: Format, rank: usize) -> usize {
 const SAMPLING_BYTES: usize = 64;
 
 /// The work space of a rank.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workspace {
     fixed_bytes: usize,
     attended: Vec<Demand>,

@@ -234,7 +234,7 @@ impl fmt::Display for Bytes {
         while size >= 1023.5 && unit + 1 < UNITS.len() {
             (size, unit) = (size / 1024.0, unit + 1);
         }
-        let decimals = usize::from(size < 9.95 && self.0 % 1024 != 0 || unit > 1);
+        let decimals = usize::from(size < 9.95 || unit > 1);
         match self.0 {
             0..1024 => write!(f, "{} bytes", self.0),
             _ => write!(f, "{size:.decimals$} {}", UNITS[unit]),
