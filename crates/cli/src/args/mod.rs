@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 
 pub(crate) use engine::{EngineArgs, KvCacheDtype};
-pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs};
+pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs, PlanArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
 pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
 pub(crate) use values::TokenIds;
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Check(Box<CheckArgs>),
     /// Say what a model is, from its headers alone.
     Inspect(InspectArgs),
+    /// Say what memory a model takes and whether it fits, from its headers alone.
+    Plan(Box<PlanArgs>),
     /// Measure throughput.
     Bench(Box<BenchArgs>),
     /// Report what this machine offers.

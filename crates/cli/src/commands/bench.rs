@@ -61,7 +61,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         let fits = blocks / blocks_each;
         let text = format!(
             "a KV cache of {} bytes holds {fits} sequences of {longest} tokens, --batch asks for {most}",
-            options.kv.budget_bytes
+            info.kv_bytes
         );
         return Err(
             Failure::new(crate::failure::Kind::Memory, text).with_help("lower --batch, or raise --kv-cache-memory")

@@ -9,6 +9,7 @@ mod drive;
 mod generate;
 mod inspect;
 mod load;
+mod plan;
 mod pull;
 
 use crate::args::Command;
@@ -24,6 +25,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Pull(args) => pull::run(&args),
     }
 }
