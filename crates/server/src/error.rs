@@ -53,12 +53,6 @@ impl ApiError {
         ApiError { retry_after: Some(5), ..error }
     }
 
-    /// Text for a model that reads none.
-    pub fn no_tokenizer() -> Self {
-        let message = "this model has no tokenizer files, so it takes and gives token ids alone; send `prompt` as a list of ids";
-        ApiError::invalid("prompt", message)
-    }
-
     /// The body: `{"error": {…}}`.
     pub fn body(&self) -> Value {
         let message: String = self.message.chars().take(MAX_MESSAGE_CHARS).collect();
