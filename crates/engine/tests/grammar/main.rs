@@ -1,5 +1,10 @@
 //! Grammars over the golden tokenizers: what may come next, what a walk ends in, and what is refused.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's own functions unwrap, too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's own functions unwrap and print, too"
+)]
 
 mod masks;
 mod refused;
