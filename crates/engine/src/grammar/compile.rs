@@ -3,7 +3,7 @@
 use super::trie::Words;
 use super::{Grammar, GrammarError};
 use crossbeam::channel::{Receiver, Sender, bounded};
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{StopReason, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -67,29 +67,42 @@ impl Compiler {
     }
 
     fn compile_here(&self, source: TopLevelGrammar, what: &'static str) -> Result<Grammar, GrammarError> {
-        let refused = |reason: String| GrammarError::Refused { what, reason };
+        let refused = |said: &str| GrammarError::Refused { what, reason: reason(said) };
         let factory = self.factory.get_or_init(|| self.words.factory()).as_ref().map_err(Clone::clone)?;
-        let parser = factory.create_parser(source).map_err(|e| refused(first_line(&e.to_string())))?;
+        let parser = factory.create_parser(source).map_err(|e| refused(&e.to_string()))?;
         let mut matcher = Matcher::new(Ok(parser));
-        if let Some(warning) = matcher.grammar_warnings().into_iter().next() {
-            return Err(refused(first_line(&warning)));
+        if let Some(warning) = matcher.grammar_warnings().first() {
+            return Err(refused(warning));
         }
         // Notices that a grammar is over before it began.
-        matcher.consume_tokens(&[]).map_err(|e| refused(first_line(&e.to_string())))?;
+        matcher.consume_tokens(&[]).map_err(|e| refused(&e.to_string()))?;
         let mut grammar = Grammar::new(matcher, self.words.vocab_size(), self.words.eos_ids());
         // The first mask costs most, and tells whether there is a text at all.
         match grammar.mask() {
+            Ok(mask) if grammar.is_over() || grammar.only_ends(&mask) => {
+                Err(refused("the only text that it allows is the empty one"))
+            }
             Ok(_) => Ok(grammar),
-            Err(GrammarError::Failed { reason }) => Err(refused(format!("no text can begin: {reason}"))),
+            Err(GrammarError::Failed { reason }) => Err(GrammarError::Refused { what, reason }),
             Err(error) => Err(error),
         }
     }
 }
 
-/// The sentence that says what is wrong, without the picture around it.
-pub(super) fn first_line(text: &str) -> String {
+/// What the library says is wrong, in one sentence and without the picture around it.
+pub(super) fn reason(said: &str) -> String {
     // The parser of regular expressions draws the place first.
-    let said =
-        text.lines().find_map(|line| line.strip_prefix("error: ")).or_else(|| text.lines().next()).unwrap_or(text);
-    said.chars().take(MAX_REASON_CHARS).collect()
+    let line = said.lines().find_map(|line| line.strip_prefix("error: ")).or_else(|| said.lines().next());
+    let line = line.unwrap_or_default();
+    if line == StopReason::NoExtensionBias.to_string() {
+        return "no token leads on to a text that it allows".to_owned();
+    }
+    if line.starts_with("oneOf constraints") {
+        return "`oneOf` is supported where no two of its schemas can hold at once; use `anyOf`".to_owned();
+    }
+    let line = match line.strip_prefix("panic: ") {
+        Some(message) => format!("its compiler failed: {message}"),
+        None => line.to_owned(),
+    };
+    line.chars().take(MAX_REASON_CHARS).collect()
 }

@@ -48,17 +48,17 @@ pub(super) fn at_most(what: &str, found: usize, unit: &'static str, limit: usize
     Err(GrammarError::TooLarge { what: what.to_owned(), found: found as u64, unit, limit: limit as u64 })
 }
 
-/// Levels of a value, without recursion.
+/// Levels of arrays and objects in a value, without recursion.
 fn depth(value: &Value) -> usize {
     let mut deepest = 0;
     let mut open = vec![(value, 1)];
     while let Some((value, level)) = open.pop() {
-        deepest = deepest.max(level);
         match value {
             Value::Array(items) => open.extend(items.iter().map(|item| (item, level + 1))),
             Value::Object(fields) => open.extend(fields.values().map(|field| (field, level + 1))),
-            _ => {}
+            _ => continue,
         }
+        deepest = deepest.max(level);
     }
     deepest
 }

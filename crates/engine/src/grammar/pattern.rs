@@ -12,8 +12,12 @@ const MAX_WRITTEN_OUT: usize = 100_000;
 /// Refuses a regular expression, which messages call `what`, that is too large or that the library reads in its own way.
 pub(super) fn check(what: &str, regex: &str) -> Result<(), GrammarError> {
     at_most(what, regex.len(), "bytes", MAX_REGEX_BYTES)?;
-    at_most(what, written_out(regex), "characters when its repetitions are written out", MAX_WRITTEN_OUT)?;
-    let reason = if regex.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
+    let size = written_out(regex);
+    at_most(what, size.unwrap_or(0), "characters when its repetitions are written out", MAX_WRITTEN_OUT)?;
+    let reason = if size.is_none() {
+        // Parsers disagree on what that is.
+        "it repeats `^` or `$`; write what is repeated before `*`, `+`, `?` or `{`"
+    } else if regex.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
         // The library would drop it.
         "it ends in a single backslash; write `\\\\` for a backslash"
     } else if regex.contains("(?P<stop>") || regex.contains("(?<stop>") {
@@ -25,12 +29,18 @@ pub(super) fn check(what: &str, regex: &str) -> Result<(), GrammarError> {
     Err(GrammarError::Refused { what: "regular expression", reason: reason.to_owned() })
 }
 
-/// Atoms of the expression after every `{n}` is applied. An estimate: the library's parser decides what is well-formed.
-fn written_out(regex: &str) -> usize {
+/// Atoms of the expression after every `{n}` is applied; `None` when an anchor is repeated. An estimate: the library's parser decides what
+/// is well-formed.
+fn written_out(regex: &str) -> Option<usize> {
     // Of each open group: atoms before its last one, and the size of the last one, to which a repetition applies.
     let mut open = vec![(0usize, 0usize)];
     let mut rest = regex.chars().peekable();
+    let mut anchor = false;
     while let Some(c) = rest.next() {
+        if anchor && matches!(c, '*' | '+' | '?' | '{') {
+            return None;
+        }
+        anchor = matches!(c, '^' | '$');
         let size = match c {
             '\\' => {
                 escape(&mut rest);
@@ -57,7 +67,7 @@ fn written_out(regex: &str) -> usize {
                 }
                 continue;
             }
-            '*' | '+' | '?' | '|' => continue,
+            '*' | '+' | '?' | '|' | '^' | '$' => continue,
             _ => 1,
         };
         if let Some((before, last)) = open.last_mut() {
@@ -65,7 +75,7 @@ fn written_out(regex: &str) -> usize {
             *last = size;
         }
     }
-    open.iter().fold(0, |sum, (before, last)| sum.saturating_add(*before).saturating_add(*last))
+    Some(open.iter().fold(0, |sum, (before, last)| sum.saturating_add(*before).saturating_add(*last)))
 }
 
 /// The larger bound of `{m}`, `{m,}` or `{m,n}`, whose brace is read.
@@ -118,19 +128,21 @@ mod tests {
             ("(ab){3,5}c*", 11),
             ("(a{10}|[b{9}]x?){2}", 24),
             (r"\{\p{Greek}{4}\x{41}", 6),
-            (r"[]a]{2}[^]]{3}[a[^]b]{9}]{4}", 9),
+            (r"^[]a]{2}[^]]{3}[a[^]b]{9}]{4}$", 9),
             ("(?:a{1000}){1000}", 1_001_000),
             ("a{99999999999999999999999}", usize::MAX),
         ] {
-            assert_eq!(written_out(regex), size, "{regex}");
+            assert_eq!(written_out(regex), Some(size), "{regex}");
         }
     }
 
     #[test]
     fn what_the_library_would_read_in_its_own_way_is_refused() {
-        for regex in [r"a\", r"a\\\", "(?P<stop>a)", "(?<stop>a)"] {
+        for regex in [r"a\", r"a\\\", "(?P<stop>a)", "(?<stop>a)", "^+a", "a${2}"] {
             assert!(check("regular expression", regex).is_err(), "{regex}");
         }
-        check("regular expression", r"a\\").unwrap();
+        for regex in [r"a\\", r"\^+", "[^+]", "[$^]*", "(?:^|x)+"] {
+            check("regular expression", regex).unwrap();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Where one completion stands in its grammar.
 
 use super::GrammarError;
-use super::compile::first_line;
+use super::compile::reason;
 use llguidance::Matcher;
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +70,15 @@ impl Grammar {
     pub fn is_over(&self) -> bool {
         self.ended || (self.matcher.is_stopped() && !self.matcher.is_error())
     }
+
+    /// Whether a mask holds end tokens alone.
+    pub(super) fn only_ends(&self, mask: &[u32]) -> bool {
+        let ends = (0u32..).step_by(32).map(|first| {
+            let mine = self.eos_ids.iter().filter(|id| (first..first + 32).contains(*id));
+            mine.fold(0, |word, id| word | 1 << (id - first))
+        });
+        mask.iter().zip(ends).all(|(word, ends)| word & !ends == 0)
+    }
 }
 
 impl fmt::Debug for Grammar {
@@ -79,5 +88,5 @@ impl fmt::Debug for Grammar {
 }
 
 fn failed(error: &impl fmt::Display) -> GrammarError {
-    GrammarError::Failed { reason: first_line(&error.to_string()) }
+    GrammarError::Failed { reason: reason(&error.to_string()) }
 }

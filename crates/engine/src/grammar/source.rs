@@ -20,7 +20,7 @@ pub(super) fn source(constraint: &Constraint) -> Result<TopLevelGrammar, Grammar
     match constraint {
         Constraint::JsonObject => json_schema(&json!({ "type": "object" })),
         Constraint::JsonSchema(schema) => json_schema(schema),
-        // The library writes it between slashes, and two of them begin a comment.
+        // Written between slashes, an empty one would be a comment.
         Constraint::Regex(regex) if regex.is_empty() => Ok(TopLevelGrammar::from_lark("start: \"\"".to_owned())),
         Constraint::Regex(regex) => Ok(TopLevelGrammar::from_regex(regex)),
         Constraint::Choice(texts) => Ok(TopLevelGrammar::from_lark(choice(texts))),

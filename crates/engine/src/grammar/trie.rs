@@ -1,6 +1,7 @@
 //! The tokens' texts, and what the library makes of them: a trie, and masks of the tokens that any text may hold.
 
 use super::GrammarError;
+use super::compile::reason;
 use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
 use llguidance::earley::SlicedBiasComputer;
@@ -64,7 +65,7 @@ impl Words {
             *factory.limits_mut() = limits();
             Ok(factory)
         }))
-        .map_err(|e| GrammarError::Tokenizer { reason: super::compile::first_line(&e.to_string()) })
+        .map_err(|e| GrammarError::Tokenizer { reason: reason(&e.to_string()) })
     }
 
     fn token_env(&self) -> TokEnv {

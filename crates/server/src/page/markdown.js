@@ -6,10 +6,12 @@ const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])\s*(\1\s*){2,}$/;
 
+const isRow = line => /^\|.*\|$/.test(line.trim());
+
 function blocks(text) {
   const lines = text.split('\n');
   const found = [];
-  const opens = line => FENCE.test(line) || HEADING.test(line) || ITEM.test(line) || RULE.test(line) || line.startsWith('>');
+  const opens = line => line.startsWith('>') || isRow(line) || [FENCE, HEADING, ITEM, RULE].some(mark => mark.test(line));
   for (let at = 0; at < lines.length;) {
     const start = at;
     const line = lines[at++];
@@ -31,6 +33,9 @@ function blocks(text) {
       const goesOn = next => ITEM.test(next) || (/^\s+\S/.test(next) && !FENCE.test(next));
       const items = take(next => goesOn(next) || (!next.trim() && ITEM.test(lines[at + 1] ?? '')));
       build = () => list(items);
+    } else if (isRow(line) && /^[\s|:-]+$/.test(lines[at] ?? '')) {
+      const rows = take(isRow);
+      build = () => table(rows);
     } else if (line.startsWith('>')) {
       const quoted = take(next => next.startsWith('>'));
       build = () => el('blockquote', {}, inline(quoted.map(next => next.replace(/^> ?/, '')).join('\n')));
@@ -68,6 +73,18 @@ function list(lines) {
   return first;
 }
 
+// The second line only rules off the head.
+function table([head, , ...rows]) {
+  const fill = (tag, text) => {
+    const row = el('tr');
+    for (const cell of text.trim().slice(1, -1).split('|')) row.append(el(tag, {}, inline(cell.trim())));
+    return row;
+  };
+  const node = el('table', {}, fill('th', head));
+  for (const row of rows) node.append(fill('td', row));
+  return el('div', { className: 'table', tabIndex: 0 }, node);
+}
+
 const MARKS = [['`', 'code'], ['**', 'strong'], ['*', 'em']];
 
 function inline(text) {
@@ -81,6 +98,8 @@ function inline(text) {
       end = text.indexOf(mark, at + mark.length + 1);
       while (tag !== 'code' && end >= 0 && /\s/.test(text[end - 1])) end = text.indexOf(mark, end + 1);
       if (end < 0) unpaired.add(mark);
+      // Three stars are an `em` inside a `strong`: the outer pair closes last.
+      else if (mark === '**' && text[at + 2] === '*' && text[end + 2] === '*') end++;
     }
     if (end < 0) {
       plain += mark ?? text[at];

@@ -318,10 +318,11 @@ mod tests {
     fn wrong_fields_are_named() {
         let with = |key: &str, value: Value| {
             let mut body = json!({"tools": [function("f"), function("g")]});
-            match key.strip_prefix("1.") {
-                Some(key) => body["tools"][1]["function"][key] = value,
-                None => body[key] = value,
-            }
+            let (fields, key) = match key.strip_prefix("1.") {
+                Some(key) => (body.pointer_mut("/tools/1/function").unwrap(), key),
+                None => (&mut body, key),
+            };
+            fields.as_object_mut().unwrap().insert(key.to_owned(), value);
             body
         };
         let name = "it must be 1 to 64 letters (a-z, A-Z), digits, `_`, `.` or `-`";

@@ -171,8 +171,10 @@ def test_regenerate_asks_again_and_with_a_seed_gets_the_same_words(page):
 def test_the_system_prompt_and_the_sampling_fields_are_sent(page):
     bodies = requests_with(page, max_tokens=4)
     ask(page, "one")
-    first = answered(page)
-    given = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "max_tokens": 9, "repetition_penalty": 1.1, "seed": 3}
+    answered(page)
+    first = page.evaluate("JSON.parse(sessionStorage['nxd.turns'])[0].answer")
+    given = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "max_tokens": 9, "seed": 3}
+    given["repetition_penalty"] = 1.1
     settings(page, **{"System prompt": "You are brief."}, **given)
     ask(page, "two")
     expect(page.locator(".turn")).to_have_count(2)
@@ -180,8 +182,7 @@ def test_the_system_prompt_and_the_sampling_fields_are_sent(page):
     model = page.locator("#model").input_value()
     streamed = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
     assert bodies[0] == {"messages": [{"role": "user", "content": "one"}]} | streamed
-    earlier = [{"role": "user", "content": "one"}, {"role": "assistant", "content": bodies[1]["messages"][2]["content"]}]
-    assert earlier[1]["content"].split() == first.split() or first
+    earlier = [{"role": "user", "content": "one"}, {"role": "assistant", "content": first}]
     said = [{"role": "system", "content": "You are brief."}, *earlier, {"role": "user", "content": "two"}]
     assert bodies[1] == {"messages": said} | given | streamed
 
@@ -267,27 +268,35 @@ def test_a_key_is_asked_for_sent_and_kept_for_the_tab(context):
 
 def test_hostile_text_is_shown_as_text(page):
     hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    model_says(page, f"{hostile}\n\n- {hostile}\n\n# {hostile}\n\n`{hostile}` **{hostile}**\n\n```html\"onload=alert(3)\n{hostile}\n```")
+    table = f"| {hostile} |\n|--|\n| {hostile} |"
+    code = f'```html"onload=alert(3)\n{hostile}\n```'
+    model_says(page, "\n\n".join([hostile, f"- {hostile}", f"# {hostile}", f"`{hostile}` **{hostile}**", table, code]))
     ask(page, hostile)
     answered(page)
     expect(page.locator(".question")).to_have_text(hostile)
-    for shown in ["p >> nth=0", "li", "h3", "p code", "strong", "pre code"]:
+    for shown in ["p >> nth=0", "li", "h3", "p code", "strong", "th", "td", "pre code"]:
         expect(page.locator(f".answer {shown}")).to_contain_text(hostile)
     assert page.locator("#turns img, #turns script, #turns [onerror], #turns [onload]").count() == 0
 
 
 def test_markdown_becomes_elements(page):
-    model_says(page, "<think>\nhm\n</think>\n\n## Title\n\n1. **one** and `x*y*z`\n   - inner *em*\n2. two\n", "\n```py", "thon\na  = 1\n\nb\n``", "`\n> quoted\n\n2 * 3 * 4\n")
+    lists = "## Title\n\n1. **one** and `x*y*z`\n   - inner *em*\n2. ***both***\n"
+    code = ["\n```py", "thon\na  = 1\n\nb\n``", "`\n"]
+    table = "| a | b |\n|---|:-:|\n| 1 | **2** |\n"
+    model_says(page, "<think>\nhm\n</think>\n\n", lists, *code, table, "> quoted\n\n2 * 3 * 4\n")
     ask(page, "x")
     answered(page)
     answer = page.locator(".answer")
     expect(answer.locator("h4")).to_have_text("Title")
     expect(answer.locator("> ol > li")).to_have_count(2)
     expect(answer.locator("ol > li > ul > li em")).to_have_text("em")
-    expect(answer.locator("li strong")).to_have_text("one")
+    expect(answer.locator("li > strong")).to_have_text(["one", "both"])
+    expect(answer.locator("li strong > em")).to_have_text("both")
     expect(answer.locator("li > code")).to_have_text("x*y*z")
     expect(answer.locator("figcaption")).to_contain_text("python")
     assert answer.locator("pre").inner_text() == "a  = 1\n\nb"
+    expect(answer.locator("th")).to_have_text(["a", "b"])
+    expect(answer.locator("td > strong")).to_have_text("2")
     expect(answer.locator("blockquote")).to_have_text("quoted")
     expect(answer.locator("> p")).to_have_text("2 * 3 * 4")
     expect(page.locator(".thought summary")).to_have_text("Thought")
@@ -297,7 +306,17 @@ def test_markdown_becomes_elements(page):
     assert page.evaluate("navigator.clipboard.readText()") == "a  = 1\n\nb"
 
 
-@pytest.mark.parametrize("text", ["*a " * 50_000, "`a``" * 40_000, "**a *b " * 30_000, "".join(" " * n + "- x\n" for n in range(300)), "> " * 50_000], ids=["stars", "ticks", "mixed", "nested", "quotes"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("*a " * 50_000, id="stars"),
+        pytest.param("`a``" * 40_000, id="ticks"),
+        pytest.param("**a *b " * 30_000, id="mixed"),
+        pytest.param("".join(" " * n + "- x\n" for n in range(300)), id="nested"),
+        pytest.param("> " * 50_000, id="quotes"),
+        pytest.param("|" * 50_000 + "\n" + "|" * 50_000, id="cells"),
+    ],
+)
 def test_no_answer_is_too_odd_to_be_shown(page, text):
     model_says(page, text)
     ask(page, "x")
@@ -333,7 +352,7 @@ def test_a_question_that_got_no_answer_is_not_sent_again(page):
 @pytest.mark.parametrize(
     "end, said",
     [
-        ('data: {"error": {"message": "the logits became NaN", "code": "numerical_error"}}\n\ndata: [DONE]\n\n', "The logits became NaN."),
+        ('data: {"error": {"message": "the logits became NaN"}}\n\ndata: [DONE]\n\n', "The logits became NaN."),
         ("", "The connection ended before the answer did."),
         ("data: {broken\n\n", "The answer could not be read"),
     ],
@@ -415,13 +434,28 @@ def test_the_keyboard_does_it_all(page):
     expect(page.locator(".facts span")).to_contain_text("stopped")
 
 
+def test_who_reads_above_is_not_pulled_down(page):
+    model_says(page, "\n\n".join(f"paragraph {n}" for n in range(60)))
+    ask(page, "hello")
+    expect(page.get_by_text("paragraph 59")).to_be_in_viewport()
+    page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
+    latest = page.get_by_role("button", name="Latest")
+    expect(latest).to_be_visible()
+    page.evaluate("turns[0].answer += '\\n\\nmore'; paint(turns[0]); follow();")
+    assert page.locator("#log").evaluate("log => log.scrollTop") == 0
+    latest.click()
+    expect(page.get_by_text("more", exact=True)).to_be_in_viewport()
+    expect(latest).to_be_hidden()
+
+
 def test_what_is_heard_and_touched_has_names(page):
     model_says(page, "words")
     ask(page, "hello")
     answered(page)
     settings(page)
-    unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, textarea, select')].filter(control =>
-        !control.labels?.length && !control.getAttribute('aria-label') && !control.textContent.trim()).map(control => control.outerHTML)""")
+    unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, textarea, select')]
+        .filter(one => !one.labels?.length && !one.getAttribute('aria-label') && !one.textContent.trim())
+        .map(one => one.outerHTML)""")
     assert unnamed == []
     expect(page.get_by_role("log", name="Conversation")).to_be_visible()
     expect(page.locator(".turn")).to_have_attribute("aria-busy", "false")
