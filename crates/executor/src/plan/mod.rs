@@ -98,14 +98,9 @@ impl MemoryNeeds {
         let is_table = |role| matches!(role, Role::Embedding | Role::TiedEmbedding);
         let tables = manifest.weights().iter().zip(&sizes).filter(|(spec, _)| is_table(spec.role));
         let (stored_bytes, table_bytes) = (sum(sizes.iter().copied()), sum(tables.map(|(_, &bytes)| bytes)));
-        let ready = sum(packed_bytes.iter().copied()).saturating_add(table_bytes);
-        let weights_bytes = if weights.checkpoint().is_mapped() {
-            ready
-        } else {
-            // Each rank has a copy of every weight until it has packed it.
-            let copies = table_bytes.saturating_mul(ranks - 1);
-            ready.saturating_add(copies).max(stored_bytes.saturating_mul(ranks))
-        };
+        // Files that are not mapped are copied by each rank. What it gives back once a weight is packed seldom leaves the process.
+        let files = if weights.checkpoint().is_mapped() { table_bytes } else { stored_bytes.saturating_mul(ranks) };
+        let weights_bytes = sum(packed_bytes.iter().copied()).saturating_add(files);
 
         let tokens = options.kv.max_num_batched_tokens.max(1);
         let seqs = options.kv.max_num_seqs.max(1).min(tokens);

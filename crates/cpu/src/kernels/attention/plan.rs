@@ -145,7 +145,7 @@ pub(super) fn most_queries(group: usize) -> usize {
 
 /// A tile is split among `members` where this many of its size would be more than all of the work: so fewer than this many are.
 pub(super) fn most_split(members: usize) -> usize {
-    members * 4
+    members.saturating_mul(4)
 }
 
 impl Plan {

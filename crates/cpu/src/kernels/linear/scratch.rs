@@ -43,7 +43,7 @@ pub(crate) fn scratch_bytes(threads: usize, prepared: usize, near_rows: usize, w
     const PREPARED_BYTES: usize = 4;
     /// Rows of a tile are fewer for every instruction set.
     const TILE_ROWS: usize = 32;
-    let near = if near_rows > 0 { 2 * near_rows.max(NEAR) } else { 0 };
+    let near = if near_rows > 0 { near_rows.max(NEAR).saturating_mul(2) } else { 0 };
     let areas = near.saturating_add(AREA).saturating_mul(size_of::<PanelRow>());
     let wide = widened.saturating_mul(TILE_ROWS * size_of::<f32>());
     let of_members = areas.saturating_add(wide).saturating_mul(threads);
