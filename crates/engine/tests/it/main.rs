@@ -7,6 +7,7 @@
 )]
 
 mod exactness;
+mod grammar;
 mod recorder;
 mod requests;
 mod service;

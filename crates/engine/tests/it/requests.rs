@@ -332,8 +332,10 @@ fn completions_of_one_prompt_compute_it_once() {
 #[test]
 fn biases_allowed_tokens_and_min_tokens_decide_what_is_drawn() {
     let mut engine = engine(EngineOptions::default(), 1000);
+    // The recorder tells requests apart by their choices, and these go different ways.
+    let mut choices = 0..;
     let mut drawn = |request: Request| {
-        engine.add_request(request).unwrap();
+        engine.add_request(Request { choice: choices.next().unwrap(), ..request }).unwrap();
         finish(&mut engine).pop_first().unwrap().1.0
     };
     let plain = drawn(request(&[3, 4, 5], 6));

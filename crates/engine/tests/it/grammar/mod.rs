@@ -1,10 +1,4 @@
 //! Grammars over the golden tokenizers: what may come next, what a walk ends in, and what is refused.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions unwrap and print, too"
-)]
 
 mod masks;
 mod refused;
