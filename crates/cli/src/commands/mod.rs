@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod load;
 mod pull;
+mod serve;
 
 use crate::args::Command;
 use crate::failure::Failure;
@@ -25,5 +26,6 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Generate(args) => generate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Serve(args) => serve::run(&args),
     }
 }

@@ -16,3 +16,4 @@ mod log;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;
+mod serve;
