@@ -11,6 +11,7 @@ mod inspect;
 mod load;
 mod plan;
 mod pull;
+mod serve;
 
 use crate::args::Command;
 use crate::failure::Failure;
@@ -27,5 +28,6 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Serve(args) => serve::run(&args),
     }
 }

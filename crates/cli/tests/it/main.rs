@@ -17,3 +17,4 @@ mod plan;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;
+mod serve;
