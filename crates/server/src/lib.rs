@@ -5,6 +5,7 @@
 pub mod error;
 pub mod options;
 pub mod state;
+pub mod tools;
 
 pub use error::ApiError;
 pub use options::ServerOptions;
