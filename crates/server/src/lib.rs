@@ -3,6 +3,7 @@
 //! *Does not know*: devices, executors, how a model is loaded, the command line.
 
 pub mod error;
+pub mod openai;
 pub mod options;
 pub mod state;
 pub mod tools;
