@@ -3,13 +3,14 @@
 use crate::state::App;
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
+use tower::ServiceExt;
 
 /// Most headers of a request.
 const MAX_HEADERS: usize = 100;
@@ -52,7 +53,8 @@ async fn accept(listener: TcpListener, router: Router, app: &App, graceful: &Gra
         backoff = Duration::ZERO;
         // Tokens are small, and each is waited for. Where the system refuses, they come later.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone();
+        let service = service_fn(move |request| router.clone().oneshot(request));
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
