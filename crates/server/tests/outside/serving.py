@@ -186,8 +186,8 @@ def check_error(response, status, param=None, code=None):
 class Server(Target):
     """`nxd serve` on a free port, started here and ended here."""
 
-    def __init__(self, *flags, key=None, model=MODEL, wait=True, limits=SMALL):
-        command = [BIN, "serve", model, "--port", "0", *limits, *flags]
+    def __init__(self, *flags, key=None, model=MODEL, wait=True, limits=SMALL, before=()):
+        command = [*before, BIN, "serve", model, "--port", "0", *limits, *flags]
         if key:
             command += ["--api-key", key]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
