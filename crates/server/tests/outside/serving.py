@@ -186,8 +186,8 @@ def check_error(response, status, param=None, code=None):
 class Server(Target):
     """`nxd serve` on a free port, started here and ended here."""
 
-    def __init__(self, *flags, key=None, model=MODEL, wait=True, limits=SMALL, before=()):
-        command = [*before, BIN, "serve", model, "--port", "0", *limits, *flags]
+    def __init__(self, *flags, key=None, model=MODEL, wait=True, limits=SMALL, before=(), port=0):
+        command = [*before, BIN, "serve", model, "--port", str(port), *limits, *flags]
         if key:
             command += ["--api-key", key]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -195,9 +195,13 @@ class Server(Target):
         self.lines = []
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
-        super().__init__(self.listening(), key)
-        if wait:
-            self.becomes_ready()
+        try:
+            super().__init__(self.listening(), key)
+            if wait:
+                self.becomes_ready()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def read(self):
         # The pipe is emptied as long as the server lives: a full one would stop it.

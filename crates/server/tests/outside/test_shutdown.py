@@ -39,8 +39,7 @@ def rest_of(lines):
 def test_an_idle_server_ends_at_once_and_well():
     with Server() as server:
         server.complete(PROMPT, max_tokens=1)
-        for number in [signal.SIGTERM]:
-            server.signal(number)
+        server.signal(signal.SIGTERM)
         assert server.ended(5) == 0
 
 
@@ -156,7 +155,7 @@ def test_killed_and_started_again_at_once_on_the_same_port():
         port = first.address[1]
         first.signal(signal.SIGKILL)
         assert first.ended(5) == -signal.SIGKILL
-        with Server("--port", str(port)) as second:
+        with Server(port=port) as second:
             assert second.address[1] == port
             second.complete(PROMPT, max_tokens=1)
         rest_of(lines)

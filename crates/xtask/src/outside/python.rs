@@ -23,18 +23,20 @@ const INSTALL: [&str; 8] =
 pub(crate) fn environment(requirements: &Path) -> Result<PathBuf> {
     let list = fs::read(requirements).with_context(|| format!("cannot read `{}`", requirements.display()))?;
     let shown = requirements.display();
-    step::timed("python packages", || environment_in(&cache::folder()?.join(FOLDER), requirements, &list))
+    step::timed("python packages", || {
+        let key = key(&list, &version()?);
+        environment_in(&cache::folder()?.join(FOLDER), &key, requirements)
+    })
         .with_context(|| format!("cannot provide the packages of `{shown}`"))
 }
 
-fn environment_in(parent: &Path, requirements: &Path, list: &[u8]) -> Result<PathBuf> {
-    let key = key(list, &version()?);
-    let folder = parent.join(&key);
+fn environment_in(parent: &Path, key: &str, requirements: &Path) -> Result<PathBuf> {
+    let folder = parent.join(key);
     let python = folder.join(PYTHON);
     if python.exists() {
         return Ok(python);
     }
-    let work = Work::below(parent, &key)?;
+    let work = Work::below(parent, key)?;
     // An environment finds itself by where its interpreter lies, so it may move; what pip made executable would not survive that,
     // and is not used.
     let whole = work.folder().join("whole");
@@ -82,23 +84,17 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_is_made_once_and_half_a_one_never() {
+    fn an_environment_that_is_there_is_not_made_again() {
         let cache = tempfile::tempdir().unwrap();
-        let list = cache.path().join("requirements.txt");
-        let make = |text: &str| {
-            fs::write(&list, text).unwrap();
-            environment_in(cache.path(), &list, text.as_bytes())
-        };
-        // No package, so no network.
-        let python = make("# none\n").unwrap();
-        step::attempt(Command::new(&python).args(["-m", "pip", "--version"])).unwrap();
-        let made = fs::metadata(&python).unwrap().modified().unwrap();
-        assert_eq!(make("# none\n").unwrap(), python);
-        assert_eq!(fs::metadata(&python).unwrap().modified().unwrap(), made);
+        let python = cache.path().join("0123").join(PYTHON);
+        fs::create_dir_all(python.parent().unwrap()).unwrap();
+        fs::write(&python, "").unwrap();
+        assert_eq!(environment_in(cache.path(), "0123", Path::new("no/such/list")).unwrap(), python);
+    }
 
-        let error = format!("{:#}", make("not a requirement\n").unwrap_err());
-        assert!(error.contains("pip install --requirement"), "{error}");
-        let folders = fs::read_dir(cache.path()).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
-        assert_eq!(folders, 1, "what failed leaves nothing behind");
+    #[test]
+    fn a_missing_list_is_named() {
+        let error = environment(Path::new("no/such/list")).unwrap_err().to_string();
+        assert!(error.contains("`no/such/list`"), "{error}");
     }
 }
