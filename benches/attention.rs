@@ -46,6 +46,7 @@ impl Work {
                 blocks: blocks.clone(),
                 first_blocks: vec![0; requests],
                 zero_blocks: Vec::new(),
+                copy_blocks: Vec::new(),
             }],
             ..Batch::default()
         };

@@ -15,6 +15,7 @@ fn batch(executor: &CpuExecutor, requests: u32, rows: u32) -> Batch {
         blocks: (0..requests * each).collect(),
         first_blocks: vec![0; requests as usize],
         zero_blocks: Vec::new(),
+        copy_blocks: Vec::new(),
     };
     Batch {
         token_ids: (0..requests * rows).map(|i| i % 300).collect(),

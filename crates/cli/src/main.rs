@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, LogArgs, LogFormat};
+use args::{Cli, Command, LogArgs, LogFormat};
 use failure::{Failure, Kind};
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage as u8));
         }
     };
-    match install_log(&cli.log).and_then(|()| commands::run(cli.command)) {
+    match install_log(&cli.log, default_level(&cli.command)).and_then(|()| commands::run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");
@@ -37,8 +37,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn install_log(args: &LogArgs) -> Result<(), Failure> {
-    let directives = args.log_level.clone().or_else(environment::rust_log).unwrap_or_else(|| "warn".to_owned());
+/// What is logged when nothing is asked for: a server says what it does, other commands only what is wrong.
+fn default_level(command: &Command) -> &'static str {
+    if matches!(command, Command::Serve(_)) { "warn,nxd_server=info" } else { "warn" }
+}
+
+fn install_log(args: &LogArgs, default: &str) -> Result<(), Failure> {
+    let directives = args.log_level.clone().or_else(environment::rust_log).unwrap_or_else(|| default.to_owned());
     let filter = EnvFilter::try_new(&directives).map_err(|error| {
         Failure::new(Kind::Usage, format!("`{directives}` is not a log level: {error}"))
             .with_help("write `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `nxd_engine=debug`")

@@ -52,15 +52,9 @@ impl Arena {
     pub(crate) fn take(self: &Rc<Self>, rows: usize, cols: usize) -> Buffer {
         let len = rows * cols;
         let mut slots = self.slots.borrow_mut();
-        let free = |(i, slot): (usize, &Slot)| (slot.references == 0).then_some((i, slot.data.len()));
-        // The smallest that is large enough, else the largest, which then grows.
-        let fitting = slots
-            .iter()
-            .enumerate()
-            .filter_map(free)
-            .min_by_key(|&(_, size)| if size >= len { (false, size) } else { (true, usize::MAX - size) });
-        let slot = match fitting {
-            Some((slot, _)) => slot,
+        let free = slots.iter().map(|slot| (slot.references == 0).then_some(slot.data.len()));
+        let slot = match fitting(free, len) {
+            Some(slot) => slot,
             None => {
                 slots.push(Slot::default());
                 slots.len() - 1
@@ -73,6 +67,14 @@ impl Arena {
         }
         Buffer { arena: Rc::clone(self), slot, rows, cols, data }
     }
+}
+
+/// Which of the slots is taken for `len` values; `slots` gives the size of each that is free. The smallest that is large enough, else the
+/// largest, which then grows.
+pub(crate) fn fitting(slots: impl Iterator<Item = Option<usize>>, len: usize) -> Option<usize> {
+    let free = slots.enumerate().filter_map(|(slot, size)| Some((slot, size?)));
+    let best = free.min_by_key(|&(_, size)| if size >= len { (false, size) } else { (true, usize::MAX - size) });
+    best.map(|(slot, _)| slot)
 }
 
 impl Buffer {

@@ -145,6 +145,7 @@ impl CpuDevice {
         let lead = self.team.lead();
         for (cache, tables) in self.caches.iter_mut().zip(&batch.groups) {
             cache.zero(&tables.zero_blocks);
+            cache.copy(&tables.copy_blocks);
         }
         self.ropes.prepare(batch);
         CpuStep::forward(self, lead, batch)

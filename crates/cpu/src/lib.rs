@@ -6,12 +6,13 @@
 //! *Does not know*: model families, checkpoints' files, schedulers. It sees weights through [`nxd_ops::WeightSource`] alone.
 //!
 //! Reading order: [`device`], [`step`], `bound`, `arena`, [`team`], [`kernels`], [`kv`], [`sampling`], [`isa`], [`limits`],
-//! [`topology`].
+//! [`topology`], [`footprint`].
 
 mod arena;
 mod bound;
 pub mod device;
 pub mod error;
+pub mod footprint;
 pub mod isa;
 pub mod kernels;
 pub mod kv;
@@ -26,6 +27,7 @@ pub mod topology;
 pub use arena::Tensor;
 pub use device::{CpuDevice, CpuOptions};
 pub use error::CpuError;
+pub use footprint::Footprint;
 pub use isa::Isa;
 pub use kernels::linear::Activations;
 pub use kv::KvDtype;

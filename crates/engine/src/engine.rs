@@ -2,10 +2,11 @@
 
 use crate::blocks::BlockManager;
 use crate::error::EngineError;
-use crate::request::{FinishReason, Finished, Output, Request, RequestId, Stats};
-use crate::scheduler::{Plan, Scheduler, Sequence};
+use crate::request::{FinishReason, Finished, Output, Request, RequestId, Task};
+use crate::scheduler::{Counts, Plan, Scheduler};
+use crate::sequence::Sequence;
 use nxd_executor::{Executor, ModelInfo};
-use nxd_ops::{Drawn, TokenLogprob};
+use nxd_ops::Drawn;
 use std::time::Instant;
 
 /// Limits of a step.
@@ -15,11 +16,13 @@ pub struct EngineOptions {
     pub max_num_seqs: usize,
     /// Most tokens a step; 0 counts as 1. A longer prompt is computed in chunks.
     pub max_num_batched_tokens: usize,
+    /// Whether keys and values of earlier requests are kept while there is room, and found by their tokens.
+    pub enable_prefix_caching: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_num_seqs: 64, max_num_batched_tokens: 512 }
+        EngineOptions { max_num_seqs: 64, max_num_batched_tokens: 512, enable_prefix_caching: true }
     }
 }
 
@@ -30,15 +33,14 @@ pub struct Engine {
     next_id: u64,
     started: Vec<RequestId>,
     computed: (usize, usize),
-    counts: (usize, usize, usize),
 }
 
 impl Engine {
     /// An engine without requests.
     pub fn new(executor: Box<dyn Executor>, options: EngineOptions) -> Self {
-        let blocks = BlockManager::new(executor.info());
+        let blocks = BlockManager::new(executor.info(), options.enable_prefix_caching);
         let scheduler = Scheduler::new(blocks, options.max_num_seqs.max(1), options.max_num_batched_tokens.max(1));
-        Engine { executor, scheduler, next_id: 0, started: Vec::new(), computed: (0, 0), counts: (0, 0, 0) }
+        Engine { executor, scheduler, next_id: 0, started: Vec::new(), computed: (0, 0) }
     }
 
     /// The loaded model.
@@ -55,23 +57,16 @@ impl Engine {
         let info = self.executor.info();
         request.check(info)?;
         // No more can be reported than there are.
-        request.logprobs = request.logprobs.map(|count| count.min(info.vocab_size as u32));
+        let most = |count: u32| count.min(info.vocab_size as u32);
+        request.logprobs = request.logprobs.map(most);
+        request.prompt_logprobs = request.prompt_logprobs.map(most);
+        let (max_model_len, vocab_size) = (info.max_model_len, info.vocab_size);
+        let salt = request.cache_salt.as_deref().unwrap_or_default();
+        let tables = self.scheduler.blocks.tables(salt, request.stored_len(max_model_len));
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        for choice in 0..request.n.max(1) {
-            self.scheduler.waiting.push_back(Sequence {
-                id,
-                choice: request.choice + choice,
-                tokens: request.prompt.clone(),
-                request: request.clone(),
-                max_len: request.max_len(info.max_model_len),
-                computed: 0,
-                tables: self.scheduler.blocks.tables(),
-                stats: Stats::default(),
-                first_step: None,
-                first_token: None,
-            });
-        }
+        let sequence = Sequence::new(id, request, tables, max_model_len, vocab_size);
+        self.scheduler.waiting.insert(sequence.order(), sequence);
         Ok(id)
     }
 
@@ -97,18 +92,39 @@ impl Engine {
     pub fn step(&mut self) -> Result<Vec<Output>, EngineError> {
         let plan = self.scheduler.plan();
         if plan.chunks.is_empty() {
+            self.scheduler.blocks.drop_copies();
             return Ok(Vec::new());
         }
-        let (batch, sampling) = self.scheduler.batch(&plan);
         let started = Instant::now();
-        let drawn = match self.executor.step(&batch, &sampling) {
-            Ok(output) => output.drawn,
+        match self.run(&plan) {
+            Ok((drawn, embeddings)) => Ok(self.apply(&plan, started, drawn, embeddings)),
             Err(error) => {
                 self.abort_all();
-                return Err(EngineError::Executor(error));
+                Err(error)
             }
-        };
-        Ok(self.apply(&plan, started, drawn))
+        }
+    }
+
+    /// Runs a step; gives what its wanted rows drew, and the rows of embeddings in the order of their requests.
+    fn run(&mut self, plan: &Plan) -> Result<(Vec<Drawn>, Vec<Vec<f32>>), EngineError> {
+        let (batch, sampling) = self.scheduler.batch(plan);
+        let step = self.executor.forward(&batch).map_err(EngineError::Executor)?;
+        let scheduled = self.scheduler.running.iter().zip(&plan.chunks);
+        let embedded = scheduled.filter(|(s, count)| s.request.task == Task::Embed && s.pending() == **count).count();
+        let mut embeddings = Vec::with_capacity(embedded);
+        if embedded > 0 {
+            let hidden = self.executor.hidden(step).map_err(EngineError::Executor)?;
+            let mut row = 0;
+            for (sequence, &count) in self.scheduler.running.iter_mut().zip(&plan.chunks) {
+                let wanted = sequence.num_wanted(count);
+                if sequence.request.task == Task::Embed && wanted > 0 {
+                    embeddings.push(hidden.row(row + wanted - 1).to_vec());
+                }
+                row += wanted;
+            }
+        }
+        let output = self.executor.sample(step, &sampling).map_err(EngineError::Executor)?;
+        Ok((output.drawn, embeddings))
     }
 
     /// Takes a request out, all its completions, and frees its blocks; `None` when it has ended already.
@@ -136,77 +152,52 @@ impl Engine {
         self.computed
     }
 
-    /// Since this was last asked: tokens looked for in the prefix cache, tokens found there, and preemptions.
-    pub fn take_counts(&mut self) -> (usize, usize, usize) {
-        std::mem::take(&mut self.counts)
+    /// What happened since this was last asked.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.scheduler.counts)
     }
 
     /// Takes all requests out.
     pub fn abort_all(&mut self) {
-        let ids: Vec<_> = self.scheduler.running.iter().chain(&self.scheduler.waiting).map(|s| s.id).collect();
+        let ids: Vec<_> = self.scheduler.running.iter().chain(self.scheduler.waiting.values()).map(|s| s.id).collect();
         for id in ids {
             self.abort(id);
         }
     }
 
     /// Books what a step computed and drew.
-    fn apply(&mut self, plan: &Plan, started: Instant, drawn: Vec<Drawn>) -> Vec<Output> {
+    fn apply(&mut self, plan: &Plan, started: Instant, drawn: Vec<Drawn>, embeddings: Vec<Vec<f32>>) -> Vec<Output> {
         let now = Instant::now();
-        let mut drawn = drawn.into_iter();
-        let mut outputs = Vec::new();
-        for (sequence, &tokens) in self.scheduler.running.iter_mut().zip(&plan.chunks) {
-            sequence.computed += tokens;
-            sequence.stats.steps += 1;
-            sequence.stats.max_batch = sequence.stats.max_batch.max(plan.chunks.len());
-            if sequence.first_step.replace(sequence.first_step.unwrap_or(started)).is_none() {
+        let (mut drawn, mut embeddings) = (drawn.into_iter(), embeddings.into_iter());
+        let (mut outputs, mut siblings) = (Vec::new(), Vec::new());
+        let batch = plan.chunks.len();
+        self.computed = (0, 0);
+        for (sequence, &count) in self.scheduler.running.iter_mut().zip(&plan.chunks) {
+            let of_prompt = sequence.request.prompt.len().saturating_sub(sequence.computed).min(count);
+            self.computed = (self.computed.0 + count, self.computed.1 + of_prompt);
+            if sequence.starts(started) {
                 self.started.push(sequence.id);
             }
-            self.scheduler.blocks.trim(&mut sequence.tables, sequence.computed);
-            if sequence.computed == sequence.tokens.len() {
-                let drawn = drawn.next().expect("an executor draws for every wanted row");
-                outputs.push(sequence.take(drawn, now));
+            let is_last = sequence.request.task == Task::Embed && sequence.pending() == count;
+            let embedding = if is_last { embeddings.next() } else { None };
+            let output = sequence.take(count, batch, &mut drawn, embedding, now);
+            let blocks = &mut self.scheduler.blocks;
+            if output.as_ref().and_then(|o| o.finished).is_some_and(|f| f.reason == FinishReason::NotFinite) {
+                blocks.forget(&sequence.tables);
+            } else {
+                blocks.publish(&mut sequence.tables, &sequence.tokens, sequence.computed);
+                blocks.trim(&mut sequence.tables, sequence.computed);
             }
+            if output.is_some() && sequence.siblings > 0 {
+                let salt = sequence.request.cache_salt.as_deref().unwrap_or_default();
+                siblings.extend(sequence.take_siblings(&blocks.tables(salt, sequence.rope_len)));
+            }
+            outputs.extend(output);
         }
         for output in outputs.iter().filter(|output| output.finished.is_some()) {
             self.scheduler.remove(|s| s.id == output.id && s.choice == output.choice);
         }
+        self.scheduler.waiting.extend(siblings.into_iter().map(|s| (s.order(), s)));
         outputs
-    }
-}
-
-impl Sequence {
-    /// Takes what was drawn, and says so.
-    fn take(&mut self, drawn: Drawn, now: Instant) -> Output {
-        let (token, logprobs): (_, Vec<TokenLogprob>) = match drawn {
-            Drawn::Token { id, logprobs } => (Some(id), logprobs),
-            Drawn::NotFinite => (None, Vec::new()),
-        };
-        let reason = match token {
-            None => Some(FinishReason::NotFinite),
-            Some(id) => {
-                self.tokens.push(id);
-                if self.request.stop_ids.contains(&id) {
-                    Some(FinishReason::Stop)
-                } else {
-                    (self.tokens.len() >= self.max_len).then_some(FinishReason::Length)
-                }
-            }
-        };
-        match self.first_token {
-            Some(first) => self.stats.decode = now - first,
-            None => {
-                self.first_token = Some(now);
-                self.stats.prefill = self.first_step.map_or_else(Default::default, |start| now - start);
-            }
-        }
-        Output {
-            id: self.id,
-            choice: self.choice,
-            token,
-            logprobs,
-            prompt_logprobs: None,
-            embedding: None,
-            finished: reason.map(|reason| self.finished(reason)),
-        }
     }
 }

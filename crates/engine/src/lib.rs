@@ -24,19 +24,24 @@
 //!
 //! *Does not know*: devices, ranks, model families, async, HTTP. Text begins and ends in [`text`], which the scheduler never sees.
 //!
-//! Reading order: [`request`], [`engine`], `scheduler`, `blocks`, [`text`], [`service`]. The block manager has a `README.md`.
+//! Reading order: [`request`], [`engine`], `scheduler`, `sequence`, `blocks`, [`text`], [`grammar`], [`service`]. The block manager has a
+//! `README.md`.
 
 mod blocks;
 pub mod engine;
 pub mod error;
+pub mod grammar;
 pub mod request;
 mod scheduler;
+mod sequence;
 pub mod service;
 pub mod text;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
+pub use nxd_executor::ModelInfo;
 pub use nxd_ops::{SamplingParams, TokenLogprob};
 pub use request::{FinishReason, Finished, Output, Request, RequestId, Stats, Task};
+pub use scheduler::Counts;
 pub use service::Service;
 pub use text::Generation;

@@ -2,12 +2,13 @@
 
 use crate::blocks;
 use crate::error::EngineError;
+use crate::grammar::Grammar;
 use nxd_executor::ModelInfo;
 use nxd_ops::{SamplingParams, TokenLogprob};
 use std::time::Duration;
 
 /// A prompt to continue.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Token ids, taken as they are.
     pub prompt: Vec<u32>,
@@ -35,6 +36,8 @@ pub struct Request {
     pub logit_bias: Vec<(u32, f32)>,
     /// The only tokens that may be drawn; `None` for all.
     pub allowed_ids: Option<Vec<u32>>,
+    /// What the completions' texts must be, each on its own; `None` for any text. It stands at their first token.
+    pub grammar: Option<Grammar>,
     /// Blocks of the prefix cache are shared among requests with the same salt alone.
     pub cache_salt: Option<String>,
 }
@@ -65,6 +68,7 @@ impl Default for Request {
             priority: 0,
             logit_bias: Vec::new(),
             allowed_ids: None,
+            grammar: None,
             cache_salt: None,
         }
     }
@@ -201,6 +205,8 @@ pub enum FinishReason {
     Abort,
     /// Its logits became NaN, or none of them was finite, so that nothing could be drawn.
     NotFinite,
+    /// Its grammar failed.
+    Grammar,
 }
 
 impl FinishReason {
@@ -210,7 +216,7 @@ impl FinishReason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
             FinishReason::Abort => "abort",
-            FinishReason::NotFinite => "error",
+            FinishReason::NotFinite | FinishReason::Grammar => "error",
         }
     }
 }

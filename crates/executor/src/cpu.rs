@@ -3,17 +3,18 @@
 use crate::device::{Device, Dtype};
 use crate::error::ExecutorError;
 use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
-use crate::kv;
+use crate::memory;
 use crate::options::ExecutorOptions;
+use crate::plan::MemoryNeeds;
 use crate::rank::Rank;
 use crate::steps::Steps;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ndarray::ArrayView2;
 use nxd_collectives::{ProcessGroup, ThreadGroup};
-use nxd_cpu::{CpuDevice, CpuError, CpuOptions};
+use nxd_cpu::{CpuDevice, CpuError};
 use nxd_models::Model;
 use nxd_modules::Decoder;
-use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
+use nxd_ops::{Batch, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -57,14 +58,10 @@ impl CpuExecutor {
         let decoder = Arc::new(Decoder::new(&mut Params::new(&mut manifest), spec));
         let manifest = Arc::new(manifest);
         let weights = model.weights(&manifest)?;
-        let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &options.kv)?;
+        let plan =
+            MemoryNeeds::declared(spec, &manifest, &decoder, &weights, options)?.plan(&options.kv, &memory::look())?;
 
-        let cpu = CpuOptions {
-            threads: (options.threads / ranks).max(1),
-            activations: options.activations,
-            isa: options.isa,
-            pin_threads: options.pin_threads,
-        };
+        let cpu = options.of_rank(ranks);
         let groups: Vec<Option<ProcessGroup>> = match ranks {
             1 => vec![None],
             _ => ThreadGroup::new(ranks, options.step_timeout).into_iter().map(Some).collect(),
@@ -83,10 +80,12 @@ impl CpuExecutor {
             max_model_len: plan.max_model_len,
             block_size: options.kv.block_size,
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
-            kv_token_bytes: plan.token_bytes,
+            kv_token_bytes: plan.needs.kv_groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
             kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
             kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),
+            kv_dtype: options.kv.dtype.to_string(),
+            rope_lens_differ_from: manifest.ropes().iter().filter_map(RopeSpec::lengths_differ_from).min(),
         };
         let mut bound = bound.into_iter();
         let first = bound.next().expect("there is at least one rank");

@@ -1,6 +1,7 @@
 //! What an executor reports.
 
 use crate::device::{Device, Dtype};
+use crate::plan::{Bytes, Count};
 use nxd_cpu::{CpuError, KvDtype};
 use nxd_models::ModelError;
 use nxd_ops::BatchError;
@@ -98,7 +99,8 @@ pub enum ExecutorError {
     },
     /// The KV cache cannot hold what is asked for.
     #[error(
-        "a KV cache of {budget} bytes holds {tokens} tokens, --max-model-len asks for {max_model_len}; lower --max-model-len, raise --kv-cache-memory, or choose a smaller --kv-cache-dtype"
+        "a KV cache of {} holds a request of {} tokens, --max-model-len asks for {}, which take {}; lower --max-model-len, raise --kv-cache-memory, or choose a smaller --kv-cache-dtype",
+        Bytes(*.budget as u64), Count(*.tokens), Count(*.max_model_len), Bytes(*.needed as u64)
     )]
     KvBudget {
         /// Bytes allowed.
@@ -107,6 +109,23 @@ pub enum ExecutorError {
         tokens: usize,
         /// Tokens asked for.
         max_model_len: usize,
+        /// Bytes that one request of as many takes.
+        needed: usize,
+    },
+    /// The machine's memory does not hold the model.
+    #[error(
+        "weights of {}, work space of {} and the smallest KV cache, {}, are more than the {} of memory that can be had; free memory, raise the limit of the container, or use a smaller quantisation or fewer --max-num-batched-tokens",
+        Bytes(*.weights as u64), Bytes(*.workspace as u64), Bytes(*.kv as u64), Bytes(*.available)
+    )]
+    Memory {
+        /// Bytes that can be had.
+        available: u64,
+        /// Bytes of weights.
+        weights: usize,
+        /// Bytes of work space.
+        workspace: usize,
+        /// Bytes of a block in each KV group.
+        kv: usize,
     },
     /// A parallel layout that cannot be.
     #[error("--tensor-parallel-size {found} is not possible: {why}")]
@@ -122,7 +141,9 @@ impl ExecutorError {
     /// Whether memory does not suffice, the machine's or a device's.
     pub fn is_memory(&self) -> bool {
         match self {
-            ExecutorError::KvBudget { .. } | ExecutorError::Rank { source: CpuError::Kv(_), .. } => true,
+            ExecutorError::KvBudget { .. }
+            | ExecutorError::Memory { .. }
+            | ExecutorError::Rank { source: CpuError::Kv(_), .. } => true,
             #[cfg(feature = "pjrt")]
             ExecutorError::Plugin { source, .. } | ExecutorError::Traced(DeviceError::Plugin { source, .. }) => {
                 matches!(source, PjrtError::Plugin { code: ErrorCode::ResourceExhausted, .. })

@@ -26,6 +26,11 @@ pub struct ModelInfo {
     pub kv_bytes: usize,
     /// Bytes of weights that each kernel serves, all ranks together.
     pub kernels: Vec<(Arc<str>, usize)>,
+    /// How the cache stores K and V, for reports: `f16`, `int8`.
+    pub kv_dtype: String,
+    /// Requests whose [`Batch::rope_lens`] entries are at most this have the same rotations, so equal tokens leave equal K and V; a longer
+    /// one has rotations of its own, which only an equal length shares. `None` where rotations do not depend on the length.
+    pub rope_lens_differ_from: Option<usize>,
 }
 
 /// A forward step whose rows wait to be sampled or read. Only the newest step can be asked for.

@@ -2,7 +2,8 @@
 
 use crate::error::ExecutorError;
 use nxd_cpu::KvDtype;
-use nxd_ops::{KvSpec, Manifest};
+use nxd_cpu::kv::TILE;
+use nxd_ops::{Axis, KvSpec, Manifest};
 
 /// What the KV cache is to hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,7 +12,7 @@ pub struct KvOptions {
     pub block_size: usize,
     /// Type of the stored K and V.
     pub dtype: KvDtype,
-    /// Most bytes, all ranks together; [`KvOptions::DEVICE_MEMORY`] leaves it to a traced device.
+    /// Most bytes, all ranks together; [`KvOptions::WHAT_IS_LEFT`] for what weights and work space leave of the device's memory.
     pub budget_bytes: usize,
     /// Longest request; `None` for the model's own limit, or what fits.
     pub max_model_len: Option<usize>,
@@ -23,91 +24,104 @@ pub struct KvOptions {
 
 impl KvOptions {
     /// A budget of what a device has left: most of its free memory, or 1 GiB where it does not say.
-    pub const DEVICE_MEMORY: usize = usize::MAX;
+    pub const WHAT_IS_LEFT: usize = usize::MAX;
+}
+
+/// Layers that keep the same of each token, and so share block tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvGroup {
+    /// What each of them keeps on a rank.
+    pub spec: KvSpec,
+    /// How many they are.
+    pub layers: usize,
+    /// Bytes of a token, all layers and ranks together.
+    pub token_bytes: usize,
+}
+
+impl KvGroup {
+    /// The groups of a model whose keys and values are stored as `dtype`, in the order of [`Manifest::kv_groups`].
+    pub fn all(manifest: &Manifest, dtype: KvDtype) -> Vec<KvGroup> {
+        let ranks = manifest.mesh().size(Axis::Tensor);
+        let group = |spec: KvSpec| {
+            let layers = manifest.kv_layers().iter().filter(|s| **s == spec).count();
+            // Sizes come from a file and from flags: what overflows is more than any budget.
+            let values =
+                spec.head_dim.saturating_add(spec.head_dim.checked_next_multiple_of(TILE).unwrap_or(usize::MAX));
+            let head_bytes = values.saturating_mul(dtype.value_bytes()).saturating_add(2 * dtype.scale_bytes());
+            let factors = [spec.num_kv_heads, head_bytes, layers, ranks];
+            KvGroup { spec, layers, token_bytes: factors.into_iter().fold(1, usize::saturating_mul) }
+        };
+        manifest.kv_groups().into_iter().map(group).collect()
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self, block_size: usize) -> usize {
+        self.token_bytes.saturating_mul(block_size)
+    }
+
+    /// Blocks that one request of `len` tokens holds at most.
+    pub fn blocks_of_one(&self, len: usize, options: &KvOptions) -> usize {
+        let block_size = options.block_size.max(1); // the cache names the rule when it refuses 0
+        let live = match self.spec.window {
+            // Both ends of the live stretch may lie inside a block.
+            Some(window) => len.min(window.saturating_add(options.max_num_batched_tokens).saturating_add(block_size)),
+            None => len,
+        };
+        live.div_ceil(block_size)
+    }
 }
 
 /// The cache that fits.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KvPlan {
+    /// Bytes that it was to fit.
+    pub(crate) budget_bytes: usize,
     /// Blocks of each group.
     pub(crate) num_blocks: Vec<usize>,
-    /// Bytes of a token in each group, all its layers and ranks together.
-    pub(crate) token_bytes: Vec<usize>,
     /// Longest request.
     pub(crate) max_model_len: usize,
 }
 
-/// Plans the blocks of every group for `model_len`, the context the model was configured for.
+/// Plans the blocks of every group for `model_len`, the context the model was configured for. `budget` tells how many bytes there are
+/// where requests have up to so many tokens: no more of them for longer ones.
 pub(crate) fn plan(
-    manifest: &Manifest,
-    ranks: usize,
+    groups: &[KvGroup],
     model_len: usize,
     options: &KvOptions,
+    budget: impl Fn(usize) -> usize,
 ) -> Result<KvPlan, ExecutorError> {
-    let block_size = options.block_size.max(1); // the cache names the rule when it refuses 0
-    let options = &KvOptions { block_size, ..*options };
-    let groups: Vec<Group> =
-        manifest.kv_groups().iter().map(|spec| Group::new(manifest, spec, ranks, options)).collect();
+    let block_size = options.block_size.max(1);
     let asked = options.max_model_len.unwrap_or(model_len);
-    let bytes_of_one = |len: usize| {
-        groups
-            .iter()
-            .map(|g| g.blocks_of_one(len, options).saturating_mul(g.block_bytes()))
-            .fold(0, usize::saturating_add)
-    };
-    let max_model_len = if bytes_of_one(asked) <= options.budget_bytes {
+    let bytes_of_one = |len: usize| bytes_of_one(groups, len, options);
+    let fits = |len: usize| bytes_of_one(len) <= budget(len);
+    let max_model_len = if fits(asked) {
         asked
     } else {
-        let tokens = largest(asked, |len| bytes_of_one(len) <= options.budget_bytes);
+        let tokens = largest(asked, fits);
         if options.max_model_len.is_some() || tokens == 0 {
-            return Err(ExecutorError::KvBudget { budget: options.budget_bytes, tokens, max_model_len: asked });
+            let (budget, needed) = (budget(asked), bytes_of_one(asked));
+            return Err(ExecutorError::KvBudget { budget, tokens, max_model_len: asked, needed });
         }
         tokens
     };
-    let seqs = largest(options.max_num_seqs.max(1), |seqs| {
-        bytes_of_one(max_model_len).saturating_mul(seqs) <= options.budget_bytes
-    });
+    let budget_bytes = budget(max_model_len);
+    let most = options.max_num_seqs.max(1);
+    let seqs = largest(most, |seqs| bytes_of_one(max_model_len).saturating_mul(seqs) <= budget_bytes);
     // Requests are rarely as long as they may be: what is left of the budget makes further blocks, up to what all could use.
-    let left = options.budget_bytes - bytes_of_one(max_model_len) * seqs;
-    let block_bytes = groups.iter().map(Group::block_bytes).fold(0, usize::saturating_add);
-    let further = if seqs < options.max_num_seqs { left / block_bytes.max(1) } else { 0 };
-    let num_blocks = groups.iter().map(|g| g.blocks_of_one(max_model_len, options) * seqs + further).collect();
-    let token_bytes = groups.iter().map(|g| g.token_bytes).collect();
-    Ok(KvPlan { num_blocks, token_bytes, max_model_len })
+    let left = budget_bytes - bytes_of_one(max_model_len) * seqs;
+    let block_bytes = groups.iter().map(|g| g.block_bytes(block_size)).fold(0, usize::saturating_add);
+    let further = left / block_bytes.max(1);
+    let of_group = |group: &KvGroup| {
+        let of_one = group.blocks_of_one(max_model_len, options);
+        (of_one * seqs).saturating_add(further).min(of_one.saturating_mul(most))
+    };
+    Ok(KvPlan { budget_bytes, num_blocks: groups.iter().map(of_group).collect(), max_model_len })
 }
 
-struct Group {
-    window: Option<usize>,
-    token_bytes: usize,
-    block_size: usize,
-}
-
-impl Group {
-    fn new(manifest: &Manifest, spec: &KvSpec, ranks: usize, options: &KvOptions) -> Self {
-        let layers = manifest.kv_layers().iter().filter(|s| *s == spec).count();
-        // Sizes come from a file and from flags: what overflows is more than any budget.
-        let head_bytes = spec.head_dim.saturating_mul(options.dtype.value_bytes());
-        let head_bytes = head_bytes.saturating_add(options.dtype.scale_bytes());
-        let factors = [spec.num_kv_heads, head_bytes, layers, ranks];
-        let token_bytes = factors.into_iter().fold(2, usize::saturating_mul);
-        Group { window: spec.window, token_bytes, block_size: options.block_size }
-    }
-
-    fn block_bytes(&self) -> usize {
-        self.token_bytes.saturating_mul(self.block_size)
-    }
-
-    /// Blocks that one request of `len` tokens holds at most.
-    fn blocks_of_one(&self, len: usize, options: &KvOptions) -> usize {
-        let live = match self.window {
-            // Both ends of the live stretch may lie inside a block.
-            Some(window) => {
-                len.min(window.saturating_add(options.max_num_batched_tokens).saturating_add(options.block_size))
-            }
-            None => len,
-        };
-        live.div_ceil(options.block_size)
-    }
+/// Bytes that one request of `len` tokens holds at most, in all groups.
+pub(crate) fn bytes_of_one(groups: &[KvGroup], len: usize, options: &KvOptions) -> usize {
+    let bytes = |g: &KvGroup| g.blocks_of_one(len, options).saturating_mul(g.block_bytes(options.block_size.max(1)));
+    groups.iter().map(bytes).fold(0, usize::saturating_add)
 }
 
 /// The largest number up to `most` that `fits`, 0 if none does; what fits a number fits all smaller ones.

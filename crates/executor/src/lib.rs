@@ -6,7 +6,8 @@
 //!
 //! *Does not know*: requests, scheduling, text.
 //!
-//! Reading order: [`executor`], [`device`], [`options`], [`load`](mod@load), [`kv`], [`memory`], [`cpu`], `traced`.
+//! Reading order: [`executor`], [`device`], [`options`], [`load`](mod@load), [`kv`], [`memory`],
+//! [`plan`](mod@plan), [`cpu`], `traced`.
 
 pub mod cpu;
 pub mod device;
@@ -16,6 +17,7 @@ pub mod kv;
 pub mod load;
 pub mod memory;
 pub mod options;
+pub mod plan;
 mod rank;
 mod steps;
 #[cfg(feature = "pjrt")]
@@ -25,9 +27,10 @@ pub use cpu::CpuExecutor;
 pub use device::{Device, Dtype, ParseDeviceError};
 pub use error::ExecutorError;
 pub use executor::{Executor, ModelInfo, StepId, StepOutput};
-pub use kv::KvOptions;
+pub use kv::{KvGroup, KvOptions};
 pub use load::load;
 pub use nxd_cpu::{Activations, CpuError, Isa, KvDtype};
 pub use options::ExecutorOptions;
+pub use plan::{MemoryNeeds, MemoryPlan, plan};
 #[cfg(feature = "pjrt")]
 pub use traced::TracedExecutor;

@@ -21,59 +21,104 @@ pub fn look() -> Memory {
     let value = |name: &str| info.lines().find(|line| line.starts_with(name)).and_then(kib);
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let total_bytes = value("MemTotal:");
-    let tightest = tightest(&groups, Path::new("/sys/fs/cgroup"));
+    let limits = limits(&groups, Path::new("/sys/fs/cgroup"));
     // Without a limit the file holds a number beyond any memory.
-    let tightest = tightest.filter(|(limit, _)| total_bytes.is_none_or(|total| *limit < total));
-    let left = tightest.map(|(limit, used)| limit.saturating_sub(used));
+    let limits = limits.into_iter().filter(|limit| total_bytes.is_none_or(|total| limit.bytes < total));
+    let (limits, left): (Vec<u64>, Vec<u64>) = limits.map(|limit| (limit.bytes, limit.left())).unzip();
     Memory {
         total_bytes,
-        available_bytes: [value("MemAvailable:"), left].into_iter().flatten().min(),
-        limit_bytes: tightest.map(|(limit, _)| limit),
+        available_bytes: value("MemAvailable:").into_iter().chain(left).min(),
+        limit_bytes: limits.into_iter().min(),
     }
 }
 
-/// The smallest limit of this process's group and the groups above it, and what that group uses.
+/// What a control group may use and uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit {
+    bytes: u64,
+    used: u64,
+    /// Of what it uses, pages of files: the system drops them when memory runs short. A model that was just downloaded is among them.
+    files: u64,
+}
+
+impl Limit {
+    fn left(&self) -> u64 {
+        self.bytes.saturating_sub(self.used.saturating_sub(self.files))
+    }
+}
+
+/// The limits of this process's group and of the groups above it.
 ///
 /// `groups` is `/proc/self/cgroup`: `0::/path` in version 2, `4:memory:/path` in version 1. Inside a container the path may
 /// be the host's while the mount begins at the container's own group: then the walk up ends at the mount, which is right.
-fn tightest(groups: &str, mount: &Path) -> Option<(u64, u64)> {
+fn limits(groups: &str, mount: &Path) -> Vec<Limit> {
     let number = |path: &Path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let candidates = groups.lines().flat_map(|line| {
+    let of_line = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-        let (root, limit, used) = match controllers {
-            "" => (mount.to_owned(), "memory.max", "memory.current"),
-            "memory" => (mount.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        let (root, limit, used, prefix) = match controllers {
+            "" => (mount.to_owned(), "memory.max", "memory.current", ""),
+            "memory" => (mount.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
             _ => return Vec::new(),
         };
         let below = Path::new(path.trim_start_matches('/'));
         let dirs = below.ancestors().map(|part| root.join(part));
-        dirs.filter_map(|dir| Some((number(&dir.join(limit))?, number(&dir.join(used)).unwrap_or(0)))).collect()
-    });
-    candidates.min_by_key(|(limit, _)| *limit)
+        let of_dir = |dir: std::path::PathBuf| {
+            let bytes = number(&dir.join(limit))?;
+            let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+            let files = ["inactive_file", "active_file"].map(|name| field(&stat, &format!("{prefix}{name}")));
+            let files = files.into_iter().fold(0, u64::saturating_add);
+            Some(Limit { bytes, used: number(&dir.join(used)).unwrap_or(0), files })
+        };
+        dirs.filter_map(of_dir).collect()
+    };
+    groups.lines().flat_map(of_line).collect()
+}
+
+/// The number behind `name` in lines such as `inactive_file 4096`; 0 where there is none.
+fn field(text: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines().find_map(value).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn write(dir: &Path, files: &[(&str, &str)]) {
+        fs::create_dir_all(dir).unwrap();
+        for (name, text) in files {
+            fs::write(dir.join(name), text).unwrap();
+        }
+    }
+
     #[test]
-    fn the_tightest_group_counts() {
+    fn limits_of_all_groups_above_are_read() {
         let mount = tempfile::tempdir().unwrap();
-        let inner = mount.path().join("a/b");
-        fs::create_dir_all(&inner).unwrap();
-        fs::write(inner.join("memory.max"), "max\n").unwrap();
-        fs::write(mount.path().join("a/memory.max"), "4096\n").unwrap();
-        fs::write(mount.path().join("a/memory.current"), "96\n").unwrap();
-        assert_eq!(tightest("0::/a/b\n", mount.path()), Some((4096, 96)));
-        assert_eq!(tightest("0::/c\n", mount.path()), None);
+        write(&mount.path().join("a/b"), &[("memory.max", "max\n")]);
+        write(&mount.path().join("a"), &[("memory.max", "4096\n"), ("memory.current", "96\n")]);
+        assert_eq!(limits("0::/a/b\n", mount.path()), [Limit { bytes: 4096, used: 96, files: 0 }]);
+        assert_eq!(limits("0::/c\n", mount.path()), []);
+    }
+
+    #[test]
+    fn pages_of_files_can_be_had_again() {
+        let mount = tempfile::tempdir().unwrap();
+        let stat = "anon 500\nfile 3000\ninactive_file 1000\nactive_file 2000\nslab 7\n";
+        write(mount.path(), &[("memory.max", "4096"), ("memory.current", "3600"), ("memory.stat", stat)]);
+        let [limit] = limits("0::/\n", mount.path())[..] else { panic!("one group") };
+        assert_eq!((limit.files, limit.left()), (3000, 3496));
+        let more = Limit { files: 9000, ..limit };
+        assert_eq!(more.left(), 4096, "numbers are read one after the other");
     }
 
     #[test]
     fn version_one_groups_are_read_too() {
         let mount = tempfile::tempdir().unwrap();
-        fs::create_dir_all(mount.path().join("memory")).unwrap();
-        fs::write(mount.path().join("memory/memory.limit_in_bytes"), "8192").unwrap();
-        assert_eq!(tightest("5:cpu:/x\n4:memory:/host/only\n0::/\n", mount.path()), Some((8192, 0)));
+        let stat = "inactive_file 1\ntotal_inactive_file 10\ntotal_active_file 20\n";
+        let files = [("memory.limit_in_bytes", "8192"), ("memory.usage_in_bytes", "100"), ("memory.stat", stat)];
+        write(&mount.path().join("memory"), &files);
+        let found = limits("5:cpu:/x\n4:memory:/host/only\n0::/\n", mount.path());
+        assert_eq!(found, [Limit { bytes: 8192, used: 100, files: 30 }]);
     }
 }

@@ -33,6 +33,16 @@ pub struct ExecutorOptions {
 const MAX_RANKS: usize = 64;
 
 impl ExecutorOptions {
+    /// The options of one of `ranks` ranks on the CPU.
+    pub(crate) fn of_rank(&self, ranks: usize) -> CpuOptions {
+        CpuOptions {
+            threads: (self.threads / ranks).max(1),
+            activations: self.activations,
+            isa: self.isa,
+            pin_threads: self.pin_threads,
+        }
+    }
+
     /// The ranks, if there can be as many.
     pub(crate) fn ranks(&self) -> Result<usize, ExecutorError> {
         let found = self.tensor_parallel_size;

@@ -6,7 +6,7 @@ use nxd_ops::{Batch, SamplingBatch};
 use std::sync::Arc;
 
 /// Rows of logits that are made at once: bounds their memory, whatever the batch.
-const TILE: usize = 64;
+pub(crate) const TILE: usize = 64;
 
 /// One rank of a model.
 pub(crate) struct Rank {

@@ -172,7 +172,7 @@ impl Model {
                 max_tokens: options.max_tokens,
                 stop_ids: stop_ids.clone(),
                 logprobs: options.logprobs,
-                choice: 0,
+                ..Request::default()
             };
             let id = engine.add_request(request).map_err(|e| at_prompt(index, count, e.into()))?;
             index_of.insert(id, index);

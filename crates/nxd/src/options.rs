@@ -1,7 +1,7 @@
 //! How a model is loaded, and how text is generated.
 
 use nxd_engine::{EngineOptions, SamplingParams};
-use nxd_executor::{Activations, Device, Dtype, ExecutorOptions, KvDtype, KvOptions, memory};
+use nxd_executor::{Activations, Device, Dtype, ExecutorOptions, KvDtype, KvOptions};
 use nxd_models::LoadMode;
 
 /// How a model is loaded. What is `None` is derived from checkpoint and machine.
@@ -26,8 +26,8 @@ pub struct LoadOptions {
     /// Type of stored keys and values; `None` for f16 with 8-bit activations and f32 with f32 activations, and on other devices than
     /// the CPU for the type of the arithmetic.
     pub kv_cache_dtype: Option<KvDtype>,
-    /// Most bytes of keys and values, all ranks together; `None` for half of the memory that is available, or for most of what the
-    /// weights leave free on an accelerator.
+    /// Most bytes of keys and values, all ranks together; `None` for most of the memory that weights and work space leave, but no more
+    /// than `max_num_seqs` requests of `max_model_len` tokens can use.
     pub kv_cache_memory_bytes: Option<usize>,
     /// Tokens a KV block.
     pub block_size: usize,
@@ -35,14 +35,13 @@ pub struct LoadOptions {
     pub max_num_seqs: usize,
     /// Most tokens a step; a longer prompt is computed in chunks.
     pub max_num_batched_tokens: usize,
+    /// Whether keys and values of earlier prompts are kept while there is room, and used again where prompts begin alike.
+    pub enable_prefix_caching: bool,
 }
-
-/// The KV cache where the system does not say how much memory there is.
-const UNKNOWN_MEMORY_KV_BYTES: usize = 1 << 30;
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let EngineOptions { max_num_seqs, max_num_batched_tokens } = EngineOptions::default();
+        let EngineOptions { max_num_seqs, max_num_batched_tokens, enable_prefix_caching } = EngineOptions::default();
         LoadOptions {
             device: Device::default(),
             dtype: None,
@@ -57,12 +56,13 @@ impl Default for LoadOptions {
             block_size: 16,
             max_num_seqs,
             max_num_batched_tokens,
+            enable_prefix_caching,
         }
     }
 }
 
 impl LoadOptions {
-    /// What the executor is told, with everything derived that is not given. Asks the system for its free memory.
+    /// What the executor is told, with everything derived that is not given.
     pub fn executor_options(&self) -> ExecutorOptions {
         let defaults = ExecutorOptions::default();
         ExecutorOptions {
@@ -75,11 +75,7 @@ impl LoadOptions {
             kv: KvOptions {
                 block_size: self.block_size,
                 dtype: self.kv_cache_dtype.unwrap_or_else(|| self.device.kv_dtype(self.dtype, self.activations)),
-                budget_bytes: self.kv_cache_memory_bytes.unwrap_or_else(|| match self.device {
-                    Device::Cpu => half_of_the_memory(),
-                    // The device knows how much memory it has.
-                    _ => KvOptions::DEVICE_MEMORY,
-                }),
+                budget_bytes: self.kv_cache_memory_bytes.unwrap_or(KvOptions::WHAT_IS_LEFT),
                 max_model_len: self.max_model_len,
                 max_num_seqs: self.max_num_seqs.max(1),
                 max_num_batched_tokens: self.max_num_batched_tokens.max(1),
@@ -90,14 +86,12 @@ impl LoadOptions {
 
     /// What the engine is told.
     pub fn engine_options(&self) -> EngineOptions {
-        EngineOptions { max_num_seqs: self.max_num_seqs, max_num_batched_tokens: self.max_num_batched_tokens }
+        EngineOptions {
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            enable_prefix_caching: self.enable_prefix_caching,
+        }
     }
-}
-
-/// Half of what can be had without swapping: the rest is for weights, work space and everybody else.
-fn half_of_the_memory() -> usize {
-    let half = memory::look().available_bytes.map(|bytes| bytes / 2);
-    half.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(UNKNOWN_MEMORY_KV_BYTES)
 }
 
 /// How text is generated.
@@ -144,10 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_gets_memory_that_the_machine_has() {
-        let budget = LoadOptions::default().executor_options().kv.budget_bytes;
-        let total = memory::look().total_bytes.unwrap_or(u64::MAX);
-        assert!(budget > 0 && (budget as u64) <= total, "{budget} of {total}");
+    fn the_cache_gets_what_is_left_unless_given() {
+        assert_eq!(LoadOptions::default().executor_options().kv.budget_bytes, KvOptions::WHAT_IS_LEFT);
         let given = LoadOptions { kv_cache_memory_bytes: Some(4096), ..LoadOptions::default() };
         assert_eq!(given.executor_options().kv.budget_bytes, 4096);
     }

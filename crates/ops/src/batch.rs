@@ -42,6 +42,8 @@ pub struct GroupTables {
     pub first_blocks: Vec<u32>,
     /// Blocks handed out since the last step, to be zeroed before it.
     pub zero_blocks: Vec<u32>,
+    /// Blocks to copy, as (from, to): after blocks are zeroed and before the step writes anything, one after the other in this order.
+    pub copy_blocks: Vec<(u32, u32)>,
 }
 
 /// A batch that does not fit the model or the cache.
@@ -158,8 +160,9 @@ impl Batch {
             length("starts", tables.starts.len(), requests + 1)?;
             length("first_blocks", tables.first_blocks.len(), requests)?;
             ascending("starts", &tables.starts, 0, tables.blocks.len())?;
-            let named = tables.blocks.iter().chain(&tables.zero_blocks);
-            if let Some(&block) = named.clone().find(|&&b| b as usize >= num_blocks) {
+            let copied = tables.copy_blocks.iter().flat_map(|(from, to)| [from, to]);
+            let mut named = tables.blocks.iter().chain(&tables.zero_blocks).chain(copied);
+            if let Some(&block) = named.find(|&&b| b as usize >= num_blocks) {
                 return Err(BatchError::Block { group: g, block, blocks: num_blocks });
             }
             for r in 0..requests {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// How one request draws its tokens. Order of the filters: penalties, temperature, top-k, top-p, min-p, typical.
+/// How one request draws its tokens. Order of the filters: penalties, bias, mask, temperature, top-k, top-p, min-p, typical.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits; 0 takes the most likely token.
@@ -64,12 +64,19 @@ pub struct SamplingRow {
     pub choice: u32,
     /// How many of the most likely tokens to report; `None` for no log-probabilities.
     pub logprobs: Option<u32>,
+    /// Tokens and what is added to their logits after the penalties, in this order: a token that is listed twice gets both. Logits that
+    /// are not finite stay, so a bias allows no token that the model forbids; biases are finite. Tokens outside the vocabulary count for
+    /// nothing. Reported log-probabilities do not see it.
+    pub bias: Vec<(u32, f32)>,
     /// Which tokens may be drawn, as a grammar's mask: token `t` may if bit `t % 32` of word `t / 32` is set, and words that are
     /// missing forbid. Reported log-probabilities do not see it. `None` allows all.
     ///
     /// # Shapes
     /// `[⌈V / 32⌉]`.
     pub allowed: Option<Arc<[u32]>>,
+    /// The row draws nothing: this token is given in place of a drawn one, with its log-probability where `logprobs` asks for any. Of
+    /// the parameters, the bias and the mask nothing is looked at. A token outside the vocabulary gives [`Drawn::NotFinite`].
+    pub target: Option<u32>,
 }
 
 /// The sampling rows of one step, one for each wanted row of its batch.

@@ -181,7 +181,20 @@ impl RopeSpec {
 
     /// Whether the frequencies depend on the request's length.
     pub fn depends_on_length(&self) -> bool {
-        matches!(self.scaling, RopeScaling::DynamicNtk { .. } | RopeScaling::LongRope { .. })
+        self.lengths_differ_from().is_some()
+    }
+
+    /// The length up to which all requests have the same frequencies; `None` where the length does not matter.
+    pub fn lengths_differ_from(&self) -> Option<usize> {
+        match self.scaling {
+            RopeScaling::DynamicNtk { max_position_embeddings, .. } => Some(max_position_embeddings),
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(original_max_position_embeddings),
+            RopeScaling::None
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::Yarn { .. }
+            | RopeScaling::Factors(_) => None,
+        }
     }
 }
 
@@ -213,5 +226,29 @@ impl AttendSpec {
     /// Attention without a cap and without sinks.
     pub const fn new(num_heads: usize, scale: f32) -> Self {
         AttendSpec { num_heads, scale, softcap: None, sinks: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_are_the_same_up_to_the_length_that_is_said_and_no_further() {
+        let dynamic = RopeScaling::DynamicNtk { factor: 2.0, max_position_embeddings: 80 };
+        let long = RopeScaling::LongRope {
+            short_factor: [1.0; 4].into(),
+            long_factor: [2.0; 4].into(),
+            original_max_position_embeddings: 80,
+            attention_factor: 1.0,
+        };
+        for scaling in [dynamic, long] {
+            let spec = RopeSpec { head_dim: 8, rotary_dim: 8, theta: 1e4, scaling };
+            assert_eq!(spec.lengths_differ_from(), Some(80));
+            assert_eq!(spec.frequencies(1), spec.frequencies(80));
+            assert_ne!(spec.frequencies(80), spec.frequencies(81));
+        }
+        let plain = RopeSpec { head_dim: 8, rotary_dim: 8, theta: 1e4, scaling: RopeScaling::None };
+        assert_eq!(plain.lengths_differ_from(), None);
     }
 }

@@ -2,10 +2,22 @@
 //!
 //! *Does not know*: devices, executors, how a model is loaded, the command line.
 
+mod auth;
+mod connection;
 pub mod error;
+mod info;
+mod lifecycle;
+pub mod metrics;
 pub mod options;
+pub mod page;
+pub mod router;
+pub mod serve;
 pub mod state;
+pub mod tools;
+pub mod traffic;
 
 pub use error::ApiError;
+pub use metrics::Metrics;
 pub use options::ServerOptions;
+pub use serve::{Loading, ServeError, Server};
 pub use state::App;

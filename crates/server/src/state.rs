@@ -1,9 +1,13 @@
-//! What all requests share: the options, and the model from loading to its end.
+//! What all requests share: the options, the metrics, and the model from loading to its end.
 
+use crate::auth::Keys;
 use crate::error::ApiError;
+use crate::metrics::Metrics;
 use crate::options::ServerOptions;
+use crate::traffic::InFlight;
 use nxd_engine::service::{Handle, State};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A server's state.
@@ -12,6 +16,11 @@ pub struct App {
     pub options: ServerOptions,
     /// Seconds since 1970 at which it was started.
     pub created: u64,
+    /// What it counts.
+    pub metrics: Metrics,
+    pub(crate) keys: Keys,
+    pub(crate) in_flight: InFlight,
+    draining: AtomicBool,
     handle: OnceLock<Handle>,
 }
 
@@ -19,13 +28,36 @@ impl App {
     /// A server whose model is still loading.
     pub fn new(options: ServerOptions) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        App { options, created, handle: OnceLock::new() }
+        let metrics = Metrics::new(options.served_model_names.first().map_or("model", String::as_str));
+        App {
+            metrics,
+            keys: Keys::new(&options.api_keys),
+            in_flight: InFlight::default(),
+            draining: AtomicBool::new(false),
+            handle: OnceLock::new(),
+            options,
+            created,
+        }
     }
 
     /// Opens the doors: the model is loaded.
     pub fn loaded(&self, handle: Handle) {
+        self.metrics.describe(handle.info());
         // A second model would be a mistake of ours; the first one stays.
         let _ = self.handle.set(handle);
+    }
+
+    /// Takes no new requests for the engine from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        if let Some(handle) = self.handle.get() {
+            handle.drain();
+        }
+    }
+
+    /// Whether the server is on its way to its end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// The engine, if it can take requests.
@@ -33,6 +65,9 @@ impl App {
     /// # Errors
     /// 503 with `loading`, `draining` or `engine_dead`.
     pub fn engine(&self) -> Result<&Handle, ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::unavailable("draining", "the server is shutting down"));
+        }
         let handle = self.model()?;
         match handle.state() {
             State::Running => Ok(handle),
@@ -47,5 +82,47 @@ impl App {
     /// 503 with `loading`.
     pub fn model(&self) -> Result<&Handle, ApiError> {
         self.handle.get().ok_or_else(|| ApiError::unavailable("loading", "the model is loading"))
+    }
+
+    /// Whether the engine can generate: it is there, lives, and gets on. A server that drains still can.
+    ///
+    /// # Errors
+    /// 503 with `loading`, `engine_dead` or `stalled`.
+    pub fn health(&self) -> Result<(), ApiError> {
+        let handle = self.model()?;
+        if let State::Dead(why) = handle.state() {
+            return Err(ApiError::unavailable("engine_dead", format!("the engine has failed: {why}")));
+        }
+        match handle.step_takes() {
+            Some(takes) if takes > self.options.step_timeout => {
+                let message = format!("the running step takes {} s already", takes.as_secs());
+                Err(ApiError::unavailable("stalled", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a router should send requests here: [`App::health`], and not draining.
+    ///
+    /// # Errors
+    /// Those of [`App::health`]; 503 with `draining`.
+    pub fn ready(&self) -> Result<(), ApiError> {
+        self.health()?;
+        self.engine().map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_its_model_says_why_it_serves_nothing() {
+        let app = App::new(ServerOptions::default());
+        let code = |answer: Result<(), ApiError>| answer.map_err(|error| (error.status.as_u16(), error.code));
+        assert_eq!(code(app.health()), Err((503, "loading")));
+        assert_eq!(code(app.engine().map(|_| ())), Err((503, "loading")));
+        app.drain();
+        assert_eq!(code(app.engine().map(|_| ())), Err((503, "draining")));
     }
 }

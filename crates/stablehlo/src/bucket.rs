@@ -34,6 +34,21 @@ impl fmt::Display for ForwardBucket {
     }
 }
 
+/// The shape of a program that copies blocks within the caches of a KV group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CopyBucket {
+    /// The KV group.
+    pub group: usize,
+    /// Blocks that are copied in every layer.
+    pub blocks: usize,
+}
+
+impl fmt::Display for CopyBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "copy_g{}_b{}", self.group, self.blocks)
+    }
+}
+
 /// The smallest power of two that holds `len`, and `least`: few sizes, none more than twice what it must be.
 pub fn round_up(len: usize, least: usize) -> usize {
     len.max(least).max(1).next_power_of_two()

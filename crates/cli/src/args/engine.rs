@@ -38,7 +38,7 @@ pub(crate) struct EngineArgs {
           allow_negative_numbers = true)]
     pub(crate) kv_cache_memory: Option<u64>,
 
-    /// Compute every prompt anew. This build has no prefix cache yet, so it always does.
+    /// Compute every prompt anew, also where it begins like an earlier one.
     #[arg(long, env = "NXD_NO_ENABLE_PREFIX_CACHING", value_parser = BoolishValueParser::new())]
     pub(crate) no_enable_prefix_caching: bool,
 }

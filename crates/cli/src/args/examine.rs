@@ -1,4 +1,4 @@
-//! Flags of the commands that look at a model: `check`, `inspect`, `bench`.
+//! Flags of the commands that look at a model: `check`, `inspect`, `plan`, `bench`.
 
 use std::path::PathBuf;
 
@@ -39,6 +39,50 @@ pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
 }
+
+/// `nxd plan`.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = PLAN_JSON)]
+pub(crate) struct PlanArgs {
+    /// A directory, a .gguf file, `org/name[@revision][:Q4_K_M|:file.gguf]`, or `demo`.
+    pub(crate) model: String,
+
+    /// Memory to plan for, such as 8GiB [default: what this machine, or its container, has to give now].
+    #[arg(long, env = "NXD_MEMORY", value_name = "SIZE", value_parser = values::size_bytes, allow_negative_numbers = true)]
+    pub(crate) memory: Option<u64>,
+
+    /// One JSON object on stdout.
+    #[arg(long, env = "NXD_JSON", value_parser = BoolishValueParser::new())]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+}
+
+/// What `nxd plan --json` prints.
+const PLAN_JSON: &str = "\
+Exit code: 0 when it fits, 4 when not; then the plan is the one that would fit, if there is any, and stderr says what does not.
+
+JSON, all sizes in bytes and over all ranks:
+  fits, why_not                  whether what was asked for fits; null, or what does not
+  memory_bytes                   what was planned for; null where the system does not say
+  weights_bytes                  weights in memory: packed ones and look-up tables
+  weights_stored_bytes           weights in their files
+  weights_packed_bytes           packed weights of each rank
+  weights_table_bytes            look-up tables, which stay in the file's pages
+  workspace_bytes                work space of the largest step
+  kv_dtype, kv_token_bytes       type of stored keys and values, and what a token takes in all layers
+  kv_groups                      for each kind of layer: window (null for all tokens), layers, kv_heads, head_dim,
+                                 token_bytes, num_blocks
+  kv_bytes, kv_tokens            the KV cache, and the tokens it holds
+  total_bytes                    weights, work space and KV cache
+  block_size, tensor_parallel_size, max_num_seqs
+  model_context, max_model_len   what the model was made for, and the longest request (null where none fits)
+  full_length_requests           requests of max_model_len that the cache holds at once
+  usual_length_requests          requests of a quarter of it
+  serve                          the command to serve it with, or null";
 
 /// `nxd bench`.
 #[derive(Args, Clone, Debug)]

@@ -4,6 +4,7 @@ mod engine;
 mod examine;
 mod generate;
 mod runtime;
+mod serve;
 mod values;
 
 use std::ffi::OsString;
@@ -11,9 +12,10 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 
 pub(crate) use engine::{EngineArgs, KvCacheDtype};
-pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs};
+pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs, PlanArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
 pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
+pub(crate) use serve::{LimitArgs, ServeArgs};
 pub(crate) use values::TokenIds;
 
 /// Runs large language models.
@@ -34,10 +36,14 @@ pub(crate) enum Command {
     Generate(Box<GenerateArgs>),
     /// Talk with a model in the terminal.
     Chat(Box<ChatArgs>),
+    /// Serve a model over HTTP, as OpenAI's API does.
+    Serve(Box<ServeArgs>),
     /// Compare a model's logits and tokens with golden data.
     Check(Box<CheckArgs>),
     /// Say what a model is, from its headers alone.
     Inspect(InspectArgs),
+    /// Say what memory a model takes and whether it fits, from its headers alone.
+    Plan(Box<PlanArgs>),
     /// Measure throughput.
     Bench(Box<BenchArgs>),
     /// Report what this machine offers.
@@ -167,10 +173,25 @@ mod tests {
         assert_eq!(args.batch, [1, 8, 32]);
     }
 
+    #[test]
+    fn serve_takes_lists_and_has_the_defaults_of_the_contract() {
+        let Ok(Command::Serve(args)) = parse(&["serve", "m"]) else { panic!("does not parse") };
+        assert_eq!((args.host.as_str(), args.port, args.limits.max_num_queued_reqs), ("127.0.0.1", 8000, None));
+        assert_eq!((args.limits.shutdown_timeout.as_secs(), args.limits.max_body), (30, 32 << 20));
+        let line = ["serve", "m", "--api-key", "a,b", "--api-key", "c", "--served-model-name", "x, y"];
+        let Ok(Command::Serve(args)) = parse(&line) else { panic!("does not parse") };
+        assert_eq!(
+            (args.access.api_key, args.served_model_name),
+            (vec!["a".into(), "b".into(), "c".into()], vec!["x".to_owned(), "y".into()])
+        );
+    }
+
     #[cfg(feature = "pjrt")]
     #[test]
     fn every_command_that_computes_takes_a_device_and_a_type() {
-        for line in [&["generate", "m", "--prompt", "a"][..], &["chat", "m"], &["bench", "m"], &["check", "m"]] {
+        for line in
+            [&["generate", "m", "--prompt", "a"][..], &["chat", "m"], &["bench", "m"], &["check", "m"], &["serve", "m"]]
+        {
             for device in ["cpu", "pjrt:/a b/plugin.so", "cuda", "neuron"] {
                 let command = parse(&[line, &["--device", device, "--dtype", "bf16"]].concat());
                 let runtime = match command.unwrap() {
@@ -178,6 +199,7 @@ mod tests {
                     Command::Chat(args) => args.runtime,
                     Command::Bench(args) => args.runtime,
                     Command::Check(args) => args.runtime,
+                    Command::Serve(args) => args.runtime,
                     other => panic!("{other:?}"),
                 };
                 assert_eq!((runtime.device.to_string().as_str(), runtime.dtype), (device, Dtype::Bf16), "{line:?}");
@@ -210,6 +232,14 @@ mod tests {
             (&["generate", "m", "--prompt", "a", "--temperature", "-1"], "at least 0"),
             (&["generate", "m", "--prompt-ids", "1,x"], "`x` is not a token id"),
             (&["bench", "m", "--batch", "1,0"], "at least 1"),
+            (&["serve", "m", "--port", "65536"], "0..=65535"),
+            (&["serve", "m", "--max-body", "-1"], "`4GiB`"),
+            (&["serve", "m", "--request-timeout", "0"], "above 0"),
+            (&["serve", "m", "--shutdown-timeout", "1e99"], "from 0 to"),
+            (&["serve", "m", "--api-key", "two words"], "visible ASCII"),
+            (&["serve", "m", "--cors-origins", "a.example"], "`a.example` is not an origin"),
+            (&["serve", "m", "--speculative-config", "{}"], "speculative decoding is not in this build"),
+            (&["serve", "m", "--lora-modules", "a=b"], "LoRA adapters are not in this build"),
             (&["chekc", "m"], "'check'"),
         ] {
             let error = parse(line).expect_err("parsed").to_string();

@@ -1,5 +1,7 @@
 //! Parsers of flag values: sizes, ranges, token ids, devices. Their errors say what is accepted.
 
+use std::time::Duration;
+
 use nxd::Device;
 
 /// A comma-separated list of token ids; the empty text is the empty list.
@@ -55,6 +57,52 @@ pub(super) fn one_stage(text: &str) -> Result<usize, String> {
         Ok(1) => Ok(1),
         _ => Err("pipeline parallelism is not in this build; supported: `1`".to_owned()),
     }
+}
+
+pub(super) fn no_speculation(_: &str) -> Result<String, String> {
+    Err("speculative decoding is not in this build; leave this flag out".to_owned())
+}
+
+pub(super) fn no_adapters(_: &str) -> Result<String, String> {
+    Err("LoRA adapters are not in this build; leave this flag out".to_owned())
+}
+
+/// A span of time in seconds, above 0.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    match seconds_or_none(text) {
+        Ok(span) if !span.is_zero() => Ok(span),
+        _ => Err("expected a number of seconds above 0, at most 1000000000".to_owned()),
+    }
+}
+
+/// A span of time in seconds; 0 is none.
+pub(super) fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        // The limit keeps every later sum of times in range.
+        Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a number of seconds from 0 to 1000000000".to_owned()),
+    }
+}
+
+/// A name of the served model.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let good = !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
+    if good { Ok(text.to_owned()) } else { Err("expected a name of 1 to 256 characters".to_owned()) }
+}
+
+/// An API key, which must be able to stand in a header. The error does not repeat it.
+pub(super) fn api_key(text: &str) -> Result<String, String> {
+    let good = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
+    if good { Ok(text.to_owned()) } else { Err("a key is made of visible ASCII characters, at least one".to_owned()) }
+}
+
+/// An origin of web pages, or `*`.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let host = text.split_once("://").map_or("", |(_, host)| host);
+    let good = text == "*" || !host.is_empty() && !host.contains('/') && text.chars().all(|c| c.is_ascii_graphic());
+    if good { Ok(text.to_owned()) } else { Err(format!("`{text}` is not an origin; write `https://a.example` or `*`")) }
 }
 
 pub(super) fn positive(text: &str) -> Result<usize, String> {

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         let fits = blocks / blocks_each;
         let text = format!(
             "a KV cache of {} bytes holds {fits} sequences of {longest} tokens, --batch asks for {most}",
-            options.kv.budget_bytes
+            info.kv_bytes
         );
         return Err(
             Failure::new(crate::failure::Kind::Memory, text).with_help("lower --batch, or raise --kv-cache-memory")
@@ -246,6 +246,8 @@ mod tests {
             weights_bytes: 0,
             kv_bytes: 0,
             kernels: Vec::new(),
+            kv_dtype: String::new(),
+            rope_lens_differ_from: None,
         };
         // Positions 8 and 9 see 9 and 10 tokens, position 10 still 10 of the window.
         assert!((mean_kv_bytes(&info, 8, 3) - (1000.0 + 29.0 / 3.0)).abs() < 1e-9);

@@ -58,6 +58,12 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     if args.json { output::json(&report) } else { output::line(&page(&report)) }
 }
 
+/// What a banner says of a model: parameters and quantisation.
+pub(crate) fn summary(checkpoint: &Checkpoint, config: &Config) -> (u64, Option<String>) {
+    let report = Report::of_tensors(checkpoint, config);
+    (report.parameters, report.quantisation)
+}
+
 impl Report {
     fn of_tensors(checkpoint: &Checkpoint, config: &Config) -> Self {
         let mut report = Report {

@@ -68,6 +68,7 @@ pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions
         block_size: engine.block_size,
         max_num_seqs: engine.max_num_seqs,
         max_num_batched_tokens: engine.max_num_batched_tokens,
+        enable_prefix_caching: !engine.no_enable_prefix_caching,
     }
 }
 

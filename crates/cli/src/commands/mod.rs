@@ -9,7 +9,9 @@ mod drive;
 mod generate;
 mod inspect;
 mod load;
+mod plan;
 mod pull;
+mod serve;
 
 use crate::args::Command;
 use crate::failure::Failure;
@@ -24,6 +26,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Serve(args) => serve::run(&args),
     }
 }

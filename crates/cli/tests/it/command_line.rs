@@ -8,7 +8,7 @@ use crate::program::Home;
 fn help_names_every_command_and_goes_to_stdout() {
     let run = Home::new().nxd(&["--help"], &[]);
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
-    for command in ["generate", "chat", "check", "inspect", "bench", "doctor", "pull", "completions", "run"] {
+    for command in ["generate", "chat", "check", "inspect", "plan", "bench", "doctor", "pull", "completions", "run"] {
         assert!(run.out.contains(command), "{command}: {}", run.out);
     }
     let version = Home::new().nxd(&["--version"], &[]);

@@ -13,6 +13,8 @@ mod fake_hub;
 mod generate;
 mod golden;
 mod log;
+mod plan;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;
+mod serve;

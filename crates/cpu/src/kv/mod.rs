@@ -252,6 +252,20 @@ impl KvCache {
         }
     }
 
+    /// Copies blocks, as (from, to), in every layer, with their scales: one after the other in this order.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn copy(&mut self, blocks: &[(u32, u32)]) {
+        let block_bytes = self.shape.block();
+        for layer in 0..self.shape.layers {
+            for &(from, to) in blocks {
+                let [from, to] = [from, to].map(|block| self.shape.block_at(layer, block as usize));
+                self.memory.bytes_mut().copy_within(from..from + block_bytes, to);
+            }
+        }
+    }
+
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -285,6 +299,22 @@ mod tests {
         assert!(text.starts_with("kv cache: 3 layers of 2305843009213693951 blocks of 16 tokens are more"), "{text}");
         let text = new(SPEC, usize::MAX / 4096, 16);
         assert!(text.contains("cannot be had") && text.ends_with("use fewer blocks"), "{text}");
+    }
+
+    #[test]
+    fn blocks_are_copied_one_after_the_other_in_every_layer_and_no_other_is_touched() {
+        for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8] {
+            let mut cache = KvCache::new(2, &SPEC, 4, 8, dtype).unwrap();
+            let block_bytes = cache.shape.block();
+            // Each block is filled with a number of its own.
+            for (i, block) in cache.memory.bytes_mut().chunks_exact_mut(block_bytes).enumerate() {
+                block.fill(10 + i as u8);
+            }
+            cache.copy(&[(3, 0), (0, 1), (2, 2), (1, 3)]);
+            let filled: Vec<u8> = cache.memory().chunks_exact(block_bytes).map(|block| block[0]).collect();
+            assert_eq!(filled, [13, 13, 12, 13, 17, 17, 16, 17], "{dtype}");
+            assert!(cache.memory().chunks_exact(block_bytes).all(|block| block.iter().all(|byte| *byte == block[0])));
+        }
     }
 
     #[test]

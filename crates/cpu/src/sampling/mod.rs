@@ -1,8 +1,9 @@
 //! Drawing tokens: a row's logits and parameters to a token, whatever other rows are drawn beside it.
 //!
-//! Order: penalties, mask, temperature, top-k, top-p, min-p, typical, draw. Every sum has one order, so the token depends on the row
-//! alone. Reading order: [`penalties`], [`mask`], [`filter`], [`speculation`].
+//! Order: penalties, bias, mask, temperature, top-k, top-p, min-p, typical, draw. Every sum has one order, so the token depends on the row
+//! alone. Reading order: [`penalties`], [`bias`], [`mask`], [`filter`], [`speculation`].
 
+pub mod bias;
 pub mod filter;
 pub mod mask;
 pub mod penalties;
@@ -43,18 +44,21 @@ const ONE_TOKEN: SamplingParams = SamplingParams {
 /// Draws one row's token.
 ///
 /// A temperature of 0 (or none above it) takes the largest logit, of equals the lowest id. Else the token is where a random number
-/// falls when the probabilities of the kept tokens are laid side by side by rising id.
+/// falls when the probabilities of the kept tokens are laid side by side by rising id. A row with a target draws nothing and gives that.
 ///
 /// # Shapes
 /// `logits`: `[V]`. -∞ forbids a token; NaN, +∞ or nothing finite that is allowed gives [`Drawn::NotFinite`].
 pub fn draw_row(logits: &[f32], row: &SamplingRow, scratch: &mut SamplingScratch) -> Drawn {
-    let id = if row.params.uses_history() || row.allowed.is_some() {
+    let id = if let Some(target) = row.target {
+        peak(logits).and((logits.len() > target as usize).then_some(target))
+    } else if row.params.uses_history() || !row.bias.is_empty() || row.allowed.is_some() {
         let mut adjusted = std::mem::take(&mut scratch.adjusted);
         adjusted.clear();
         adjusted.extend_from_slice(logits);
         if row.params.uses_history() {
             penalties::penalise(&mut adjusted, row, &mut scratch.counts);
         }
+        bias::add(&mut adjusted, &row.bias);
         if let Some(allowed) = &row.allowed {
             mask::forbid_others(&mut adjusted, allowed);
         }
@@ -108,7 +112,7 @@ pub fn logprobs(logits: &[f32], count: usize, drawn: u32, scratch: &mut Sampling
     Some(best)
 }
 
-/// A token of penalised and masked logits.
+/// A token of penalised, biased and masked logits.
 fn draw(logits: &[f32], row: &SamplingRow, scratch: &mut SamplingScratch) -> Option<u32> {
     let params = &row.params;
     let peak = peak(logits)?;

@@ -401,6 +401,88 @@ fn a_mask_limits_the_draw_and_leaves_the_logprobs() {
     }
 }
 
+#[test]
+fn a_bias_changes_the_draw_and_leaves_the_logprobs() {
+    let logits = [0.0, 3.0, -1.0, 2.5];
+    let mut scratch = SamplingScratch::default();
+    for params in [SamplingParams::default(), SamplingParams { repetition_penalty: 1.5, ..PLAIN }, PLAIN] {
+        let row = |bias: &[(u32, f32)]| SamplingRow {
+            params,
+            history: vec![0],
+            logprobs: Some(1),
+            bias: bias.to_vec(),
+            ..SamplingRow::default()
+        };
+        // Token 2 is listed twice, and gets both; token 9 is outside the vocabulary.
+        for (bias, only) in [(vec![(0, 100.0)], 0), (vec![(2, 60.0), (9, 500.0), (3, 80.0), (2, 60.0)], 2)] {
+            let Drawn::Token { id, logprobs: best } = draw_row(&logits, &row(&bias), &mut scratch) else {
+                panic!("nothing was drawn")
+            };
+            assert_eq!(id, only, "{params:?}");
+            assert_eq!(best, logprobs(&logits, 1, only, &mut scratch).unwrap(), "{params:?}");
+        }
+        let unbiased = draw_row(&logits, &row(&[]), &mut scratch);
+        assert_eq!(draw_row(&logits, &row(&[(1, 0.0), (7, 1.0)]), &mut scratch), unbiased);
+        // A bias lifts no token above the mask, and allows none that the logits forbid.
+        let masked = SamplingRow { allowed: Some([0b1001].into()), ..row(&[(1, 200.0), (3, 100.0)]) };
+        assert!(matches!(draw_row(&logits, &masked, &mut scratch), Drawn::Token { id: 3, .. }), "{params:?}");
+        let forbidden = [1.0, f32::NEG_INFINITY];
+        let drawn = draw_row(&forbidden, &row(&[(1, 100.0)]), &mut scratch);
+        assert!(matches!(drawn, Drawn::Token { id: 0, .. }), "{drawn:?}");
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(draw_row(&[1.0, bad], &row(&[(1, -100.0)]), &mut scratch), Drawn::NotFinite, "{bad}");
+        }
+    }
+}
+
+#[test]
+fn the_bias_comes_after_the_penalties() {
+    let params = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::default() };
+    let row = SamplingRow { params, history: vec![0], bias: vec![(0, 2.0)], ..SamplingRow::default() };
+    // 4 / 2 + 2 is more than 3.5, (4 + 2) / 2 is not.
+    let drawn = draw_row(&[4.0, 3.5], &row, &mut SamplingScratch::default());
+    assert!(matches!(drawn, Drawn::Token { id: 0, .. }), "{drawn:?}");
+}
+
+#[test]
+fn a_target_is_reported_as_if_it_had_been_drawn() {
+    let logits: Vec<f32> = (0..2000).map(|i| (i as f32 * 0.7).sin() * 6.0).collect();
+    let mut scratch = SamplingScratch::default();
+    for count in [0, 1, 5] {
+        for target in [0, 3, 999, 1999] {
+            let allowed = (0..63).map(|word| u32::from(word == target / 32) << (target % 32)).collect();
+            let drawn = SamplingRow { allowed: Some(allowed), logprobs: Some(count), ..SamplingRow::default() };
+            let drawn = draw_row(&logits, &drawn, &mut scratch);
+            assert!(matches!(drawn, Drawn::Token { id, .. } if id == target), "{drawn:?}");
+            // Nothing else is looked at.
+            let fixed = SamplingRow {
+                params: SamplingParams { presence_penalty: 5.0, ..PLAIN },
+                history: vec![target],
+                bias: vec![(target, -50.0)],
+                allowed: Some([].into()),
+                target: Some(target),
+                logprobs: Some(count),
+                ..SamplingRow::default()
+            };
+            assert_eq!(draw_row(&logits, &fixed, &mut scratch), drawn);
+            let unasked = draw_row(&logits, &SamplingRow { logprobs: None, ..fixed }, &mut scratch);
+            assert_eq!(unasked, Drawn::Token { id: target, logprobs: Vec::new() });
+        }
+    }
+    let fixed = |target| SamplingRow { target: Some(target), logprobs: Some(0), ..SamplingRow::default() };
+    assert_eq!(draw_row(&logits, &fixed(2000), &mut scratch), Drawn::NotFinite, "a target outside the vocabulary");
+    for bad in [f32::NAN, f32::INFINITY] {
+        assert_eq!(draw_row(&[bad, 1.0], &fixed(1), &mut scratch), Drawn::NotFinite, "{bad}");
+    }
+    let Drawn::Token { id: 1, logprobs } = draw_row(&[0.0, f32::NEG_INFINITY], &fixed(1), &mut scratch) else {
+        panic!("a forbidden target has a log-probability too")
+    };
+    assert_eq!(
+        logprobs.iter().map(|t| (t.id, t.logprob.to_bits())).collect::<Vec<_>>(),
+        [(1, f32::NEG_INFINITY.to_bits())]
+    );
+}
+
 /// Draws at many positions and compares how often each token came with its probability.
 fn assert_drawn_as_likely(logits: &[f32], params: SamplingParams) {
     const DRAWS: u32 = 20_000;

@@ -65,6 +65,7 @@ fn attention_does_not_depend_on_the_size_of_the_team() {
         blocks: (0..2 * blocks as u32).rev().collect(),
         first_blocks: vec![0; 2],
         zero_blocks: Vec::new(),
+        copy_blocks: Vec::new(),
     };
     // The last `rows` tokens of two requests: decode, a chunk, and a whole prompt.
     let batch = |rows: usize| Batch {

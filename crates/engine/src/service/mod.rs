@@ -42,7 +42,7 @@ pub use stream::{End, Event, Failure, Piece, Stop, Stream};
 
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::request::Request;
+use crate::request::{Request, Task};
 use admission::Admission;
 use crossbeam::channel::{Sender, unbounded};
 use nxd_executor::ModelInfo;
@@ -222,8 +222,11 @@ impl Handle {
     ///
     /// # Errors
     /// When the request can never be served, when its prompt is more than the queue may hold, or when the service takes no requests.
-    pub fn submit(&self, mut ticket: Ticket, job: Job) -> Result<Stream, SubmitError> {
+    pub fn submit(&self, mut ticket: Ticket, mut job: Job) -> Result<Stream, SubmitError> {
         self.serves()?;
+        if job.request.task == Task::Embed {
+            job.request.n = 1;
+        }
         job.request.check(&self.shared.info)?;
         ticket.weigh(job.request.prompt.len())?;
         let id = self.shared.next_job.fetch_add(1, Ordering::Relaxed);

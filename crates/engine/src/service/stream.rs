@@ -78,9 +78,9 @@ pub enum Failure {
         /// Tokens that it had drawn.
         tokens: usize,
     },
-    /// Its grammar allows nothing more, or failed.
-    #[error("the grammar failed: {0}")]
-    Grammar(String),
+    /// Its grammar failed; the log says how.
+    #[error("the grammar of the request failed while it ran")]
+    Grammar,
     /// It has not started in time.
     #[error("the request waited longer in the queue than is allowed")]
     QueueTimeout,

@@ -6,6 +6,7 @@ use super::stream::{End, Event, Failure, Mailbox, Piece, Stop};
 use super::{Job, Shared, State, TextOptions};
 use crate::engine::Engine;
 use crate::request::{FinishReason, Finished, Output, RequestId, Stats};
+use crate::scheduler::Counts;
 use crate::text::Generation;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::collections::BTreeMap;
@@ -213,8 +214,11 @@ impl Worker {
         (self.report.tokens, self.report.prompt_tokens) = self.engine.computed();
         self.unreported = true;
         for request in self.engine.take_started() {
-            if let Some(active) = self.by_request.get(&request).and_then(|id| self.jobs.get_mut(id)) {
-                active.ticket = None;
+            let active = self.by_request.get(&request).and_then(|id| self.jobs.get_mut(id));
+            // A request's further completions start later, and are not told of.
+            if let Some(active) = active
+                && active.ticket.take().is_some()
+            {
                 active.mailbox.put(Event::Started);
             }
         }
@@ -231,6 +235,7 @@ impl Worker {
         if let Some(prompt_logprobs) = output.prompt_logprobs {
             active.mailbox.put(Event::PromptLogprobs(prompt_logprobs));
         }
+        let embedded = output.embedding.is_some();
         if let Some(embedding) = output.embedding {
             active.mailbox.put(Event::Embedding(embedding));
         }
@@ -270,6 +275,7 @@ impl Worker {
         let reason = if stopped { FinishReason::Stop } else { finished.reason };
         let failure = match reason {
             FinishReason::NotFinite => Some(Failure::NotFinite { tokens: choice.tokens }),
+            FinishReason::Grammar => Some(Failure::Grammar),
             _ => None,
         };
         if failure.is_some() {
@@ -280,7 +286,7 @@ impl Worker {
         active.open = active.open.saturating_sub(1);
         let end = End { choice: output.choice, reason, stop, text, stats: finished.stats };
         // An embedding ends its request by itself.
-        if output.token.is_some() || reason == FinishReason::Abort {
+        if !embedded {
             active.mailbox.put(Event::End(end));
         }
         if active.open == 0 {
@@ -323,7 +329,8 @@ impl Worker {
         let report = &mut self.report;
         (report.running, report.waiting) = self.engine.num_requests();
         (report.kv_blocks_used, report.kv_blocks) = self.engine.kv_blocks();
-        (report.prefix_queries, report.prefix_hits, report.preemptions) = self.engine.take_counts();
+        let Counts { prefix_queries, prefix_hits, preemptions } = self.engine.take_counts();
+        (report.prefix_queries, report.prefix_hits, report.preemptions) = (prefix_queries, prefix_hits, preemptions);
         (self.observe)(report);
         let StepReport { first_tokens, further_tokens, ended, .. } = report;
         first_tokens.clear();

@@ -4,14 +4,14 @@ mod plugin;
 
 use crate::error::ExecutorError;
 use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
-use crate::kv::{self, KvOptions};
+use crate::kv::{self, KvGroup, KvOptions};
 use crate::options::ExecutorOptions;
 use crate::steps::Steps;
 use ndarray::ArrayView2;
 use nxd_cpu::KvDtype;
 use nxd_models::Model;
 use nxd_modules::{Decoder, Sampler};
-use nxd_ops::{Batch, Manifest, Mesh, Output, Params, SamplingBatch};
+use nxd_ops::{Batch, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
 use nxd_stablehlo::cache::ProgramCache;
 use nxd_stablehlo::device::{TracedDevice, TracedOptions, TracedStep};
 use nxd_stablehlo::kernel::Kernels;
@@ -73,8 +73,8 @@ impl TracedExecutor {
         traced.cache = ProgramCache::default_folder().map(|folder| ProgramCache::open(&folder, CACHE_BYTES));
         let mut device = TracedDevice::bind(client, Arc::clone(&manifest), &weights, traced)?;
         let budget_bytes = budget(&device, options.kv.budget_bytes);
-        let plan_for = KvOptions { budget_bytes, ..options.kv };
-        let plan = kv::plan(&manifest, ranks, spec.max_position_embeddings, &plan_for)?;
+        let groups = KvGroup::all(&manifest, options.kv.dtype);
+        let plan = kv::plan(&groups, spec.max_position_embeddings, &options.kv, |_| budget_bytes)?;
         device.allocate_kv(&plan.num_blocks, options.kv.block_size, element)?;
         let info = ModelInfo {
             vocab_size: spec.vocab_size,
@@ -82,10 +82,12 @@ impl TracedExecutor {
             max_model_len: plan.max_model_len,
             block_size: options.kv.block_size,
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
-            kv_token_bytes: plan.token_bytes,
+            kv_token_bytes: groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: device.weights_bytes(),
             kv_bytes: device.kv_bytes(),
             kernels: Vec::new(),
+            kv_dtype: options.kv.dtype.to_string(),
+            rope_lens_differ_from: manifest.ropes().iter().filter_map(RopeSpec::lengths_differ_from).min(),
         };
         let (step, hidden) = (TracedStep::default(), OnceCell::new());
         Ok(TracedExecutor { info, device, decoder, sampler, steps: Steps::default(), step, hidden })
@@ -108,7 +110,7 @@ fn budget(device: &TracedDevice, asked: usize) -> usize {
     let least = (0..device.ranks()).map(free).min().flatten().filter(|free| *free > 0);
     match least {
         Some(free) => asked.min((free / 10 * 9).saturating_mul(device.ranks())),
-        None if asked == KvOptions::DEVICE_MEMORY => UNKNOWN,
+        None if asked == KvOptions::WHAT_IS_LEFT => UNKNOWN,
         None => asked,
     }
 }

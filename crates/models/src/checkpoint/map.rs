@@ -90,6 +90,11 @@ impl FileBytes {
         }
     }
 
+    /// Whether the file is mapped; one without bytes has nothing to map.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.map.is_some() || self.len == 0
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

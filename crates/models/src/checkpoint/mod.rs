@@ -134,6 +134,11 @@ impl Checkpoint {
         self.0.files.iter().map(FileBytes::path)
     }
 
+    /// Whether the tensors' bytes lie in the system's page cache, so that a device which holds them has no copy.
+    pub fn is_mapped(&self) -> bool {
+        self.0.files.iter().all(FileBytes::is_mapped)
+    }
+
     /// What a GGUF checkpoint says beside its tensors.
     pub fn gguf(&self) -> Option<&Gguf> {
         self.0.gguf.as_ref()
@@ -154,18 +159,27 @@ impl Checkpoint {
     /// # Errors
     /// When there is no such tensor, its encoding is not supported, or its file was cut since it was opened.
     pub fn tensor(&self, name: &str) -> Result<StoredTensor, CheckpointError> {
-        let Some(info) = self.info(name) else {
+        let info = self.entry(name)?;
+        let format = self.format(info)?;
+        let data = self.0.files[info.file].bytes(info.range.clone())?;
+        Ok(StoredTensor { origin: self.origin(info), format, shape: info.shape.clone(), data })
+    }
+
+    /// A tensor's entry, which is to be there.
+    fn entry(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
+        self.info(name).ok_or_else(|| {
             let (file, hint) = (self.name(), names::hint(name, &self.0.tensors));
-            return Err(CheckpointError::MissingTensor { file, tensor: name.to_owned(), hint });
-        };
-        let file = &self.0.files[info.file];
-        let origin = self.origin(info);
+            CheckpointError::MissingTensor { file, tensor: name.to_owned(), hint }
+        })
+    }
+
+    /// The format of a tensor, which is to be one that can be computed with.
+    fn format(&self, info: &TensorInfo) -> Result<Format, CheckpointError> {
         let Encoding::Supported(format) = info.encoding else {
-            let supported = supported_formats();
+            let (origin, supported) = (self.origin(info), supported_formats());
             return Err(CheckpointError::Format { origin, format: info.encoding.name(), supported });
         };
-        let data = file.bytes(info.range.clone())?;
-        Ok(StoredTensor { origin, format, shape: info.shape.clone(), data })
+        Ok(format)
     }
 
     /// The values of a small vector, such as `rope_freqs.weight`.

@@ -1,7 +1,7 @@
 //! A checkpoint under the names that a model declares.
 
 use super::{Checkpoint, CheckpointError, TensorInfo};
-use nxd_ops::{Manifest, Role, SourceError, StoredWeight, WeightSource, WeightSpec};
+use nxd_ops::{Format, Manifest, Role, SourceError, StoredWeight, WeightSource, WeightSpec};
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fmt;
@@ -59,6 +59,26 @@ impl NamedWeights {
         let declared: HashSet<String> = manifest.weights().iter().map(|w| (self.names)(&w.name).name).collect();
         let names = self.checkpoint.tensors().map(|tensor| tensor.name.as_str());
         names.filter(|&name| !declared.contains(name) && !ignored(name)).collect()
+    }
+
+    /// How the weight of `spec` is stored, and in how many bytes, from the table of tensors: its data is not read.
+    ///
+    /// # Errors
+    /// As for its data: when it is missing, or has another shape than declared or a format that cannot be computed with.
+    pub fn stored(&self, spec: &WeightSpec) -> Result<(Format, usize), SourceError> {
+        let name = (self.names)(&spec.name).name;
+        let info = self.checkpoint.entry(&name).map_err(|error| self.source_error(error, spec, &name))?;
+        let format = self.checkpoint.format(info).map_err(|error| self.source_error(error, spec, &name))?;
+        let [rows, cols] = spec.shape;
+        match info.shape[..] {
+            [len] if spec.shape == [len, 1] => Ok((format, info.bytes())),
+            [found_rows, found_cols] if (found_rows, found_cols) == (rows, cols) => Ok((format, info.bytes())),
+            _ => {
+                let (origin, found) = (self.checkpoint.origin(info), info.shape.clone());
+                let expected = if spec.role == Role::Vector { vec![rows] } else { vec![rows, cols] };
+                Err(SourceError::Shape { origin, found, expected })
+            }
+        }
     }
 }
 

@@ -26,8 +26,19 @@ pub(super) fn draw(logits: &[f32], row: &SamplingRow) -> Option<Choice> {
     if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
         return None;
     }
+    if let Some(target) = row.target {
+        let is_sound = logits.iter().any(|logit| logit.is_finite()) && (target as usize) < logits.len();
+        return is_sound.then_some(Choice { id: target, margin: f64::INFINITY });
+    }
     let params = &row.params;
-    let logits = penalised(logits, row);
+    // What is added is rounded, so only without it is the order of the logits surely kept.
+    let is_rounded = params.uses_history() || !row.bias.is_empty();
+    let mut logits = penalised(logits, row);
+    for &(id, bias) in &row.bias {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit += f64::from(bias);
+        }
+    }
     let allowed = |id: usize| {
         let word = |mask: &[u32]| mask.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
         row.allowed.as_ref().is_none_or(|mask| word(mask))
@@ -42,12 +53,11 @@ pub(super) fn draw(logits: &[f32], row: &SamplingRow) -> Option<Choice> {
     // Stable: of equals the lower id comes first.
     kept.sort_by(|a, b| b.logit.total_cmp(&a.logit));
     if params.temperature <= 0.0 {
-        // Penalties are rounded, so only without them are equals surely equal.
-        let margin = if params.uses_history() { gap(&kept, 1) } else { f64::INFINITY };
+        let margin = if is_rounded { gap(&kept, 1) } else { f64::INFINITY };
         return Some(Choice { id: kept[0].id, margin });
     }
     let mut margin = f64::INFINITY;
-    filter(&mut kept, params, &mut margin);
+    filter(&mut kept, params, is_rounded, &mut margin);
     kept.sort_by_key(|candidate| candidate.id);
     let total = total(&kept);
     let number = uniform(params.seed, row.choice, row.position, Purpose::Draw);
@@ -85,11 +95,11 @@ fn penalised(logits: &[f32], row: &SamplingRow) -> Vec<f64> {
 }
 
 /// Top-k, top-p, min-p and typical on tokens that are sorted, the most likely first.
-fn filter(kept: &mut Vec<Candidate>, params: &SamplingParams, margin: &mut f64) {
+fn filter(kept: &mut Vec<Candidate>, params: &SamplingParams, is_rounded: bool, margin: &mut f64) {
     let k = params.top_k as usize;
     if k > 0 && k < kept.len() {
-        // Single precision keeps the order of logits, but not that of penalised ones.
-        *margin = margin.min(if params.uses_history() { gap(kept, k) } else { f64::INFINITY });
+        // Single precision keeps the order of logits, but not that of rounded ones.
+        *margin = margin.min(if is_rounded { gap(kept, k) } else { f64::INFINITY });
         let kth = kept[k - 1].logit;
         kept.retain(|candidate| candidate.logit >= kth);
     }

@@ -48,6 +48,8 @@ struct Group {
     free: Vec<u32>,
     /// How many requests hold each block.
     holders: Vec<u32>,
+    /// Copies that the next step makes.
+    copies: Vec<(u32, u32)>,
 }
 
 struct Request {
@@ -65,6 +67,7 @@ impl Requests {
             window: spec.window,
             free: random.permutation(num_blocks),
             holders: vec![0; num_blocks],
+            copies: Vec::new(),
         };
         Requests { block_size, groups: specs.iter().map(group).collect(), requests: Vec::new() }
     }
@@ -89,6 +92,28 @@ impl Requests {
             }
         }
         let tokens = request.tokens[..done].iter().chain(tokens).copied().collect();
+        self.requests.push(Request { tokens, done, tables });
+        self.requests.len() - 1
+    }
+
+    /// A new request that goes on with `tokens` where request `of` stands: it shares the full blocks, and copies the one behind them.
+    pub(super) fn branch(&mut self, of: usize, tokens: &[u32]) -> usize {
+        let Request { tokens: known, done, tables } = &self.requests[of];
+        let (done, full) = (*done, *done / self.block_size);
+        let mut tables = tables.clone();
+        for ((first, table), group) in tables.iter_mut().zip(&mut self.groups) {
+            table.truncate((full + 1).saturating_sub(*first));
+            for (i, block) in table.iter_mut().enumerate() {
+                if *first + i < full {
+                    group.holders[*block as usize] += 1;
+                } else {
+                    let copy = group.take();
+                    group.copies.push((*block, copy));
+                    *block = copy;
+                }
+            }
+        }
+        let tokens = known[..done].iter().chain(tokens).copied().collect();
         self.requests.push(Request { tokens, done, tables });
         self.requests.len() - 1
     }
@@ -137,6 +162,9 @@ impl Requests {
                 tables.first_blocks.push(*first as u32);
             }
             request.done = end;
+        }
+        for (tables, group) in batch.groups.iter_mut().zip(&mut self.groups) {
+            tables.copy_blocks = std::mem::take(&mut group.copies);
         }
         Step { batch, seen }
     }
@@ -197,10 +225,54 @@ pub(super) fn script(random: &mut Random, specs: &[KvSpec], num_blocks: usize, s
     steps
 }
 
+/// A script of steps in which requests branch off others inside a block: several from one that writes on in the same step, a branch of a
+/// branch that has not run, and one in a block that another has given back.
+pub(super) fn branches(
+    random: &mut Random,
+    specs: &[KvSpec],
+    num_blocks: usize,
+    size: usize,
+    vocab: usize,
+) -> Vec<Step> {
+    let mut requests = Requests::new(specs, num_blocks, size, random);
+    let mut tokens = |count: usize| (0..count).map(|_| random.between(0, vocab - 1) as u32).collect::<Vec<_>>();
+    let trunk = requests.admit(tokens(3 * size));
+    let mut steps = vec![requests.step(&[(trunk, size + 3)])];
+    let (first, second) = (requests.branch(trunk, &tokens(size)), requests.branch(trunk, &tokens(size)));
+    steps.push(requests.step(&[(second, size - 2), (trunk, 1), (first, 2)]));
+    let third = requests.branch(first, &tokens(size));
+    let fourth = requests.branch(third, &tokens(size));
+    steps.push(requests.step(&[(fourth, 3), (first, 1), (third, 1)]));
+    requests.finish(second);
+    let fifth = requests.branch(fourth, &tokens(4));
+    steps.push(requests.step(&[(trunk, 1), (fifth, 1), (fourth, 1), (third, size - 6)]));
+    steps.push(requests.step(&[(fifth, 3), (trunk, 2)]));
+    steps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn branches_copy_in_every_group_also_from_copies() {
+        let full = KvSpec { num_kv_heads: 1, head_dim: 8, window: None };
+        for (seed, size) in [(0, 8), (1, 16), (2, 32)] {
+            let specs = [full, KvSpec { window: Some(size / 2 + 1), ..full }];
+            let steps = branches(&mut Random::new(seed), &specs, 16, size, 50);
+            for group in 0..specs.len() {
+                let copies = |step: &Step| step.batch.groups[group].copy_blocks.clone();
+                let copies: Vec<_> = steps.iter().map(copies).collect();
+                assert_eq!(copies.iter().map(Vec::len).collect::<Vec<_>>(), [0, 2, 2, 1, 0]);
+                assert_eq!(copies[1][0].0, copies[1][1].0, "two branches of one trunk");
+                assert_eq!(copies[2][0].1, copies[2][1].0, "a branch of a branch");
+            }
+            for step in &steps {
+                step.batch.validate(50, &specs.map(|spec| (spec, 16)), size).unwrap();
+            }
+        }
+    }
 
     #[test]
     fn the_script_has_what_it_promises() {

@@ -105,7 +105,7 @@ impl LocalWeight {
         for &segment in segments {
             match segment {
                 Segment::Range { start, len } => {
-                    let (first, last) = (start / block, (start + len).div_ceil(block));
+                    let Range { start: first, end: last } = blocks_of(start, len, block);
                     pieces.push(Segment::Range { start: first * block_bytes, len: (last - first) * block_bytes });
                     spans.push(InputSpan { from, to: to + start - first * block, len });
                     self.add_columns(first * block, (last - first) * block);
@@ -292,6 +292,30 @@ impl LocalWeight {
         match &spec.sharding {
             Sharding::Replicated => None,
             Sharding::Split { axis, .. } => Some(*axis),
+        }
+    }
+}
+
+/// The blocks of a row that the columns `start..start + len` lie in.
+fn blocks_of(start: usize, len: usize, block: usize) -> Range<usize> {
+    start / block..(start + len).div_ceil(block)
+}
+
+impl WeightSpec {
+    /// Rows and columns of the part of `rank`, where the weight is stored in `format`: those of its [`LocalWeight`], known without it.
+    pub fn local_shape(&self, format: Format, rank: usize) -> [usize; 2] {
+        let [rows, cols] = self.shape;
+        match &self.sharding {
+            Sharding::Replicated => [rows, cols],
+            Sharding::Split { dim: Dim::Rows, layout, .. } => [layout.local_len(), cols],
+            Sharding::Split { dim: Dim::Columns, layout, .. } => {
+                let block = format.block_len();
+                let width = |segment: &Segment| match *segment {
+                    Segment::Range { start, len } => blocks_of(start, len, block).len() * block,
+                    Segment::Zeros { .. } => 0,
+                };
+                [rows, layout.part(rank).iter().map(width).sum::<usize>().max(block)]
+            }
         }
     }
 }

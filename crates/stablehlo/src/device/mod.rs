@@ -3,6 +3,7 @@
 //! A step is a batch cut into rectangles ([`crate::inputs`]); each runs the program of its bucket, which is recorded and compiled when
 //! it is first needed. All programs share the weights' buffers, and hand the caches' buffers on from one to the next.
 
+mod copies;
 mod programs;
 mod step;
 

@@ -1,7 +1,7 @@
 //! Compiled programs: recorded when first needed, checked against the target's rules, compiled or taken from the cache.
 
 use super::{TracedDevice, TracedOptions};
-use crate::bucket::ForwardBucket;
+use crate::bucket::{CopyBucket, ForwardBucket};
 use crate::cache::{Key, KeyParts, PluginFile};
 use crate::error::DeviceError;
 use crate::program::{Argument, Program, ProgramBuilder, ResultKey};
@@ -19,6 +19,7 @@ use std::time::Instant;
 pub(super) enum Bucket {
     Forward(ForwardBucket),
     Sample(SampleBucket, HiddenShape),
+    Copy(CopyBucket),
 }
 
 /// A compiled program and how to call it.

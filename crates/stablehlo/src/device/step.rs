@@ -43,6 +43,7 @@ impl TracedDevice {
         if self.lost {
             return Err(DeviceError::CacheLost);
         }
+        self.copy_blocks(batch)?;
         let mut step = TracedStep { num_wanted: batch.wanted.len(), ..TracedStep::default() };
         for rectangle in rectangles(batch, &self.manifest, &self.kv_shape, self.options.max_rows) {
             let bucket = Bucket::Forward(rectangle.bucket.clone());
@@ -177,7 +178,7 @@ impl TracedDevice {
     }
 
     /// Runs a program on every rank; caches are replaced, the other results are returned with their buffers on every rank.
-    fn run(
+    pub(super) fn run(
         &mut self,
         loaded: &Loaded,
         inputs: &Inputs,

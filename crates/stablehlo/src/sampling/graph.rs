@@ -1,13 +1,13 @@
 //! The whole rule, from logits to the results of a sampling program.
 
 use super::bucket::{Draw, SampleBucket};
-use super::inputs::Number;
-use super::{filter, logprobs, mask, penalties, philox};
+use super::inputs::{self, Number};
+use super::{bias, filter, logprobs, mask, penalties, philox};
 use crate::program::{ProgramBuilder, ResultKey};
 use crate::record::{Element, Fold, Order, Recorder, Value};
 use crate::target::Target;
 
-/// The drawn tokens, i32 `[S]`; -1 where a row has nothing to draw.
+/// The drawn tokens, or the targets of rows that draw nothing, i32 `[S]`; -1 where a row has nothing to draw.
 pub(super) const TOKENS: &str = "tokens";
 /// The most likely tokens of the raw logits, i32 `[S, K]`.
 pub(super) const TOP_IDS: &str = "top_ids";
@@ -21,7 +21,10 @@ pub fn record(b: &mut ProgramBuilder, logits: &Value, bucket: &SampleBucket, tar
     let raw = b.rec.convert(logits, Element::F32);
     let adjusted = adjusted(b, &raw, bucket);
     let sound = Sound::record(&mut b.rec, &adjusted);
-    let tokens = draw(b, &sound, bucket, target);
+    let mut tokens = draw(b, &sound, bucket, target);
+    if bucket.targets {
+        tokens = targeted(b, &tokens, raw.dims()[1]);
+    }
     if let Some(count) = bucket.logprobs {
         logprobs::record(b, &raw, &tokens, count, target);
     }
@@ -30,11 +33,14 @@ pub fn record(b: &mut ProgramBuilder, logits: &Value, bucket: &SampleBucket, tar
     b.result(ResultKey::Named(TOKENS), &tokens);
 }
 
-/// Logits after penalties and mask, f32 `[S, V]`.
+/// Logits after penalties, bias and mask, f32 `[S, V]`.
 pub(super) fn adjusted(b: &mut ProgramBuilder, logits: &Value, bucket: &SampleBucket) -> Value {
     let mut adjusted = logits.clone();
     if bucket.history > 0 {
         adjusted = penalties::record(b, &adjusted, bucket);
+    }
+    if bucket.bias > 0 {
+        adjusted = bias::record(b, &adjusted, bucket);
     }
     if let Some(words) = bucket.mask {
         adjusted = mask::record(b, &adjusted, words);
@@ -89,9 +95,33 @@ fn draw(b: &mut ProgramBuilder, sound: &Sound, bucket: &SampleBucket, target: &T
     b.rec.select(&is_random, &drawn, &likeliest)
 }
 
+/// `tokens` i32 `[S]` with the targets of the rows that have one in the vocabulary.
+fn targeted(b: &mut ProgramBuilder, tokens: &Value, vocab_size: usize) -> Value {
+    let targets = inputs::record_targets(b, tokens.dims()[0]);
+    let rec = &mut b.rec;
+    let end = rec.splat(vocab_size as f64, tokens.dims(), Element::U32);
+    let is_target = rec.compare(Order::Lt, &targets, &end);
+    let targets = rec.convert(&targets, Element::I32);
+    rec.select(&is_target, &targets, tokens)
+}
+
 /// `values` `[S]` repeated over the last dimensions of `dims` `[S, …]`.
 pub(super) fn repeat(rec: &mut Recorder, values: &Value, dims: &[usize]) -> Value {
     rec.broadcast(values, &[0], dims)
+}
+
+/// Where tokens `ids`, u32 `[S, N]`, stand in a flat table of the rows' `vocab_size + 1` columns, i32 `[S * N]`. The last column takes
+/// what the vocabulary does not have, so that no index is out of range.
+pub(super) fn scattered(rec: &mut Recorder, ids: &Value, vocab_size: usize) -> Value {
+    let dims = ids.dims().to_vec();
+    let beyond = rec.splat(vocab_size as f64, &dims, Element::U32);
+    let ids = rec.minimum(ids, &beyond);
+    let ids = rec.convert(&ids, Element::I32);
+    let row = rec.iota(0, &dims, Element::I32);
+    let width = rec.splat(vocab_size as f64 + 1.0, &dims, Element::I32);
+    let start = rec.multiply(&row, &width);
+    let places = rec.add(&start, &ids);
+    rec.reshape(&places, &[dims.iter().product()])
 }
 
 /// The elements of `table` `[S, N]` at `places` i32 `[S, …]`, each in its own row. Places must lie within the row.

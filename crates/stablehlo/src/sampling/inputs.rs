@@ -1,6 +1,6 @@
 //! What a sampling program is given, made of a step's rows.
 
-use super::bucket::{SampleBucket, history_of, is_greedy};
+use super::bucket::{SampleBucket, allowed_of, bias_of, history_of, is_greedy, params_of};
 use crate::host::HostArray;
 use crate::inputs::Inputs;
 use crate::program::ProgramBuilder;
@@ -13,10 +13,17 @@ const NUMBERS: &str = "sample_numbers";
 const WORDS: &str = "sample_words";
 /// Token ids of each row's history, u32 `[S, H]`; [`NO_TOKEN`] where there is none.
 const HISTORY: &str = "sample_history";
+/// Token ids of each row's biases, u32 `[S, B]`; [`NO_TOKEN`] where there is none.
+const BIAS_IDS: &str = "sample_bias_ids";
+/// Each row's biases, f32 `[S, B]`.
+const BIASES: &str = "sample_biases";
 /// Each row's mask, u32 `[S, M + 1]`; the last word stands for all that are missing.
 const ALLOWED: &str = "sample_allowed";
 
-/// Stands where a history has no token; like added tokens it is beyond any vocabulary.
+/// Each row's target, u32 `[S]`; [`NO_TOKEN`] for rows that draw.
+const TARGETS: &str = "sample_targets";
+
+/// Stands where there is no token; like added tokens it is beyond any vocabulary.
 const NO_TOKEN: u32 = u32::MAX;
 
 /// A row's numbers, in the order of their argument: one array for all is one upload a step.
@@ -71,6 +78,17 @@ pub(super) fn record_history(b: &mut ProgramBuilder, bucket: &SampleBucket) -> V
     b.input(HISTORY, &[bucket.rows, bucket.history], Element::U32)
 }
 
+/// The biases' token ids, u32 `[S, B]`, of which those that are not in the vocabulary stand for nothing, and the biases, f32 `[S, B]`.
+pub(super) fn record_bias(b: &mut ProgramBuilder, bucket: &SampleBucket) -> (Value, Value) {
+    let dims = [bucket.rows, bucket.bias];
+    (b.input(BIAS_IDS, &dims, Element::U32), b.input(BIASES, &dims, Element::F32))
+}
+
+/// The targets, u32 `[S]`; rows whose target is not in the vocabulary have none.
+pub(super) fn record_targets(b: &mut ProgramBuilder, rows: usize) -> Value {
+    b.input(TARGETS, &[rows], Element::U32)
+}
+
 /// The masks, u32 `[S, M + 1]`; the last word stands for all that are missing.
 pub(super) fn record_allowed(b: &mut ProgramBuilder, rows: usize, words: usize) -> Value {
     b.input(ALLOWED, &[rows, words + 1], Element::U32)
@@ -96,8 +114,20 @@ pub fn inputs(bucket: &SampleBucket, rows: &[SamplingRow]) -> Inputs {
         let ids: Vec<u32> = padded.iter().flat_map(|row| (0..bucket.history).map(move |i| id(row, i))).collect();
         inputs.insert(HISTORY.to_owned(), HostArray::u32s(&[bucket.rows, bucket.history], &ids));
     }
+    if bucket.bias > 0 {
+        let dims = [bucket.rows, bucket.bias];
+        let bias = |row: &SamplingRow, i| bias_of(row).get(i).copied().unwrap_or((NO_TOKEN, 0.0));
+        let all = padded.iter().flat_map(|row| (0..bucket.bias).map(move |i| bias(row, i)));
+        let (ids, biases): (Vec<u32>, Vec<f32>) = all.unzip();
+        inputs.insert(BIAS_IDS.to_owned(), HostArray::u32s(&dims, &ids));
+        inputs.insert(BIASES.to_owned(), HostArray::f32s(&dims, &biases));
+    }
+    if bucket.targets {
+        let targets: Vec<u32> = padded.iter().map(|row| row.target.unwrap_or(NO_TOKEN)).collect();
+        inputs.insert(TARGETS.to_owned(), HostArray::u32s(&[bucket.rows], &targets));
+    }
     if let Some(count) = bucket.mask {
-        let word = |row: &SamplingRow, i| match &row.allowed {
+        let word = |row: &SamplingRow, i| match allowed_of(row) {
             Some(allowed) => allowed.get(i).copied().unwrap_or(0),
             None => u32::MAX,
         };
@@ -109,8 +139,8 @@ pub fn inputs(bucket: &SampleBucket, rows: &[SamplingRow]) -> Inputs {
 
 /// In the order of [`Number`].
 fn numbers(row: &SamplingRow) -> [f32; Number::COUNT] {
-    let params = &row.params;
-    let temperature = if is_greedy(params) { 0.0 } else { params.temperature };
+    let params = params_of(row);
+    let temperature = if is_greedy(&params) { 0.0 } else { params.temperature };
     [
         temperature,
         params.top_p,
@@ -126,8 +156,9 @@ fn numbers(row: &SamplingRow) -> [f32; Number::COUNT] {
 fn words(row: &SamplingRow) -> [u32; Word::COUNT] {
     /// What is as good as infinite, in a signed word too.
     const MANY: u32 = i32::MAX as u32;
-    let seed = row.params.seed;
-    let top_k = if row.params.top_k == 0 { MANY } else { row.params.top_k.min(MANY) };
+    let params = params_of(row);
+    let seed = params.seed;
+    let top_k = if params.top_k == 0 { MANY } else { params.top_k.min(MANY) };
     let generated_from = u32::try_from(row.generated_from).unwrap_or(MANY).min(MANY);
     [seed as u32, (seed >> 32) as u32, row.position, row.choice, top_k, generated_from]
 }

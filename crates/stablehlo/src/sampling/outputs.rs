@@ -21,6 +21,8 @@ pub fn outputs(bucket: &SampleBucket, rows: &[SamplingRow], results: &HashMap<&'
     let draw = |(i, row): (usize, &SamplingRow)| match u32::try_from(tokens[i]) {
         // The graph's mark of a row that has nothing to draw.
         Err(_) => Drawn::NotFinite,
+        // The graph draws where a target is outside the vocabulary.
+        Ok(id) if row.target.is_some_and(|target| target != id) => Drawn::NotFinite,
         Ok(id) => {
             let of_row = row.logprobs.zip(logprobs.as_ref());
             Drawn::Token { id, logprobs: of_row.map_or_else(Vec::new, |(count, all)| all.of(i, count as usize, id)) }
@@ -69,8 +71,16 @@ mod tests {
 
     #[test]
     fn each_row_gets_as_many_logprobs_as_it_asked_for() {
-        let bucket =
-            SampleBucket { rows: 4, draw: Draw::Greedy, history: 0, mask: None, logprobs: Some(2), keep_logits: false };
+        let bucket = SampleBucket {
+            rows: 4,
+            draw: Draw::Greedy,
+            history: 0,
+            bias: 0,
+            mask: None,
+            targets: false,
+            logprobs: Some(2),
+            keep_logits: false,
+        };
         let results = HashMap::from([
             (TOKENS, HostArray::i32s(&[4], &[5, 6, -1, 5])),
             (TOP_IDS, HostArray::i32s(&[4, 2], &[5, 7, 5, 7, 0, 1, 5, 9])),

@@ -1,7 +1,7 @@
 //! What the history does to the logits.
 
 use super::bucket::SampleBucket;
-use super::graph::repeat;
+use super::graph::{repeat, scattered};
 use super::inputs::{self, Number, Word};
 use crate::program::ProgramBuilder;
 use crate::record::{Element, Order, Value};
@@ -49,17 +49,9 @@ fn counts(b: &mut ProgramBuilder, vocab_size: usize, bucket: &SampleBucket) -> (
     let one = rec.splat(1.0, &[rows * history, 1], Element::F32);
     let ones = rec.concat(&[&one, &is_generated], 1);
 
-    // Column V takes what stands for nothing, so that no index is out of range.
-    let beyond = rec.splat(vocab_size as f64, &dims, Element::U32);
-    let ids = rec.minimum(&ids, &beyond);
-    let ids = rec.convert(&ids, Element::I32);
-    let row = rec.iota(0, &dims, Element::I32);
-    let start = rec.splat(width as f64, &dims, Element::I32);
-    let start = rec.multiply(&row, &start);
-    let indices = rec.add(&start, &ids);
-    let indices = rec.reshape(&indices, &[rows * history]);
+    let places = scattered(rec, &ids, vocab_size);
     let table = rec.splat(0.0, &[rows * width, 2], Element::F32);
-    let table = rec.add_rows(&table, &indices, &ones);
+    let table = rec.add_rows(&table, &places, &ones);
     let table = rec.reshape(&table, &[rows, width, 2]);
     let table = rec.slice(&table, 1, 0..vocab_size);
     let [seen, generated] = [0, 1].map(|column| {

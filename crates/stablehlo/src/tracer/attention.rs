@@ -1,6 +1,7 @@
 //! The paged KV cache and attention, composed of StableHLO ops: blocks are gathered through the block table, then scored.
 
 use super::Tracer;
+use crate::bucket::CopyBucket;
 use crate::program::Side;
 use crate::record::{Element, Fold, Order, Pairs, Value};
 use nxd_ops::{AttendSpec, KvLayer, KvSpec};
@@ -19,6 +20,11 @@ pub fn table_name(group: usize) -> String {
 pub fn first_block_name(group: usize) -> String {
     format!("first_block{group}")
 }
+
+/// The argument that holds the blocks that are copied, `[blocks]`.
+pub const COPY_FROM: &str = "copy_from";
+/// The argument that holds the blocks that they are copied to, `[blocks]`.
+pub const COPY_TO: &str = "copy_to";
 
 impl Tracer<'_> {
     fn kv_spec(&self, layer: KvLayer) -> (usize, KvSpec) {
@@ -43,6 +49,27 @@ impl Tracer<'_> {
             let values = self.b.rec.convert(&values, self.setting.kv.element);
             let written = self.b.rec.put_rows(&cache, &slots, &values);
             self.b.set_kv(layer.0, side, written);
+        }
+    }
+
+    /// Copies blocks in every layer of a KV group, all at once: none is read after it was written.
+    pub(super) fn copy_blocks(&mut self, bucket: CopyBucket) {
+        let block_size = self.setting.kv.block_size;
+        let [from, to] = [COPY_FROM, COPY_TO].map(|name| self.b.input(name, &[bucket.blocks], Element::I32));
+        for layer in (0..self.groups.len() as u32).map(KvLayer) {
+            if self.kv_spec(layer).0 != bucket.group {
+                continue;
+            }
+            for side in [Side::Keys, Side::Values] {
+                let cache = self.cache(layer, side);
+                let [slots, heads, width] = [0, 1, 2].map(|dim| cache.dims()[dim]);
+                let rec = &mut self.b.rec;
+                let by_block = rec.reshape(&cache, &[slots / block_size, block_size, heads, width]);
+                let copied = rec.take_rows(&by_block, &from);
+                let written = rec.put_rows(&by_block, &to, &copied);
+                let written = rec.reshape(&written, cache.dims());
+                self.b.set_kv(layer.0, side, written);
+            }
         }
     }
 

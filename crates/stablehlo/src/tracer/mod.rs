@@ -12,10 +12,10 @@ mod norm;
 mod rope;
 mod weight;
 
-pub use attention::{first_block_name, slots_name, table_name};
+pub use attention::{COPY_FROM, COPY_TO, first_block_name, slots_name, table_name};
 pub use rope::frequencies_name;
 
-use crate::bucket::ForwardBucket;
+use crate::bucket::{CopyBucket, ForwardBucket};
 use crate::kernel::Kernels;
 use crate::layout::WeightLayout;
 use crate::program::{Program, ProgramBuilder, ResultKey};
@@ -76,6 +76,7 @@ pub struct HiddenShape {
 enum Purpose {
     Forward(ForwardBucket),
     Sample(SampleBucket, HiddenShape),
+    Copy(CopyBucket),
 }
 
 /// One open recording.
@@ -100,6 +101,13 @@ impl<'s> Tracer<'s> {
         Tracer::open(setting, Purpose::Sample(bucket.clone(), hidden))
     }
 
+    /// The program that copies blocks within the caches of a KV group.
+    pub fn copy(setting: Setting<'s>, bucket: CopyBucket) -> Program {
+        let mut tracer = Tracer::open(setting, Purpose::Copy(bucket));
+        tracer.copy_blocks(bucket);
+        tracer.finish()
+    }
+
     fn open(setting: Setting<'s>, purpose: Purpose) -> Self {
         let groups = setting.manifest.kv_groups();
         let group_of = |spec| groups.iter().position(|g| g == spec).expect("groups are made of the layers' specs");
@@ -116,6 +124,7 @@ impl<'s> Tracer<'s> {
         let name = match &self.purpose {
             Purpose::Forward(bucket) => bucket.to_string(),
             Purpose::Sample(bucket, _) => bucket.to_string(),
+            Purpose::Copy(bucket) => bucket.to_string(),
         };
         let ranks = self.ranks().count;
         self.b.finish(&name, ranks, self.setting.spread)
@@ -132,7 +141,9 @@ impl<'s> Tracer<'s> {
     fn bucket(&self) -> &ForwardBucket {
         match &self.purpose {
             Purpose::Forward(bucket) => bucket,
-            Purpose::Sample(..) => unreachable!("a program on given rows has no tokens, positions or caches"),
+            Purpose::Sample(..) | Purpose::Copy(_) => {
+                unreachable!("only a forward program has tokens, positions and tables")
+            }
         }
     }
 

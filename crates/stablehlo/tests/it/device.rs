@@ -37,6 +37,7 @@ fn batch(tokens: &[u32], start: usize) -> Batch {
             blocks,
             first_blocks: vec![0],
             zero_blocks: vec![],
+            copy_blocks: vec![],
         }],
         wanted: vec![tokens.len() as u32 - 1],
         ..Batch::default()

@@ -7,7 +7,7 @@ use nxd_ops::{
     Rope, RopeScaling, RopeSpec, Rows, SamplingRow, ShardLayout, Sharding, SharedBytes, SourceError, StoredWeight,
     Weight, WeightSource, WeightSpec,
 };
-use nxd_stablehlo::bucket::ForwardBucket;
+use nxd_stablehlo::bucket::{CopyBucket, ForwardBucket};
 use nxd_stablehlo::kernel::Kernels;
 use nxd_stablehlo::layout::{BoundWeight, WeightLayout};
 use nxd_stablehlo::program::Program;
@@ -112,8 +112,8 @@ impl WeightSource for Made {
     }
 }
 
-/// The forward and the sampling program of a target over two ranks.
-fn programs(target: &Target) -> [Program; 2] {
+/// The forward, the sampling and the copying program of a target over two ranks.
+fn programs(target: &Target) -> [Program; 3] {
     let mut manifest = Manifest::new(Mesh::tensor(2));
     let layer = Layer::new(&mut manifest);
     let layouts: Vec<WeightLayout> =
@@ -136,11 +136,11 @@ fn programs(target: &Target) -> [Program; 2] {
     let bucket = SampleBucket::of(&[SamplingRow::default(), SamplingRow::default()], false);
     let mut tracer = Tracer::sample(setting, &bucket, HiddenShape { rows: 2, cols: HIDDEN });
     layer.sample(&mut tracer);
-    [forward, tracer.finish()]
+    [forward, tracer.finish(), Tracer::copy(setting, CopyBucket { group: 0, blocks: 2 })]
 }
 
 fn pinned(target: &Target) {
-    for (program, what) in programs(target).into_iter().zip(["forward", "sample"]) {
+    for (program, what) in programs(target).into_iter().zip(["forward", "sample", "copy"]) {
         check(&program, target).unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let path = folder.join(format!("{}-{what}.mlir", target.name));

@@ -8,7 +8,6 @@ use super::queries;
 use super::stored::Stored;
 use crate::kernels::exp::exp;
 use crate::kernels::lanes::{Kernel, LANES, Lanes};
-use crate::kv::Shape;
 use crate::team::{Chunks, Disjoint, Member};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -25,9 +24,9 @@ pub(super) struct Job<'a, T> {
 }
 
 /// Values of a member's work space for tiles of up to `rows` rows.
-pub(super) fn scratch_len(rows: usize, shape: &Shape) -> usize {
+pub(super) fn scratch_len(rows: usize, dim: usize, padded: usize) -> usize {
     // Queries, scores, one partition's result, the merged result.
-    rows * (queries::row_len(shape.dim) + PART) + 2 * partial_len(rows, shape.padded)
+    rows * (queries::row_len(dim) + PART) + 2 * partial_len(rows, padded)
 }
 
 impl<'a, T: Stored> Job<'a, T> {

@@ -22,10 +22,10 @@ use self::plan::{PlanKey, Plans};
 use self::stored::Stored;
 use crate::isa::Isa;
 use crate::kernels::lanes::dispatch;
-use crate::kv::{KvCache, KvDtype, Place};
+use crate::kv::{KvCache, KvDtype, Place, TILE};
 use crate::team::{Chunks, Disjoint, Team};
 use half::{bf16, f16};
-use nxd_ops::AttendSpec;
+use nxd_ops::{AttendSpec, KvSpec};
 use std::marker::PhantomData;
 
 /// Pairs of a row and a token, times `D`, below which the leader works alone: some 3 µs of work.
@@ -92,7 +92,7 @@ fn attend_as<T: Stored>(
     let group = attend.spec.num_heads / shape.heads;
     let key = PlanKey { shape: *shape, group, window: attend.cache.spec().window, members: team.threads() };
     let plan = plans.get(&key, attend.place.batch);
-    let each = member::scratch_len(plan.most_rows, shape);
+    let each = member::scratch_len(plan.most_rows, shape.dim, shape.padded);
     grow(members, each * team.threads());
     grow(partials, plan.partials);
     let job = Job::<T> {
@@ -120,6 +120,43 @@ fn attend_as<T: Stored>(
 /// Grows in powers of two, as a context grows with every token.
 fn grow(values: &mut Vec<f32>, len: usize) {
     if values.len() < len {
-        values.resize(len.next_power_of_two(), 0.0);
+        values.resize(grown(len), 0.0);
+    }
+}
+
+fn grown(len: usize) -> usize {
+    len.checked_next_power_of_two().unwrap_or(usize::MAX)
+}
+
+/// Rows that a step may have, and what they attend with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// Rows of all requests together.
+    pub(crate) tokens: usize,
+    /// Query heads.
+    pub(crate) num_heads: usize,
+    /// What the layer keeps.
+    pub(crate) kv: KvSpec,
+    /// Members of the team.
+    pub(crate) threads: usize,
+}
+
+impl Demand {
+    /// Bytes that [`AttendScratch`] grows to at most, where requests have up to `context` tokens.
+    pub(crate) fn scratch_bytes(&self, context: usize) -> usize {
+        let Demand { tokens, num_heads, kv, threads } = *self;
+        let (dim, padded) = (kv.head_dim, kv.head_dim.next_multiple_of(TILE));
+        let group = num_heads.div_ceil(kv.num_kv_heads.max(1)).max(1);
+        let queries = plan::most_queries(group).min(tokens);
+        let rows = queries * group;
+        let members = member::scratch_len(rows, dim, padded).saturating_mul(threads);
+        // Fewer tiles than this many are each large enough to be split; each of them has a partial result for every partition it sees.
+        let split = if threads > 1 { plan::most_split(threads).min(tokens.saturating_mul(kv.num_kv_heads)) } else { 0 };
+        let seen = context.min(kv.window.map_or(usize::MAX, |window| window.saturating_add(queries)));
+        let parts = seen.div_ceil(plan::PART).saturating_add(1);
+        let rows_split = split.saturating_mul(rows).min(tokens.saturating_mul(num_heads));
+        let partials = plan::partial_len(rows, padded).saturating_mul(rows_split.div_ceil(rows.max(1)));
+        let values = grown(members).saturating_add(grown(partials.saturating_mul(parts)));
+        values.saturating_mul(size_of::<f32>())
     }
 }

@@ -138,6 +138,16 @@ pub(super) fn partial_len(rows: usize, padded: usize) -> usize {
     rows * padded + 2 * rows.next_multiple_of(LANES)
 }
 
+/// Queries of a tile at most, where `group` query heads share a KV head.
+pub(super) fn most_queries(group: usize) -> usize {
+    (ROWS / group).clamp(1, QUERIES)
+}
+
+/// A tile is split among `members` where this many of its size would be more than all of the work: so fewer than this many are.
+pub(super) fn most_split(members: usize) -> usize {
+    members.saturating_mul(4)
+}
+
 impl Plan {
     fn new(key: PlanKey) -> Self {
         let (query_starts, first_positions, tiles, units) = Default::default();
@@ -150,7 +160,7 @@ impl Plan {
         self.tiles.clear();
         self.units.clear();
         (self.most_rows, self.partials, self.cost) = (0, 0, 0);
-        let most = (ROWS / group).clamp(1, QUERIES);
+        let most = most_queries(group);
         for request in 0..batch.num_requests() {
             let rows = batch.rows(request);
             for row in rows.clone().step_by(most) {
@@ -166,7 +176,7 @@ impl Plan {
             let cost = |part| rows * tile.seen(part).len();
             let whole: usize = parts.clone().map(cost).sum();
             // A tile that alone could keep the others waiting is done by several members. Bits do not depend on it.
-            if members > 1 && parts.len() > 1 && whole * members * 4 > self.cost {
+            if members > 1 && parts.len() > 1 && whole * most_split(members) > self.cost {
                 self.units.extend(parts.clone().map(|part| Unit { tile: index, part: Some(part), cost: cost(part) }));
                 tile.partials = Some(self.partials);
                 self.partials += parts.len() * partial_len(rows, shape.padded);

@@ -13,7 +13,7 @@ use nxd_ops::Gated;
 use std::ops::Range;
 
 /// Panel rows of a gate, and of what it meets, that are computed before they meet: they stay in the second-level cache.
-const NEAR: usize = 512;
+pub(super) const NEAR: usize = 512;
 
 /// How many rows ahead memory is asked for the lines of what comes of them.
 const ROWS_AHEAD: usize = 8;

@@ -39,7 +39,9 @@ pub use call::linears;
 pub use gated::{GatedPair, linear_gated};
 pub use matrix::{PackedMatrix, kernel_name};
 pub use memory::PackedMemory;
+pub use panels::packed_bytes;
 pub use scratch::Scratch;
+pub(crate) use scratch::scratch_bytes;
 
 /// Outputs of a panel.
 pub const PANEL: usize = 16;

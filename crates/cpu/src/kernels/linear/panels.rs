@@ -37,7 +37,12 @@ pub(super) struct Panels {
 
 impl Panels {
     pub(super) fn new(weight: &LocalWeight) -> Self {
-        let layout = match weight.format() {
+        Panels::of(weight.format(), [weight.rows(), weight.cols()], weight.scale_runs().len())
+    }
+
+    /// Those of `shape`, rows and columns, stored in `format`, with `runs` of columns that share a scale.
+    fn of(format: Format, [rows, cols]: [usize; 2], runs: usize) -> Self {
+        let layout = match format {
             Format::F32 => Layout::Float(Element::F32),
             Format::F16 => Layout::Float(Element::F16),
             Format::BF16 => Layout::Float(Element::BF16),
@@ -46,8 +51,7 @@ impl Panels {
             Format::I8 => Layout::Cells(Cell::I8),
             Format::Blocks(block) => Layout::Cells(Cell::of(block)),
         };
-        let runs = if weight.format().takes_scales() { weight.scale_runs().len() } else { 0 };
-        let (rows, cols) = (weight.rows(), weight.cols());
+        let runs = if format.takes_scales() { runs } else { 0 };
         let (cols, bytes) = match layout {
             Layout::Float(element) => (cols, cols * PANEL * element.bytes()),
             Layout::Cells(cell) => (cols.next_multiple_of(CELL), cols.div_ceil(CELL) * cell.bytes()),
@@ -72,6 +76,12 @@ impl Panels {
         });
         packed
     }
+}
+
+/// Bytes that a matrix of `shape`, rows and columns, stored in `format` takes once it is packed, where each row has one scale at most.
+pub fn packed_bytes(format: Format, shape: [usize; 2]) -> usize {
+    let panels = Panels::of(format, shape, 1);
+    panels.count().saturating_mul(panels.bytes)
 }
 
 /// Packs panels of a weight, one after the other.

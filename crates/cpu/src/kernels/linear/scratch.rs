@@ -1,9 +1,11 @@
 //! What products keep between calls, so that a warm one allocates nothing: prepared inputs and each member's work area.
 
 use super::ahead::Order;
+use super::gated::NEAR;
 use super::int8::Opened;
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::Layout;
+use super::product::AREA;
 use super::quantise::{Quantised, QuantisedMut, QuantisedSlices};
 use super::tile::Tiles;
 use super::{Activations, PANEL, cell, float, int8};
@@ -32,6 +34,20 @@ pub struct Scratch {
     pub(super) wide: Buffer<f32>,
     /// Which matrix was read after which.
     pub(super) order: Order,
+}
+
+/// Bytes that a [`Scratch`] grows to at most on `threads` threads, where the inputs of a call have up to `prepared` values, rows of gated
+/// products are up to `near_rows`, and those of a cut weight are widened to `widened` columns.
+pub(crate) fn scratch_bytes(threads: usize, prepared: usize, near_rows: usize, widened: usize) -> usize {
+    /// Four bytes of a float; or one of an integer, two of its wide form, and less than one of the factors of its block.
+    const PREPARED_BYTES: usize = 4;
+    /// Rows of a tile are fewer for every instruction set.
+    const TILE_ROWS: usize = 32;
+    let near = if near_rows > 0 { near_rows.max(NEAR).saturating_mul(2) } else { 0 };
+    let areas = near.saturating_add(AREA).saturating_mul(size_of::<PanelRow>());
+    let wide = widened.saturating_mul(TILE_ROWS * size_of::<f32>());
+    let of_members = areas.saturating_add(wide).saturating_mul(threads);
+    prepared.saturating_mul(PREPARED_BYTES).saturating_add(of_members)
 }
 
 impl Scratch {

@@ -6,7 +6,7 @@ use crate::testing::check::{check_rows, forward_with, output};
 use crate::testing::harness::{Harness, KvSetup, Op, Program};
 use crate::testing::model::{Builder, Model};
 use crate::testing::reference;
-use crate::testing::requests::{Requests, Step, script};
+use crate::testing::requests::{Requests, Step, branches, script};
 use crate::weight::Weight;
 
 /// Blocks of each KV group.
@@ -82,6 +82,18 @@ pub fn attend<H: Harness>(harness: &mut H, seed: u64) {
     let layers = [full, sliding, full, other].map(|kept| Layer::new(&mut model, vocab, kept, group));
     let groups = [full, sliding, other];
     let steps = script(&mut model.random, &groups, NUM_BLOCKS, size, vocab);
+    run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
+}
+
+/// Blocks that are copied before a step: branches of a request see what it saw, and each writes in a block of its own.
+pub fn attend_copied<H: Harness>(harness: &mut H, seed: u64) {
+    let mut model = Builder::new(1, seed);
+    let (size, vocab) = (harness.block_size(), 60);
+    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim: 16, window: None };
+    let sliding = KvSpec { window: Some(model.random.between(5, size + 2)), head_dim: 24, ..full };
+    let group = model.random.between(1, 3);
+    let layers = [full, sliding, full].map(|kept| Layer::new(&mut model, vocab, kept, group));
+    let steps = branches(&mut model.random, &[full, sliding], NUM_BLOCKS, size, vocab);
     run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
 }
 

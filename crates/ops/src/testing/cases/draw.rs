@@ -137,6 +137,78 @@ pub fn draw_penalised<H: Harness>(harness: &mut H, seed: u64) {
     run(harness, &logits, rows);
 }
 
+/// Biases, some of them of one token twice or of tokens that the vocabulary does not have, beside penalties, masks and filters.
+pub fn draw_biased<H: Harness>(harness: &mut H, seed: u64) {
+    let mut random = Random::new(seed);
+    let vocab = random.between(5, 60);
+    let mut logits = logits(&mut random, ROWS * vocab, 3.0);
+    let mut rows = Vec::new();
+    for (i, logits) in logits.chunks_mut(vocab).enumerate() {
+        let filters = if i % 2 == 0 { SamplingParams::default() } else { params(&mut random) };
+        let mut row = row(&mut random, SamplingParams { repetition_penalty: [1.0, 1.7][i / 2 % 2], ..filters });
+        row.history = vec![0, 1];
+        let count = random.between(0, vocab);
+        row.bias =
+            (0..count).map(|_| (random.between(0, vocab + 2) as u32, (8.0 * random.unit() - 4.0) as f32)).collect();
+        if i % 5 == 0 {
+            // A bias allows no token that the logits forbid.
+            logits[1..].iter_mut().for_each(|logit| *logit = f32::NEG_INFINITY);
+            row.bias.push((1, 100.0));
+        }
+        if i % 7 == 0 {
+            row.allowed = Some([0b101].into());
+            row.bias.push((1, 100.0));
+        }
+        rows.push(row);
+    }
+    // A clear bias decides, whatever the filters.
+    let filters = params(&mut random);
+    rows[1] = SamplingRow { bias: vec![(2, 60.0), (2, 60.0), (3, 100.0)], ..row(&mut random, filters) };
+    let (_, drawn) = run(harness, &logits, rows);
+    assert!(matches!(drawn[1], Drawn::Token { id: 2, .. }), "{:?}", drawn[1]);
+}
+
+/// Rows that draw nothing, beside others that do: their targets come back, with the log-probabilities of the raw logits.
+pub fn draw_targets<H: Harness>(harness: &mut H, seed: u64) {
+    let mut random = Random::new(seed);
+    let vocab = random.between(5, 300);
+    let mut logits = logits(&mut random, ROWS * vocab, 4.0);
+    let mut rows = Vec::new();
+    for (i, logits) in logits.chunks_mut(vocab).enumerate() {
+        let filters = if i % 3 == 0 { SamplingParams::default() } else { params(&mut random) };
+        let logprobs = [None, Some(0), Some(3)][i % 3];
+        let mut row = SamplingRow { logprobs, ..row(&mut random, filters) };
+        if i % 4 < 2 {
+            row.target = Some(random.between(0, vocab - 1) as u32);
+            // None of these is looked at.
+            row.params.repetition_penalty = 1.5;
+            row.history = vec![0, 1];
+            row.bias = vec![(0, 50.0)];
+            row.allowed = Some([0].into());
+        }
+        match i {
+            0 => row.target = Some(vocab as u32),
+            1 => logits[3] = f32::NAN,
+            4 => logits.fill(f32::NEG_INFINITY),
+            _ => {}
+        }
+        rows.push(row);
+    }
+    let asked = rows.clone();
+    let (logits, drawn) = run(harness, &logits, rows);
+    let allowed = harness.tolerance(Op::Logprob);
+    for (i, (row, drawn)) in asked.iter().zip(&drawn).enumerate() {
+        if [0, 1, 4].contains(&i) {
+            assert_eq!(*drawn, Drawn::NotFinite, "row {i}");
+            continue;
+        }
+        let Drawn::Token { id, logprobs } = drawn else { panic!("row {i} drew {drawn:?}") };
+        assert_eq!(row.target.unwrap_or(*id), *id, "row {i}");
+        let expected = row.logprobs.map_or(Vec::new(), |count| reported(&logits[i], count as usize, *id));
+        compare(i, logprobs, &expected, allowed);
+    }
+}
+
 /// Tokens that may not be drawn: by logits of -∞, and by masks, which may end early.
 pub fn draw_forbidden<H: Harness>(harness: &mut H, seed: u64) {
     let mut random = Random::new(seed);
@@ -209,12 +281,17 @@ pub fn draw_logprobs<H: Harness>(harness: &mut H, seed: u64) {
     for (i, (logits, drawn)) in logits.iter().zip(&drawn).enumerate() {
         let Drawn::Token { id, logprobs } = drawn else { panic!("row {i} drew {drawn:?}") };
         let expected = count(i).map_or(Vec::new(), |count| reported(logits, count as usize, *id));
-        let ids = |tokens: &[TokenLogprob]| tokens.iter().map(|token| token.id).collect::<Vec<_>>();
-        assert_eq!(ids(logprobs), ids(&expected), "row {i}: tokens reported beside token {id}");
-        for (found, expected) in logprobs.iter().zip(&expected) {
-            let close = f64::from((found.logprob - expected.logprob).abs()) <= allowed;
-            assert!(close, "row {i}: {found:?}, expected {expected:?}; they may differ by {allowed:e}");
-        }
+        compare(i, logprobs, &expected, allowed);
+    }
+}
+
+/// Compares the log-probabilities that row `i` reports.
+fn compare(i: usize, found: &[TokenLogprob], expected: &[TokenLogprob], allowed: f64) {
+    let ids = |tokens: &[TokenLogprob]| tokens.iter().map(|token| token.id).collect::<Vec<_>>();
+    assert_eq!(ids(found), ids(expected), "row {i}: tokens reported");
+    for (found, expected) in found.iter().zip(expected) {
+        let close = f64::from((found.logprob - expected.logprob).abs()) <= allowed;
+        assert!(close, "row {i}: {found:?}, expected {expected:?}; they may differ by {allowed:e}");
     }
 }
 

@@ -10,9 +10,12 @@ mod norm;
 mod parallel;
 mod rope;
 
-pub use attend::{attend, attend_past_poison, attend_with_sinks_and_caps};
+pub use attend::{attend, attend_copied, attend_past_poison, attend_with_sinks_and_caps};
 pub use custom::custom;
-pub use draw::{draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised};
+pub use draw::{
+    draw_biased, draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised,
+    draw_targets,
+};
 pub use elementwise::{add, bias, gated, scale, shared_operands};
 pub use embed::{embed, embed_tied, select_rows};
 pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linear_scaled, linears};

@@ -57,16 +57,21 @@ fn any_row() -> impl Strategy<Value = SamplingRow> {
             },
         ),
     );
+    let bias = prop::collection::vec((0..VOCAB as u32 + 20, -4.0_f32..4.0), 0..20);
+    let bias = prop::option::weighted(0.3, bias).prop_map(Option::unwrap_or_default);
+    let target = prop::option::weighted(0.1, 0..VOCAB as u32);
     let logprobs = prop::option::of(prop_oneof![Just(0_u32), Just(5)]);
-    (any_params(), history, 0_usize..70, any::<u32>(), any::<u32>(), logprobs, mask).prop_map(
-        |(params, history, generated_from, position, choice, logprobs, allowed)| SamplingRow {
+    (any_params(), history, 0_usize..70, any::<u32>(), any::<u32>(), logprobs, bias, mask, target).prop_map(
+        |(params, history, generated_from, position, choice, logprobs, bias, allowed, target)| SamplingRow {
             params,
             history,
             generated_from,
             position,
             choice,
             logprobs,
+            bias,
             allowed,
+            target,
         },
     )
 }
@@ -81,7 +86,9 @@ fn compare(logits: &[Vec<f32>], rows: &[SamplingRow], target: &Target) -> Result
             return Err(TestCaseError::fail("nothing was drawn"));
         };
         let adjusted = reference::adjusted(logits, row);
-        if row.params.temperature > 0.0 {
+        if let Some(target) = row.target {
+            prop_assert_eq!(id, target);
+        } else if row.params.temperature > 0.0 {
             let expected = reference::kept(&adjusted, &row.params, target.candidates);
             if expected.is_close {
                 continue;

@@ -96,9 +96,18 @@ fn ints(array: &HostArray) -> Vec<i32> {
 #[test]
 fn programs_keep_to_every_targets_rules() {
     let params = SamplingParams { typical_p: 0.9, top_k: 5, presence_penalty: 1.0, ..PLAIN };
-    let all = SamplingRow { history: vec![1], logprobs: Some(5), allowed: Some([1].into()), ..row(params) };
+    let all = SamplingRow {
+        history: vec![1],
+        logprobs: Some(5),
+        bias: vec![(1, 1.0)],
+        allowed: Some([1].into()),
+        ..row(params)
+    };
+    let fixed = SamplingRow { target: Some(1), logprobs: Some(0), ..row(params) };
     for target in Target::ALL {
-        for rows in [vec![all.clone(); 3], vec![row(PLAIN)], vec![SamplingRow::default(); 64]] {
+        for rows in
+            [vec![all.clone(); 3], vec![all.clone(), fixed.clone()], vec![row(PLAIN)], vec![SamplingRow::default(); 64]]
+        {
             let bucket = SampleBucket::of(&rows, false);
             check(&program(&bucket, 128_256, &target), &target)
                 .unwrap_or_else(|broken| panic!("{bucket} for {}: {broken}", target.name));

@@ -97,7 +97,7 @@ pub(super) fn number(row: &SamplingRow) -> f64 {
     f64::from(first >> 8) / f64::from(1 << 24)
 }
 
-/// Logits after penalties and mask, as the model's maths has them.
+/// Logits after penalties, bias and mask, as the model's maths has them.
 pub(super) fn adjusted(logits: &[f32], row: &SamplingRow) -> Vec<f32> {
     let params = &row.params;
     let mut adjusted = logits.to_vec();
@@ -111,6 +111,7 @@ pub(super) fn adjusted(logits: &[f32], row: &SamplingRow) -> Vec<f32> {
             let penalty = params.repetition_penalty;
             *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
         }
+        row.bias.iter().filter(|(token, _)| *token as usize == id).for_each(|(_, bias)| *logit += bias);
         if let Some(allowed) = &row.allowed
             && allowed.get(id / 32).is_none_or(|word| word >> (id % 32) & 1 == 0)
         {

@@ -1,10 +1,4 @@
 //! An executor that notes the bits of all logits, and can pretend to have fewer KV blocks than it has.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions unwrap and print, too"
-)]
 
 use ndarray::ArrayView2;
 use nxd_executor::{CpuExecutor, Executor, ExecutorError, ExecutorOptions, ModelInfo, StepId, StepOutput};

@@ -1,17 +1,9 @@
 //! What becomes of requests: refusals, ends, fairness, statistics, and golden continuations.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test's own functions unwrap and print, too"
-)]
 
-mod recorder;
-
+use crate::recorder::{Recorder, load, models};
 use nxd_engine::{Engine, EngineOptions, FinishReason, Output, Request, RequestId, SamplingParams};
 use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions};
 use nxd_models::{LoadMode, Model};
-use recorder::{Recorder, load, models};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -123,7 +115,8 @@ fn a_request_ends_at_its_stop_id_or_its_length_and_at_the_context_at_the_latest(
 
 #[test]
 fn a_running_request_gets_a_token_of_every_step_while_a_long_prompt_is_computed() {
-    let mut engine = engine(EngineOptions { max_num_seqs: 4, max_num_batched_tokens: 8 }, 1000);
+    let mut engine =
+        engine(EngineOptions { max_num_seqs: 4, max_num_batched_tokens: 8, ..EngineOptions::default() }, 1000);
     let running = engine.add_request(request(&[1, 2, 3], 60)).unwrap();
     assert_eq!(engine.step().unwrap().len(), 1);
     let long = engine.add_request(request(&[9; 70], 4)).unwrap();
@@ -263,7 +256,10 @@ fn golden_continuations_are_the_same_in_one_batch() {
             value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
         };
         let (recorder, _) = Recorder::new(load(dir, model, &options()), |_, blocks| blocks);
-        let mut engine = Engine::new(Box::new(recorder), EngineOptions { max_num_seqs: 8, max_num_batched_tokens: 11 });
+        let mut engine = Engine::new(
+            Box::new(recorder),
+            EngineOptions { max_num_seqs: 8, max_num_batched_tokens: 11, ..EngineOptions::default() },
+        );
         let mut wanted = BTreeMap::new();
         let mut add = |run: &Value, stop_ids: Vec<u32>| {
             let tokens = ids(&run["tokens"]);
@@ -288,4 +284,140 @@ fn golden_continuations_are_the_same_in_one_batch() {
         }
     }
     println!("{} golden cases ran", models.len());
+}
+
+#[test]
+fn a_prompt_that_was_computed_before_is_found_but_for_its_last_token() {
+    let mut engine = engine(EngineOptions::default(), 1000);
+    let prompt: Vec<u32> = (0..49).collect();
+    let mut cached = |request: Request| {
+        engine.add_request(request).unwrap();
+        let (tokens, last) = finish(&mut engine).pop_first().unwrap().1;
+        (last.finished.unwrap().stats.cached_tokens, tokens)
+    };
+    let (first, tokens) = cached(request(&prompt, 20));
+    assert_eq!(first, 0);
+    assert_eq!(cached(request(&prompt, 20)), (48, tokens.clone()));
+    assert_eq!(cached(request(&prompt[..48], 1)).0, 32, "the last token's row is needed");
+    assert_eq!(cached(Request { cache_salt: Some("other".into()), ..request(&prompt, 20) }), (0, tokens.clone()));
+    let whole = [&prompt[..], &tokens[..]].concat();
+    assert_eq!(cached(request(&whole, 1)).0, 64, "an answer is part of the next prompt");
+}
+
+#[test]
+fn completions_of_one_prompt_compute_it_once() {
+    for (len, temperature) in [(49, 0.0), (48, 0.9), (1, 0.9), (33, 0.9)] {
+        let mut engine = engine(EngineOptions::default(), 1000);
+        let params = SamplingParams { temperature, seed: 5, ..SamplingParams::default() };
+        let prompt: Vec<u32> = (0..len).collect();
+        engine.add_request(Request { n: 3, params, choice: 4, ..request(&prompt, 9) }).unwrap();
+        let (mut tokens, mut computed) = (BTreeMap::<u32, Vec<u32>>::new(), 0);
+        while engine.has_work() {
+            for output in engine.step().unwrap() {
+                tokens.entry(output.choice).or_default().extend(output.token);
+            }
+            computed += engine.computed().0;
+        }
+        assert_eq!(tokens.keys().copied().collect::<Vec<_>>(), [4, 5, 6]);
+        // Each of the others computes the prompt's last token again, to draw from its row.
+        assert_eq!(computed, len as usize + 2 + 3 * 8, "{len}");
+        for (&choice, tokens) in &tokens {
+            engine.add_request(Request { params, choice, ..request(&prompt, 9) }).unwrap();
+            assert_eq!(finish(&mut engine).pop_first().unwrap().1.0, *tokens, "choice {choice} alone");
+        }
+        assert_eq!(engine.kv_blocks().0, 0);
+    }
+}
+
+#[test]
+fn biases_allowed_tokens_and_min_tokens_decide_what_is_drawn() {
+    let mut engine = engine(EngineOptions::default(), 1000);
+    // The recorder tells requests apart by their choices, and these go different ways.
+    let mut choices = 0..;
+    let mut drawn = |request: Request| {
+        engine.add_request(Request { choice: choices.next().unwrap(), ..request }).unwrap();
+        finish(&mut engine).pop_first().unwrap().1.0
+    };
+    let plain = drawn(request(&[3, 4, 5], 6));
+    let other = if plain[0] == 7 { 8 } else { 7 };
+    assert_eq!(drawn(Request { logit_bias: vec![(other, 1e6)], ..request(&[3, 4, 5], 6) }), [other; 6]);
+    assert_ne!(drawn(Request { logit_bias: vec![(plain[0], -1e6)], ..request(&[3, 4, 5], 1) }), plain[..1]);
+    assert_eq!(drawn(Request { allowed_ids: Some(vec![other]), ..request(&[3, 4, 5], 2) }), [other; 2]);
+    let stops = Request { stop_ids: vec![plain[0]], min_tokens: 3, ..request(&[3, 4, 5], 6) };
+    let tokens = drawn(stops.clone());
+    assert!(tokens.len() > 3 && !tokens[..3].contains(&plain[0]), "{tokens:?}");
+    assert_eq!(drawn(Request { min_tokens: 0, ..stops }).len(), 1);
+}
+
+#[test]
+fn log_probabilities_of_a_prompt_are_those_that_its_tokens_would_be_drawn_with() {
+    let mut engine = engine(EngineOptions { max_num_batched_tokens: 7, ..EngineOptions::default() }, 1000);
+    let mut last = |request: Request| {
+        engine.add_request(request).unwrap();
+        let mut all = Vec::new();
+        while engine.has_work() {
+            all.extend(engine.step().unwrap());
+        }
+        all
+    };
+    let outputs = last(Request { logprobs: Some(3), ..request(&[1, 2, 3], 20) });
+    let tokens: Vec<u32> = outputs.iter().filter_map(|output| output.token).collect();
+    let whole = [&[1, 2, 3], &tokens[..]].concat();
+    for max_tokens in [0, 2] {
+        let mut again = last(Request { prompt_logprobs: Some(3), ..request(&whole, max_tokens) });
+        assert_eq!(again.len(), max_tokens.max(1));
+        let reported = again.remove(0).prompt_logprobs.unwrap();
+        assert_eq!(reported.len(), whole.len() - 1);
+        for (output, row) in outputs.iter().zip(&reported[2..]) {
+            assert_eq!(&output.logprobs, row);
+        }
+        assert!(again.iter().all(|output| output.prompt_logprobs.is_none()));
+    }
+}
+
+#[test]
+fn the_more_urgent_is_served_first_and_takes_the_place_of_the_less_urgent() {
+    let mut engine = engine(EngineOptions { max_num_seqs: 1, ..EngineOptions::default() }, 1000);
+    let later = engine.add_request(Request { priority: 5, ..request(&[1, 2], 3) }).unwrap();
+    engine.step().unwrap();
+    let also_later = engine.add_request(Request { priority: 5, choice: 1, ..request(&[1, 3], 1) }).unwrap();
+    let urgent = engine.add_request(Request { priority: -1, choice: 2, ..request(&[1, 4], 2) }).unwrap();
+    let mut order = Vec::new();
+    while engine.has_work() {
+        let outputs = engine.step().unwrap();
+        order.extend(
+            outputs.iter().filter(|o| o.finished.is_some()).map(|o| (o.id, o.finished.unwrap().stats.preemptions)),
+        );
+    }
+    assert_eq!(order, [(urgent, 0), (later, 1), (also_later, 0)]);
+}
+
+#[test]
+fn a_grammar_keeps_a_completion_to_it_whatever_shares_the_batch() {
+    use nxd_engine::grammar::{Constraint, Grammars};
+    let Some((dir, model)) = models().into_iter().find(|(_, model)| model.tokenizer().is_some()) else {
+        panic!("no golden model has a tokenizer")
+    };
+    let tokenizer = model.tokenizer().unwrap();
+    let grammars = Grammars::new(tokenizer, model.spec().vocab_size, model.eos_ids()).unwrap();
+    let grammar = grammars.compile(&Constraint::Choice(vec!["abcab".into(), "bca".into()])).unwrap();
+    let (recorder, _) = Recorder::new(load(&dir, &model, &options()), |_, blocks| blocks);
+    let mut engine = Engine::new(Box::new(recorder), EngineOptions::default());
+    let params = SamplingParams { temperature: 1.5, seed: 3, ..SamplingParams::default() };
+    let bound =
+        Request { grammar: Some(grammar), params, n: 4, stop_ids: model.eos_ids().to_vec(), ..request(&[1, 2], 30) };
+    engine.add_request(bound).unwrap();
+    engine.add_request(Request { choice: 9, ..request(&[1, 2, 3], 9) }).unwrap();
+    let (mut tokens, mut reasons) = (BTreeMap::<u32, Vec<u32>>::new(), Vec::new());
+    while engine.has_work() {
+        for output in engine.step().unwrap().into_iter().filter(|output| output.choice < 4) {
+            tokens.entry(output.choice).or_default().extend(output.token);
+            reasons.extend(output.finished.map(|finished| finished.reason));
+        }
+    }
+    assert_eq!(reasons, [FinishReason::Stop; 4]);
+    for tokens in tokens.values() {
+        let text = tokenizer.decode(tokens, true);
+        assert!(["abcab", "bca"].contains(&text.trim_start()), "{text}");
+    }
 }
