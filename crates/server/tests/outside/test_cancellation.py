@@ -12,7 +12,13 @@ from serving import eventually, status_of
 
 PROMPT = "Once upon a time there was a small boat"
 LONG = {"prompt": PROMPT, "max_tokens": 1500, "ignore_eos": True}
-PERSON = {"type": "object", "properties": {"names": {"type": "array", "items": {"type": "string"}, "minItems": 200}}, "required": ["names"]}
+NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 200}
+LIST = {"type": "object", "properties": {"names": NAMES}, "required": ["names"]}
+KINDS = {
+    "plain": {},
+    "three choices": {"n": 3, "temperature": 1},
+    "schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": LIST}}},
+}
 pytestmark = pytest.mark.usefixtures("idle")
 
 
@@ -34,7 +40,8 @@ def test_a_good_request_is_answered_soon_after_many_that_were_given_up(server):
         for future in left:
             future.result(timeout=60)
     # An optimised server on a quiet machine answers in a tenth of it.
-    assert server.post("/v1/completions", {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}, timeout=5).json()["choices"][0]["text"] == expected
+    answer = server.post("/v1/completions", {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}, timeout=5).json()
+    assert answer["choices"][0]["text"] == expected
 
 
 def test_the_gauges_return_to_zero(server):
@@ -47,10 +54,9 @@ def test_the_gauges_return_to_zero(server):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("more", [{}, {"n": 3, "temperature": 1}, {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": PERSON}}}],
-                         ids=["plain", "three choices", "schema"])
-def test_a_client_that_leaves_while_tokens_are_generated(server, stream, more):
-    body = json.dumps(LONG | more | {"stream": stream}).encode()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_leaves_while_tokens_are_generated(server, stream, kind):
+    body = json.dumps(LONG | KINDS[kind] | {"stream": stream}).encode()
     with server.socket() as connection:
         connection.sendall(head(body) + body)
         if stream:
