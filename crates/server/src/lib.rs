@@ -8,6 +8,7 @@ pub mod error;
 mod info;
 mod lifecycle;
 pub mod metrics;
+pub mod openai;
 pub mod options;
 pub mod page;
 pub mod router;

@@ -5,6 +5,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::options::ServerOptions;
 use crate::traffic::InFlight;
+use nxd_engine::grammar::{GrammarError, Grammars};
 use nxd_engine::service::{Handle, State};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ pub struct App {
     pub(crate) in_flight: InFlight,
     draining: AtomicBool,
     handle: OnceLock<Handle>,
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
 impl App {
@@ -35,6 +37,7 @@ impl App {
             in_flight: InFlight::default(),
             draining: AtomicBool::new(false),
             handle: OnceLock::new(),
+            grammars: OnceLock::new(),
             options,
             created,
         }
@@ -82,6 +85,25 @@ impl App {
     /// 503 with `loading`.
     pub fn model(&self) -> Result<&Handle, ApiError> {
         self.handle.get().ok_or_else(|| ApiError::unavailable("loading", "the model is loading"))
+    }
+
+    /// The name of the model in replies.
+    pub fn model_name(&self) -> &str {
+        self.options.served_model_names.first().map_or("model", String::as_str)
+    }
+
+    /// What compiles constraints for the tokenizer of `handle`. Made when first asked for, which may take a while.
+    ///
+    /// # Errors
+    /// When the model's tokens cannot be arranged, or there is no tokenizer.
+    pub fn grammars(&self, handle: &Handle) -> Result<&Grammars, GrammarError> {
+        let made = self.grammars.get_or_init(|| {
+            let without = || GrammarError::Tokenizer { reason: "this model has none".to_owned() };
+            let model = handle.model();
+            let tokenizer = model.tokenizer().ok_or_else(without)?;
+            Grammars::new(tokenizer, handle.info().vocab_size, model.eos_ids())
+        });
+        made.as_ref().map_err(Clone::clone)
     }
 
     /// Whether the engine can generate: it is there, lives, and gets on. A server that drains still can.

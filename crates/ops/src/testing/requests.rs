@@ -244,7 +244,7 @@ pub(super) fn branches(
     let fourth = requests.branch(third, &tokens(size));
     steps.push(requests.step(&[(fourth, 3), (first, 1), (third, 1)]));
     requests.finish(second);
-    let fifth = requests.branch(fourth, &tokens(4));
+    let fifth = requests.branch(third, &tokens(4));
     steps.push(requests.step(&[(trunk, 1), (fifth, 1), (fourth, 1), (third, size - 6)]));
     steps.push(requests.step(&[(fifth, 3), (trunk, 2)]));
     steps

@@ -2,7 +2,7 @@
 
 use crate::error::ApiError;
 use crate::state::App;
-use crate::{auth, info, page, traffic};
+use crate::{auth, info, openai, page, traffic};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +20,7 @@ pub fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .merge(info::routes())
         .merge(page::routes())
-        .merge(openai_routes())
+        .merge(openai::routes())
         .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -35,11 +35,6 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), traffic::follow))
         .with_state(app)
-}
-
-/// OpenAI's API.
-fn openai_routes() -> Router<Arc<App>> {
-    Router::new()
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
