@@ -1,9 +1,11 @@
-//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `neon`, `demo`, `pjrt`.
+//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `neon`, `soak`, `demo`, `pjrt`.
 //!
 //! This program knows no crate of the house. It runs cargo, and reads sources and `cargo metadata`.
 
+mod cache;
 mod neon;
 mod on_device;
+mod outside;
 mod pjrt;
 mod programs;
 mod step;
@@ -24,12 +26,14 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
 commands
-  test       what CI runs, cheapest first: fmt, tidy, clippy, doc, build, demo model, pjrt plugin, tests, examples, benches once
+  test       what CI runs, cheapest first: fmt, tidy, clippy, doc, build, demo model, pjrt plugin, tests, examples, benches once,
+             the server from outside, its chat page in a browser, two minutes of load
   tidy       the house rules alone: crates' arrows, names, headers, `unsafe`, licences
   goldens [--device DEVICE] [-- DIR]
              the golden tests, with the cases of the repository or those in DIR; with --device instead `nxd check` of each case
              on that device (`cpu`, `pjrt:PATH`, `cuda`, `neuron`; `pjrt` is the fetched plugin), and the text of the demo model
   neon       the tests of the CPU's kernels for AArch64 under qemu; needs a target, a linker and an emulator, and says which is missing
+  soak       ten minutes of mixed load on the server: nothing lost, nothing leaked, answers repeated bit for bit
   demo       fetch the demo model into the cache, once
   pjrt       fetch a PJRT plugin for CPUs into the cache, once, and print its path
   help       this text";
@@ -42,6 +46,7 @@ enum Task {
     Tidy,
     Goldens { device: Option<String>, folder: Option<PathBuf> },
     Neon,
+    Soak,
     Demo,
     Pjrt,
 }
@@ -74,6 +79,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Goldens { device: None, folder } => test::goldens(&workspace, folder.as_deref())?,
         Task::Goldens { device: Some(device), folder } => on_device::run(&workspace, device, folder.as_deref())?,
         Task::Neon => neon::run(&workspace)?,
+        Task::Soak => outside::soak(&workspace)?,
         Task::Demo => test::demo(&workspace)?,
         Task::Pjrt => writeln!(std::io::stdout(), "{}", pjrt::plugin()?.display())?,
     }
@@ -87,6 +93,7 @@ fn parse(args: &[String]) -> Option<Task> {
         ["test"] => Some(Task::Test),
         ["tidy"] => Some(Task::Tidy),
         ["neon"] => Some(Task::Neon),
+        ["soak"] => Some(Task::Soak),
         ["demo"] => Some(Task::Demo),
         ["pjrt"] => Some(Task::Pjrt),
         ["goldens", rest @ ..] => parse_goldens(rest),
@@ -126,6 +133,7 @@ mod tests {
         assert_eq!(parsed("test"), Some(Task::Test));
         assert_eq!(parsed("tidy"), Some(Task::Tidy));
         assert_eq!(parsed("neon"), Some(Task::Neon));
+        assert_eq!(parsed("soak"), Some(Task::Soak));
         assert_eq!(parsed("demo"), Some(Task::Demo));
         assert_eq!(parsed("--help"), Some(Task::Help));
         assert_eq!(parsed("pjrt"), Some(Task::Pjrt));

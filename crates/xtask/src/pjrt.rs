@@ -1,14 +1,12 @@
 //! `cargo xtask pjrt`: the PJRT plugin that tests run on, out of a Python wheel, kept in the user's cache.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 
+use crate::cache::{self, Work};
 use crate::step;
 
 const REQUIREMENT: &str = "lammps-jax-pjrt-cpu==0.11.2";
@@ -31,11 +29,7 @@ const UNZIPS: [(&[&str], &[&str]); 2] = [(&["python3", "-m", "zipfile", "-e"], &
 /// # Errors
 /// When there is none for this machine, or it cannot be fetched, checked or kept.
 pub(crate) fn plugin() -> Result<PathBuf> {
-    step::timed("pjrt plugin", || {
-        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).map(|home| home.join(".cache"));
-        let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from).or(home);
-        plugin_in(&cache.context("there is no cache folder: neither `XDG_CACHE_HOME` nor `HOME` is set")?)
-    })
+    step::timed("pjrt plugin", || plugin_in(&cache::folder()?))
 }
 
 fn plugin_in(cache: &Path) -> Result<PathBuf> {
@@ -52,17 +46,15 @@ fn plugin_in(cache: &Path) -> Result<PathBuf> {
         );
     }
     let parent = folder.parent().context("the plugin's folder lies in one")?;
-    fs::create_dir_all(parent).with_context(|| format!("cannot create `{}`", parent.display()))?;
-    let work = Work(parent.join(format!(".lammps-jax-pjrt-cpu.{}", std::process::id())));
-    work.empty()?;
-    let wheel = download(&work.0)?;
+    let work = Work::below(parent, "lammps-jax-pjrt-cpu")?;
+    let wheel = download(work.folder())?;
     let found = sha256(&wheel)?;
     if found != WHEEL_SHA256 {
         bail!("`{}` has SHA-256 {found}, expected {WHEEL_SHA256}", wheel.display());
     }
-    let unpacked = work.0.join("unpacked");
+    let unpacked = work.folder().join("unpacked");
     unpack(&wheel, &unpacked)?;
-    let whole = work.0.join("whole");
+    let whole = work.folder().join("whole");
     fs::create_dir(&whole).with_context(|| format!("cannot create `{}`", whole.display()))?;
     let (from, to) = (unpacked.join(MEMBER), whole.join(FILE));
     fs::rename(&from, &to).with_context(|| format!("the wheel holds no `{MEMBER}`"))?;
@@ -85,25 +77,6 @@ fn is_whole(plugin: &Path) -> bool {
     fs::metadata(plugin).is_ok_and(|data| data.is_file() && data.len() == PLUGIN_BYTES)
 }
 
-/// A folder that goes when it is no longer needed.
-struct Work(PathBuf);
-
-impl Work {
-    fn empty(&self) -> Result<()> {
-        if self.0.exists() {
-            fs::remove_dir_all(&self.0).with_context(|| format!("cannot empty `{}`", self.0.display()))?;
-        }
-        fs::create_dir(&self.0).with_context(|| format!("cannot create `{}`", self.0.display()))
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        // What is left over harms nobody: the next run of this process id empties it.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Downloads the wheel into `folder`.
 fn download(folder: &Path) -> Result<PathBuf> {
     let mut errors = Vec::new();
@@ -111,7 +84,7 @@ fn download(folder: &Path) -> Result<PathBuf> {
         let mut command = Command::new(pip[0]);
         command.args(&pip[1..]).args(["download", "--quiet", "--no-deps", "--no-input", "--disable-pip-version-check"]);
         command.args(["--only-binary", ":all:", "--timeout", "30", "--dest"]).arg(folder).arg(REQUIREMENT);
-        match attempt(&mut command) {
+        match step::attempt(&mut command) {
             Ok(()) => {
                 let entries = fs::read_dir(folder).with_context(|| format!("cannot list `{}`", folder.display()))?;
                 let mut paths = entries.flatten().map(|entry| entry.path());
@@ -130,7 +103,7 @@ fn unpack(wheel: &Path, to: &Path) -> Result<()> {
     for (program, before_folder) in UNZIPS {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(wheel).args(before_folder).arg(to);
-        match attempt(&mut command) {
+        match step::attempt(&mut command) {
             Ok(()) => return Ok(()),
             Err(why) => errors.push(format!("`{}` {why}", program.join(" "))),
         }
@@ -138,26 +111,8 @@ fn unpack(wheel: &Path, to: &Path) -> Result<()> {
     bail!("cannot unpack `{}`: {}", wheel.display(), errors.join("; "))
 }
 
-/// Runs a command that has nothing to say on stdout; the error follows the command's name.
-fn attempt(command: &mut Command) -> Result<(), String> {
-    match command.stdin(Stdio::null()).stdout(Stdio::null()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("without a word");
-            Err(format!("failed ({}): {said}", output.status))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Err("is not installed".to_owned()),
-        Err(error) => Err(format!("cannot start: {error}")),
-    }
-}
-
 fn sha256(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    Ok(Sha256::digest(&bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes every write
-        text
-    }))
+    Ok(cache::sha256(&fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?))
 }
 
 #[cfg(test)]
@@ -178,32 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_are_missing_or_fail_are_named_with_what_they_said() {
-        let missing = attempt(&mut Command::new("nxd-no-such-program")).unwrap_err();
-        assert_eq!(missing, "is not installed");
-        let cargo = std::env::var_os("CARGO").unwrap();
-        let failed = attempt(Command::new(cargo).arg("no-such-subcommand")).unwrap_err();
-        assert!(failed.starts_with("failed (") && failed.len() > "failed ()".len(), "{failed}");
-    }
-
-    #[test]
     fn hashes_are_those_that_others_compute() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("abc");
         fs::write(&file, "abc").unwrap();
         assert_eq!(sha256(&file).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
-
-    #[test]
-    fn work_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let work = Work(folder.path().join("work"));
-        work.empty().unwrap();
-        fs::write(work.0.join("a"), "").unwrap();
-        work.empty().unwrap();
-        assert_eq!(fs::read_dir(&work.0).unwrap().count(), 0);
-        let path = work.0.clone();
-        drop(work);
-        assert!(!path.exists());
     }
 }

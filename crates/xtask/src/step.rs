@@ -1,5 +1,6 @@
 //! A step: a command with a name, run with its duration printed; a failure says the command line to repeat.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
@@ -46,6 +47,26 @@ pub(crate) fn timed<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     let verdict = if result.is_ok() { "ok" } else { "FAILED" };
     eprintln!("== {name}: {verdict} in {:.1} s\n", start.elapsed().as_secs_f64());
     result.with_context(|| format!("step `{name}` failed"))
+}
+
+/// Runs a command whose output matters when it fails alone; the error follows the command's name.
+///
+/// # Errors
+/// Why it cannot start, or the last thing that it said.
+pub(crate) fn attempt(command: &mut Command) -> Result<(), String> {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let last = |said: &[u8]| {
+                let said = String::from_utf8_lossy(said);
+                said.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+            };
+            let said = last(&output.stderr).or_else(|| last(&output.stdout));
+            Err(format!("failed ({}): {}", output.status, said.as_deref().unwrap_or("without a word")))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err("is not installed".to_owned()),
+        Err(error) => Err(format!("cannot start: {error}")),
+    }
 }
 
 fn cannot_start(command: &Command) -> String {
@@ -96,5 +117,14 @@ mod tests {
         let text = format!("{:#}", run("probe", command).unwrap_err());
         assert!(text.starts_with("step `probe` failed: "), "{text}");
         assert!(text.contains("cargo no-such-subcommand"), "{text}");
+    }
+
+    #[test]
+    fn programs_that_are_missing_or_fail_are_named_with_what_they_said() {
+        let missing = attempt(&mut Command::new("nxd-no-such-program")).unwrap_err();
+        assert_eq!(missing, "is not installed");
+        let cargo = std::env::var_os("CARGO").unwrap();
+        let failed = attempt(Command::new(cargo).arg("no-such-subcommand")).unwrap_err();
+        assert!(failed.starts_with("failed (") && failed.len() > "failed ()".len(), "{failed}");
     }
 }

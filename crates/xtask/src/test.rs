@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::outside;
 use crate::pjrt;
 use crate::programs::{self, Kind, Program, build};
 use crate::step;
@@ -30,7 +31,8 @@ pub(crate) fn all(workspace: &Workspace) -> Result<()> {
     step::run("test", workspace.cargo(&["test", "--locked", "--workspace"]))?;
     run_all(workspace, &programs, Kind::Example, &[])?;
     // Without measuring: every bench runs once, so that it still can when somebody needs a number.
-    run_all(workspace, &programs, Kind::Bench, &["--test"])
+    run_all(workspace, &programs, Kind::Bench, &["--test"])?;
+    outside::all(workspace, &programs)
 }
 
 /// Fetches the demo model into the hub's cache, where tests expect it.
