@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub max_body_bytes: usize,
     /// Most connections at once.
     pub max_connections: usize,
-    /// The longest wait for a request's head.
+    /// The longest wait for a request's head; a connection that is kept open may be silent for as long.
     pub header_timeout: Duration,
     /// The longest wait for a whole body.
     pub body_timeout: Duration,
@@ -66,7 +66,7 @@ impl Default for ServerOptions {
             shutdown_timeout: Duration::from_secs(30),
             max_body_bytes: 32 << 20,
             max_connections: 1024,
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
             max_n: 128,

@@ -88,6 +88,16 @@ pub(crate) struct LimitArgs {
           value_parser = values::seconds_or_none, allow_negative_numbers = true)]
     pub(crate) shutdown_timeout: Duration,
 
+    /// The longest wait for a request's head, in seconds; a connection that is kept open may be silent for as long.
+    #[arg(long, env = "NXD_HEADER_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = values::seconds,
+          allow_negative_numbers = true)]
+    pub(crate) header_timeout: Duration,
+
+    /// The longest wait for a request's body, in seconds.
+    #[arg(long, env = "NXD_BODY_TIMEOUT", value_name = "SECONDS", default_value = "60", value_parser = values::seconds,
+          allow_negative_numbers = true)]
+    pub(crate) body_timeout: Duration,
+
     /// Largest body of a request.
     #[arg(long, env = "NXD_MAX_BODY", value_name = "SIZE", default_value = "32MiB", value_parser = values::size_bytes,
           allow_negative_numbers = true)]

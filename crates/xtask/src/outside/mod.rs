@@ -105,13 +105,15 @@ fn chromium() -> Result<PathBuf> {
 }
 
 fn install_chromium() -> Result<()> {
-    let wanted = format!("the chat page is tested in Chromium; install it as `{CHROMIUM}` (Debian: `apt-get install chromium`)");
+    let wanted =
+        format!("the chat page is tested in Chromium; install it as `{CHROMIUM}` (Debian: `apt-get install chromium`)");
     let wanted = format!("{wanted} or name another one in `NXD_CHROMIUM`");
     let user = Command::new("id").arg("-u").stdin(Stdio::null()).output();
     if !user.is_ok_and(|output| output.stdout.trim_ascii() == b"0") {
         bail!("there is no Chromium, and we may not install programs: {wanted}");
     }
-    let apt = |args: &[&str]| step::attempt(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
+    let apt =
+        |args: &[&str]| step::attempt(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"));
     let install = || apt(&["install", "--yes", "--no-install-recommends", "chromium"]);
     // Lists of packages may be missing or out of date.
     let installed = install().or_else(|_| apt(&["update"]).and_then(|()| install()));

@@ -27,7 +27,7 @@ pub(crate) fn environment(requirements: &Path) -> Result<PathBuf> {
         let key = key(&list, &version()?);
         environment_in(&cache::folder()?.join(FOLDER), &key, requirements)
     })
-        .with_context(|| format!("cannot provide the packages of `{shown}`"))
+    .with_context(|| format!("cannot provide the packages of `{shown}`"))
 }
 
 fn environment_in(parent: &Path, key: &str, requirements: &Path) -> Result<PathBuf> {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use indicatif::BinaryBytes;
 use nxd_engine::ModelInfo;
 use nxd_engine::service::Handle;
+use nxd_executor::plan::MemoryPlan;
 
 use crate::commands::inspect;
 
@@ -16,6 +17,8 @@ pub(super) struct Banner<'b> {
     pub(super) address: SocketAddr,
     pub(super) has_keys: bool,
     pub(super) threads: usize,
+    /// What was planned for the memory, where a plan was made.
+    pub(super) planned: Option<&'b MemoryPlan>,
 }
 
 impl fmt::Display for Banner<'_> {
@@ -32,7 +35,10 @@ impl fmt::Display for Banner<'_> {
         )?;
         let kernels: Vec<&str> = info.kernels.iter().map(|(name, _)| &**name).collect();
         writeln!(f, "threads  {}, kernels {}", self.threads, kernels.join(", "))?;
-        writeln!(f, "memory   {}", memory(info))?;
+        match self.planned {
+            Some(plan) => writeln!(f, "memory   {plan}")?,
+            None => writeln!(f, "memory   {}", memory(info))?,
+        }
         let fit = full_requests(info);
         let requests = if fit == 1 { "request" } else { "requests" };
         writeln!(

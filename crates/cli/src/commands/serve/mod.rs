@@ -4,13 +4,15 @@ mod banner;
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use nxd::models::Model as Files;
 use nxd::{Error, LoadOptions};
 use nxd_engine::Engine;
 use nxd_engine::service::{Limits, Service};
+use nxd_executor::plan::{MemoryPlan, plan};
+use nxd_executor::{Device, memory};
 use nxd_server::{Loading, ServeError, Server, ServerOptions};
 
 use super::load;
@@ -29,19 +31,35 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let loading = load::options(&args.runtime, &args.engine);
     let threads = loading.executor_options().threads;
     let model = args.model.clone();
-    let load = move |server: &Loading| open(&model, &loading, server);
+    let planned = Arc::new(OnceLock::new());
+    let plan = Arc::clone(&planned);
+    let load = move |server: &Loading| open(&model, &loading, server, &plan);
     let ready = |handle: &nxd_engine::service::Handle| {
-        let banner = banner::Banner { handle, name: &name, address, has_keys, threads };
+        let banner = banner::Banner { handle, name: &name, address, has_keys, threads, planned: planned.get() };
         eprintln!("{banner}\nready in {:.1} s", began.elapsed().as_secs_f64());
     };
     server.run(load, ready).map_err(|error| cannot_serve(error, args))
 }
 
-/// Loads the model and starts its engine.
-fn open(model: &str, options: &LoadOptions, server: &Loading) -> Result<Service, Failure> {
+/// Loads the model and starts its engine. On the CPU, what is planned for its memory is said beforehand: afterwards the weights are there,
+/// and what is left is less.
+fn open(
+    model: &str,
+    options: &LoadOptions,
+    server: &Loading,
+    planned: &OnceLock<MemoryPlan>,
+) -> Result<Service, Failure> {
     let path = load::resolve(model)?;
     let executor_options = options.executor_options();
-    let load = |files: &Files| nxd_executor::load(files, &executor_options);
+    let load = |files: &Files| {
+        if executor_options.device == Device::Cpu
+            && let Ok(plan) = plan(files, &executor_options, &memory::look())
+        {
+            // It is set once, as a server loads one model.
+            let _ = planned.set(plan);
+        }
+        nxd_executor::load(files, &executor_options)
+    };
     let opened = Files::open_beside(&path, options.load_mode, load);
     let (files, executor) = opened.map_err(|error| load::failure(&Error::from(error)))?;
     let engine = Engine::new(executor.map_err(load::executor_failure)?, options.engine_options());
@@ -70,6 +88,8 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         shutdown_timeout: args.limits.shutdown_timeout,
         max_body_bytes: usize::try_from(args.limits.max_body).unwrap_or(usize::MAX),
         max_connections: args.limits.max_connections,
+        header_timeout: args.limits.header_timeout,
+        body_timeout: args.limits.body_timeout,
         ping_interval: args.api.sse_ping_interval,
         max_n: args.api.max_n,
         max_logprobs: args.api.max_logprobs,
