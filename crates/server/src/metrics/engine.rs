@@ -184,7 +184,7 @@ impl EngineMetrics {
         if let Some(failure) = &ended.failure {
             let reason = match failure {
                 Failure::NotFinite { .. } => "not_finite",
-                Failure::Grammar(_) => "grammar",
+                Failure::Grammar => "grammar",
                 Failure::QueueTimeout => "queue_timeout",
                 Failure::Timeout => "timeout",
                 Failure::ShutDown => "shut_down",
