@@ -41,7 +41,7 @@ LOAD = 0.7
 MEASURE_SECONDS = 10
 # Bounds for an unoptimised server that shares its cores with this program and with whatever else runs.
 HEALTH_SECONDS = 1.0
-GROWTH_BYTES = 12 << 20
+GROWTH_BYTES = 16 << 20
 DRAIN_SECONDS = 30
 
 
@@ -229,11 +229,11 @@ class Watch:
         self.threads = [threading.Thread(target=work) for work in (self.sample, self.probe)]
 
     def held(self):
-        """Bytes of memory, file descriptors and threads."""
+        """Bytes of memory beside the mapped files, file descriptors, and threads."""
         folder = f"/proc/{self.server.process.pid}"
         with open(f"{folder}/status") as status:
             fields = dict(line.split(":", 1) for line in status)
-        return int(fields["VmRSS"].split()[0]) << 10, len(os.listdir(f"{folder}/fd")), int(fields["Threads"])
+        return int(fields["RssAnon"].split()[0]) << 10, len(os.listdir(f"{folder}/fd")), int(fields["Threads"])
 
     def sample(self):
         while not self.over.wait(0.5):
