@@ -13,7 +13,8 @@ fn user() -> Value {
 #[tokio::test]
 async fn a_reply_has_openais_shape() {
     let server = Server::start();
-    let body = json!({"messages": user(), "max_completion_tokens": 5, "max_tokens": 9, "temperature": 0, "ignore_eos": true});
+    let body =
+        json!({"messages": user(), "max_completion_tokens": 5, "max_tokens": 9, "temperature": 0, "ignore_eos": true});
     let reply = server.ok(PATH, &body).await;
     assert!(reply["id"].as_str().unwrap().starts_with("chatcmpl-"));
     assert_eq!(reply["object"], "chat.completion");
@@ -32,14 +33,16 @@ async fn a_stream_opens_with_the_role_and_closes_with_the_reason() {
     body["stream"] = json!(true);
     let chunks = server.chunks(PATH, &body).await;
     for (index, choice) in whole["choices"].as_array().unwrap().iter().enumerate() {
-        let parts: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|part| part["index"] == index).collect();
+        let parts: Vec<&Value> =
+            chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|part| part["index"] == index).collect();
         assert_eq!(parts[0]["delta"], json!({"role": "assistant", "content": null}));
         let (last, before) = parts.split_last().unwrap();
         assert_eq!((&last["delta"], &last["finish_reason"]), (&json!({}), &choice["finish_reason"]));
         assert!(before.iter().all(|part| part["finish_reason"].is_null()));
         let text: String = parts.iter().filter_map(|part| part["delta"]["content"].as_str()).collect();
         assert_eq!(text, choice["message"]["content"].as_str().unwrap());
-        let scored: Vec<&Value> = parts.iter().filter_map(|part| part["logprobs"]["content"].as_array()).flatten().collect();
+        let scored: Vec<&Value> =
+            parts.iter().filter_map(|part| part["logprobs"]["content"].as_array()).flatten().collect();
         assert_eq!(scored, choice["logprobs"]["content"].as_array().unwrap().iter().collect::<Vec<_>>());
         for entry in scored {
             assert_eq!(entry["top_logprobs"].as_array().unwrap().len(), 2);
@@ -65,7 +68,8 @@ async fn forced_calls_are_calls() {
         assert!(arguments["on"].is_boolean());
         body["stream"] = json!(true);
         let chunks = server.chunks(PATH, &body).await;
-        let deltas: Vec<&Value> = chunks.iter().flat_map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].as_array()).flatten().collect();
+        let deltas: Vec<&Value> =
+            chunks.iter().flat_map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].as_array()).flatten().collect();
         assert!(deltas[0]["id"].is_string() && deltas[1..].iter().all(|delta| delta.get("id").is_none()));
         let streamed: String = deltas.iter().filter_map(|delta| delta["function"]["arguments"].as_str()).collect();
         assert_eq!(streamed, call["function"]["arguments"].as_str().unwrap());

@@ -7,7 +7,8 @@ const PATH: &str = "/v1/completions";
 
 /// The text, last reason and chunks' count of the choice `index`.
 fn joined(chunks: &[Value], index: usize) -> (String, Vec<String>) {
-    let choices = || chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()).filter(|c| c["index"] == index);
+    let choices =
+        || chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()).filter(|c| c["index"] == index);
     let reasons = choices().filter_map(|choice| choice["finish_reason"].as_str().map(str::to_owned)).collect();
     (choices().map(|choice| choice["text"].as_str().unwrap()).collect(), reasons)
 }
@@ -20,18 +21,24 @@ async fn a_reply_has_openais_shape() {
     assert!(reply["id"].as_str().unwrap().starts_with("cmpl-"));
     assert_eq!((&reply["object"], &reply["model"]), (&json!("text_completion"), &json!("model")));
     let choice = &reply["choices"][0];
-    assert_eq!((&choice["index"], &choice["finish_reason"], &choice["logprobs"]), (&json!(0), &json!("length"), &json!(null)));
+    assert_eq!(
+        (&choice["index"], &choice["finish_reason"], &choice["logprobs"]),
+        (&json!(0), &json!("length"), &json!(null))
+    );
     let prompt = server.ok("/tokenize", &json!({"prompt": "the cat"})).await;
     let count = prompt["count"].as_u64().unwrap();
     assert_eq!(reply["usage"], json!({"prompt_tokens": count, "total_tokens": count + 5, "completion_tokens": 5}));
-    let ids = server.ok(PATH, &json!({"prompt": prompt["tokens"], "max_tokens": 5, "temperature": 0, "ignore_eos": true})).await;
+    let ids = server
+        .ok(PATH, &json!({"prompt": prompt["tokens"], "max_tokens": 5, "temperature": 0, "ignore_eos": true}))
+        .await;
     assert_eq!(ids["choices"], reply["choices"]);
 }
 
 #[tokio::test]
 async fn a_stream_says_what_the_whole_reply_says() {
     let server = Server::start();
-    let mut body = json!({"prompt": ["the cat", "a dog"], "n": 3, "max_tokens": 12, "seed": 7, "temperature": 1.5, "stop": "e"});
+    let mut body =
+        json!({"prompt": ["the cat", "a dog"], "n": 3, "max_tokens": 12, "seed": 7, "temperature": 1.5, "stop": "e"});
     let whole = server.ok(PATH, &body).await;
     body["stream"] = json!(true);
     body["stream_options"] = json!({"include_usage": true});
@@ -56,7 +63,8 @@ async fn a_stream_says_what_the_whole_reply_says() {
 #[tokio::test]
 async fn the_last_text_and_the_reason_come_together() {
     let server = Server::start();
-    let body = json!({"prompt": "the", "max_tokens": 4, "temperature": 0, "ignore_eos": true, "stream": true, "logprobs": 0});
+    let body =
+        json!({"prompt": "the", "max_tokens": 4, "temperature": 0, "ignore_eos": true, "stream": true, "logprobs": 0});
     let chunks = server.chunks(PATH, &body).await;
     assert_eq!(chunks.len(), 4, "one chunk a token");
     let last = &chunks[3]["choices"][0];
@@ -84,7 +92,9 @@ async fn log_probabilities_have_one_entry_a_token() {
     let logprobs = &choice["logprobs"];
     let len = |name: &str| logprobs[name].as_array().unwrap().len();
     assert_eq!([len("tokens"), len("token_logprobs"), len("top_logprobs"), len("text_offset")], [6; 4]);
-    for (top, own) in logprobs["top_logprobs"].as_array().unwrap().iter().zip(logprobs["token_logprobs"].as_array().unwrap()) {
+    for (top, own) in
+        logprobs["top_logprobs"].as_array().unwrap().iter().zip(logprobs["token_logprobs"].as_array().unwrap())
+    {
         assert!((1..=4).contains(&top.as_object().unwrap().len()));
         assert!(own.as_f64().unwrap() <= 0.0 && top.as_object().unwrap().values().any(|value| value == own));
     }
@@ -111,7 +121,10 @@ async fn an_echo_scores_the_prompt() {
         assert_eq!(text, reply["choices"][0]["text"].as_str().unwrap());
     }
     let plain = server.ok(PATH, &json!({"prompt": "the cat", "max_tokens": 0, "echo": true, "n": 2})).await;
-    assert_eq!(plain["choices"].as_array().unwrap().iter().map(|choice| &choice["text"]).collect::<Vec<_>>(), ["the cat"; 2]);
+    assert_eq!(
+        plain["choices"].as_array().unwrap().iter().map(|choice| &choice["text"]).collect::<Vec<_>>(),
+        ["the cat"; 2]
+    );
     let of_prompt = server.ok(PATH, &json!({"prompt": [5, 6, 7], "max_tokens": 1, "prompt_logprobs": 1})).await;
     let entries = of_prompt["choices"][0]["prompt_logprobs"].as_array().unwrap().clone();
     assert!(entries.len() == 3 && entries[0].is_null() && entries[1]["6"]["logprob"].is_number(), "{entries:?}");
@@ -122,9 +135,13 @@ async fn what_stopped_a_completion_is_told() {
     let server = Server::start();
     let body = json!({"prompt": "the", "max_tokens": 1, "temperature": 0, "return_token_ids": true});
     let first = server.ok(PATH, &body).await["choices"][0]["token_ids"][0].clone();
-    let stopped = server.ok(PATH, &json!({"prompt": "the", "max_tokens": 9, "temperature": 0, "stop_token_ids": [first]})).await;
+    let stopped =
+        server.ok(PATH, &json!({"prompt": "the", "max_tokens": 9, "temperature": 0, "stop_token_ids": [first]})).await;
     let choice = &stopped["choices"][0];
-    assert_eq!((&choice["finish_reason"], &choice["stop_reason"], &choice["text"]), (&json!("stop"), &first, &json!("")));
+    assert_eq!(
+        (&choice["finish_reason"], &choice["stop_reason"], &choice["text"]),
+        (&json!("stop"), &first, &json!(""))
+    );
     assert_eq!(stopped["usage"]["completion_tokens"], 1);
 }
 

@@ -19,7 +19,8 @@ async fn embeddings_are_rows_of_length_one_in_the_order_of_the_inputs() {
     assert_eq!((&reply["object"], &reply["data"][1]["index"]), (&json!("list"), &json!(1)));
     let row = floats(&alone["data"][0]["embedding"]);
     assert!((row.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-5 && row.len() == 64);
-    let encoded = server.ok("/v1/embeddings", &json!({"input": "the cat", "encoding_format": "base64", "dimensions": 64})).await;
+    let encoded =
+        server.ok("/v1/embeddings", &json!({"input": "the cat", "encoding_format": "base64", "dimensions": 64})).await;
     assert_eq!(encoded["data"][0]["embedding"].as_str().unwrap().len(), (64 * 4_usize).div_ceil(3) * 4);
     assert_eq!(encoded["usage"]["prompt_tokens"], encoded["usage"]["total_tokens"]);
 }

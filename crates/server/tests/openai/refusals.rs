@@ -77,7 +77,17 @@ async fn parameters_of_both_routes_are_checked() {
 #[tokio::test]
 async fn prompts_are_checked() {
     let server = Server::start();
-    for prompt in [json!(null), json!(""), json!([]), json!([[]]), json!([-1]), json!([512]), json!([1.5]), json!(["a", 1]), json!({})] {
+    for prompt in [
+        json!(null),
+        json!(""),
+        json!([]),
+        json!([[]]),
+        json!([-1]),
+        json!([512]),
+        json!([1.5]),
+        json!(["a", 1]),
+        json!({}),
+    ] {
         refuses(&server, COMPLETIONS, json!({"prompt": prompt}), "prompt").await;
     }
     refuses(&server, COMPLETIONS, json!({"prompt": vec!["a"; 100_000]}), "prompt").await;
@@ -119,10 +129,16 @@ async fn conversations_are_checked() {
         (json!([{"role": "user", "content": 123}]), "messages[0].content"),
         (json!([{"role": "user"}]), "messages[0].content"),
         (json!([user, {"role": "user", "content": [{"type": "smell", "text": "a"}]}]), "messages[1].content[0].type"),
-        (json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}]}]), "messages[0].content[0].type"),
+        (
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}]}]),
+            "messages[0].content[0].type",
+        ),
         (json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text"),
         (json!([user, {"role": "tool", "content": "a"}]), "messages[1].tool_call_id"),
-        (json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]), "messages[0].tool_calls[0].function.arguments"),
+        (
+            json!([{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]),
+            "messages[0].tool_calls[0].function.arguments",
+        ),
         (json!([user, assistant, assistant]), "messages"),
     ] {
         refuses(&server, CHAT, json!({"messages": messages}), param).await;
@@ -142,7 +158,10 @@ async fn conversations_are_checked() {
         (json!({"tools": [tool(json!({"name": "f", "parameters": []}))]}), "tools[0].function.parameters"),
         (json!({"tools": [tool(json!({"name": "f"}))], "tool_choice": tool(json!({"name": "g"}))}), "tool_choice"),
         (json!({"tool_choice": "required"}), "tool_choice"),
-        (json!({"tools": [tool(json!({"name": "f", "parameters": {"type": "object", "properties": {"a": {"pattern": "(((", "type": "string"}}}}))], "tool_choice": "required"}), "tools"),
+        (
+            json!({"tools": [tool(json!({"name": "f", "parameters": {"type": "object", "properties": {"a": {"pattern": "(((", "type": "string"}}}}))], "tool_choice": "required"}),
+            "tools",
+        ),
     ] {
         refuses(&server, CHAT, with(&json!({"messages": [user]}), &fields), param).await;
     }

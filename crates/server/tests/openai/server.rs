@@ -33,7 +33,8 @@ impl Server {
 
     pub(crate) fn with(options: ServerOptions) -> Server {
         let model = Model::open(&nxd_testkit::goldens().join(MODEL), LoadMode::default()).unwrap();
-        let executor = CpuExecutor::load(&model, &ExecutorOptions { threads: 1, ..ExecutorOptions::default() }).unwrap();
+        let executor =
+            CpuExecutor::load(&model, &ExecutorOptions { threads: 1, ..ExecutorOptions::default() }).unwrap();
         let engine = Engine::new(Box::new(executor), EngineOptions::default());
         let service = Service::start(engine, Arc::new(model), options.queue, |_| {}).unwrap();
         let server = Server::loading(options);

@@ -275,7 +275,7 @@ fn joined(at: &str, parts: &[Value]) -> Result<String, ApiError> {
             None => return Err(missing(&format!("{at}.type"), "\"text\"")),
         }
         match part.get("text") {
-            Some(Value::String(text)) => Ok(text.as_str()),
+            Some(Value::String(text)) => Ok(text.clone()),
             Some(other) => Err(wrong(&format!("{at}.text"), other, "a string")),
             None => Err(missing(&format!("{at}.text"), "a string")),
         }
