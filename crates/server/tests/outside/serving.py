@@ -216,7 +216,7 @@ class Server(Target):
             if self.process.poll() is not None:
                 self.reader.join(5)
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.said()}")
-            found = (re.search(r"listening on (http://[^\s/]+)", line) for line in list(self.lines))
+            found = (re.search(r"listening on (http://[^\s/,]+)", line) for line in list(self.lines))
             return next((match.group(1) for match in found if match), None)
 
         return eventually(address, START_SECONDS, "the server does not say where it listens")

@@ -52,9 +52,10 @@ def chat(**fields):
     return {"messages": HI, "max_tokens": 3} | fields
 
 
-def nested(depth, inner=None):
+def nested(depth):
+    inner = {"type": "string"}
     for _ in range(depth):
-        inner = {"type": "array", "items": inner or {"type": "string"}}
+        inner = {"type": "array", "items": inner}
     return inner
 
 
@@ -447,7 +448,7 @@ FORMATS = cases(
     ("a reference to nothing", schema({"$ref": "#/$defs/none"})),
     ("a reference elsewhere", schema({"$ref": "http://127.0.0.1:9/x.json"})),
     ("a reference to a file", schema({"$ref": "file:///etc/passwd"})),
-    ("1000 deep", schema(nested(60))), ("really 1000 deep", schema(nested(1000))),
+    ("100 deep", schema(nested(100))),
     ("a million values", schema({"enum": list(range(1_000_000))})),
     ("a bad repetition", pattern("^+a")), ("a look behind", pattern("(?<=x)*")), ("60,000 groups", pattern("(" * 60_000 + ")" * 60_000)),
     ("a million repetitions", pattern("(a{1000}){1000}")), ("an open group", pattern("(a")), ("a back reference", pattern(r"(a)\1")),
@@ -465,6 +466,12 @@ def test_formats(server, format):
     refused(server, COMPLETIONS, completion(response_format=format), "response_format")
     # One second each on a quiet machine, by a server that was optimised.
     assert time.monotonic() - began < 2 * REFUSED_SECONDS
+
+
+def test_formats_that_are_deeper_than_json_may_be(server):
+    deep = b'{"type":"array","items":' * 1000 + b'{"type":"string"}' + b"}" * 1000
+    form = b'{"type":"json_schema","json_schema":{"name":"x","schema":' + deep + b"}}"
+    refused(server, CHAT, b'{"messages":[{"role":"user","content":"a"}],"response_format":' + form + b"}")
 
 
 # 93: grammars and the other constraints of vLLM.
@@ -513,7 +520,7 @@ def test_tools(server, tools):
 
 @pytest.mark.parametrize("tools", cases(
     ("a bad pattern", typed({"type": "string", "pattern": "^+a"})), ("a bad type", typed({"type": "hiccup"})),
-    ("deep", typed(nested(1000))), ("a loop", typed(LOOP)),
+    ("deep", typed(nested(100))), ("a loop", typed(LOOP)),
 ))
 def test_schemas_of_tools_that_have_to_be_called(server, tools):
     refused(server, CHAT, chat(tools=tools, tool_choice="required"), "tools")
@@ -593,8 +600,9 @@ class TestKeys:
     KEY = "sesame"
 
     @pytest.fixture(scope="class")
-    def guarded(self):
-        with Server(key=self.KEY) as server:
+    @classmethod
+    def guarded(cls):
+        with Server(key=cls.KEY) as server:
             yield server
 
     def status(self, guarded, path, *headers, method="GET"):
@@ -660,7 +668,7 @@ def test_one_id_for_two_requests(server):
 
 
 def test_ids_that_no_log_should_hold(server):
-    for value in ["x" * 5000, "a b", "a;b", "\x1b[31m"]:
+    for value in ["x" * 5000, "a b", "a;b", '"']:
         response = server.post(COMPLETIONS, GOOD, headers=server.headers | {"X-Request-Id": value})
         assert response.status_code == 200 and response.headers["x-request-id"] not in ["", value]
 

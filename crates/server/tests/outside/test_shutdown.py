@@ -177,7 +177,6 @@ def test_an_address_that_cannot_be_had(host):
     (["--max-model-len", "100000000"], (3, 4)),
     (["--kv-cache-memory", "1KiB"], (4,)),
     (["--max-model-len", "8192", "--kv-cache-memory", "1MiB"], (4,)),
-    (["--kv-cache-memory", "900GiB"], (4,)),
     (["--no-such-flag"], (2,)),
     (["--port", "99999"], (2,)),
     (["--max-num-seqs", "0"], (2,)),
