@@ -84,7 +84,7 @@ mod tests {
             (b"null", "the body is null; a JSON object is allowed"),
             (deep.as_bytes(), "the body is not JSON: recursion limit exceeded at line 1 column 128"),
             (br#"{"a": "\ud800"}"#, "the body is not JSON: unexpected end of hex escape at line 1 column 14"),
-            (b"{\"a\": \"\xff\"}", "the body is not JSON: invalid unicode code point at line 1 column 9"),
+            (b"{\"a\": \"\xff\"}", "the body is not JSON: invalid unicode code point at line 1 column 8"),
             (
                 b"{\"a\": \"\0\"}",
                 "the body is not JSON: control character (\\u0000-\\u001F) found while parsing a string at line 1 column 8",

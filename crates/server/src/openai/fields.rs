@@ -322,7 +322,7 @@ mod tests {
             (json!(true), "`count` is true; a whole number from 0 to 10 is allowed"),
             (json!([[1]]), "`count` is a list; a whole number from 0 to 10 is allowed"),
             (json!(u64::MAX), "`count` is 18446744073709551615; a whole number from 0 to 10 is allowed"),
-            (json!(1e300), "`count` is 1e300; a whole number from 0 to 10 is allowed"),
+            (json!(1e300), "`count` is 1e+300; a whole number from 0 to 10 is allowed"),
             (
                 json!("x".repeat(1 << 20)),
                 "`count` is a string of 1048576 characters; a whole number from 0 to 10 is allowed",
