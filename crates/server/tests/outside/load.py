@@ -313,7 +313,7 @@ def run(seconds, seed):
         p99 = health[int(0.99 * (len(health) - 1))]
         assert p99 < HEALTH_SECONDS, f"the 99th percentile of /health is {p99:.3f} s"
         server.signal(signal.SIGTERM)
-        assert server.ended(DRAIN_SECONDS) == 0
+        assert server.exit_code(DRAIN_SECONDS) == 0
         errors = [line for line in server.lines if "ERROR" in line or "panicked" in line]
         assert not errors, errors[:10]
         took = sorted(load.seconds)

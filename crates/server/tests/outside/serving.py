@@ -108,6 +108,14 @@ class Target:
         assert response.status_code == 200, response.text[:2000]
         return Metrics(response.text)
 
+    def ended(self, requests):
+        """The metrics once so many requests have ended: a client knows of an end a moment before they do."""
+        def reading():
+            metrics = self.metrics()
+            return metrics if metrics.total("vllm:request_success_total") >= requests else None
+
+        return eventually(reading, 10, f"{requests} requests have not ended")
+
     def idle(self):
         """Whether nothing runs, waits or holds a block."""
         metrics = self.metrics()
@@ -227,7 +235,7 @@ class Server(Target):
     def signal(self, number):
         self.process.send_signal(number)
 
-    def ended(self, seconds=30):
+    def exit_code(self, seconds=30):
         """The exit code of a server that was told to end."""
         try:
             code = self.process.wait(seconds)

@@ -660,7 +660,7 @@ class TestKeys:
 
     def test_good_requests_are_answered_with_the_key(self, guarded):
         guarded.answer(COMPLETIONS, GOOD)
-        assert guarded.metrics().total("vllm:request_success_total") >= 1
+        assert guarded.ended(1).total("vllm:generation_tokens_total") >= 1
 
 
 # 100, as far as it is no cancellation: ids.

@@ -1,7 +1,7 @@
 """Metrics: vLLM's names, and counts that are exact."""
 
 import pytest
-from serving import Server
+from serving import Server, eventually
 
 GAUGES = ["num_requests_running", "num_requests_waiting", "num_requests_waiting_by_reason", "kv_cache_usage_perc"]
 COUNTERS = [
@@ -29,8 +29,7 @@ def counted():
                 list(server.stream("/v1/completions", {"prompt": PROMPT, "temperature": 0} | more))
             else:
                 server.complete(PROMPT, **more)
-        server.becomes_idle()
-        yield server, before, server.metrics()
+        yield server, before, server.ended(REQUESTS)
 
 
 def test_every_name_is_there_before_the_first_request(counted):
@@ -104,10 +103,11 @@ def test_gauges_show_what_runs(counted):
     server, *_ = counted
     body = {"prompt": PROMPT, "max_tokens": 400, "ignore_eos": True}
     with server.post("/v1/completions", body | {"stream": True}, stream=True) as response:
-        next(response.iter_lines())
-        metrics = server.metrics()
-        assert metrics.total("vllm:num_requests_running") == 1
-        assert 0 < metrics.total("vllm:kv_cache_usage_perc") <= 1
+        # Held on to: an iterator that is dropped takes the connection with it.
+        lines = response.iter_lines()
+        next(lines)
+        eventually(lambda: server.metrics().total("vllm:num_requests_running") == 1, 5, "nobody runs")
+        assert 0 < server.metrics().total("vllm:kv_cache_usage_perc") <= 1
     server.becomes_idle()
     assert server.metrics().total("vllm:request_success_total", finished_reason="abort") == 1
 
@@ -118,13 +118,15 @@ def test_http_requests_are_counted_by_route(counted):
     server.post("/v1/completions", {"prompt": PROMPT, "max_tokens": -1})
     for path in ["/nowhere", "/nowhere/else"]:
         server.get(path)
-    after = server.metrics()
 
     def grown(**labels):
-        return after.total("http_requests_total", **labels) - before.total("http_requests_total", **labels)
+        return server.metrics().total("http_requests_total", **labels) - before.total("http_requests_total", **labels)
 
-    assert grown(handler="/v1/completions", method="POST", status="4xx") == 1
-    assert grown(handler="none", method="GET", status="4xx") == 2, "unknown paths make no series of their own"
+    refused = {"handler": "/v1/completions", "method": "POST", "status": "4xx"}
+    eventually(lambda: grown(**refused) == 1, 5, "the refusal is not counted")
+    # Unknown paths make no series of their own.
+    eventually(lambda: grown(handler="none", method="GET", status="4xx") == 2, 5, "unknown paths are not counted")
+    after = server.metrics()
     assert not any("nowhere" in str(labels) for labels in after.labels("http_requests_total"))
     assert after.total("http_request_duration_seconds_count") > 0
 
@@ -133,15 +135,14 @@ def test_prefix_hits_are_counted_in_tokens():
     with Server() as server:
         block = int(server.metrics().labels("vllm:cache_config_info")[0]["block_size"])
         prompt = list(range(100, 100 + 4 * block + 1))
-        for hits in [0, 4 * block]:
-            before = server.metrics()
+        for asked, hits in enumerate([0, 4 * block]):
+            before = server.ended(asked)
             server.complete(prompt, max_tokens=1)
-            after = server.metrics()
+            after = server.ended(asked + 1)
             grown = {
                 name: after.total(f"vllm:prefix_cache_{name}_total") - before.total(f"vllm:prefix_cache_{name}_total")
                 for name in ["queries", "hits"]
             }
             assert grown == {"queries": len(prompt), "hits": hits}
-        before = server.metrics().total("vllm:prefix_cache_hits_total")
         server.complete(prompt, max_tokens=1, cache_salt="another tenant")
-        assert server.metrics().total("vllm:prefix_cache_hits_total") == before, "a salt keeps tenants apart"
+        assert server.ended(3).total("vllm:prefix_cache_hits_total") == 4 * block, "a salt keeps tenants apart"

@@ -40,20 +40,20 @@ def test_an_idle_server_ends_at_once_and_well():
     with Server() as server:
         server.complete(PROMPT, max_tokens=1)
         server.signal(signal.SIGTERM)
-        assert server.ended(5) == 0
+        assert server.exit_code(5) == 0
 
 
 def test_an_interrupt_ends_it_too():
     with Server() as server:
         server.signal(signal.SIGINT)
-        assert server.ended(5) == 0
+        assert server.exit_code(5) == 0
 
 
 def test_idle_connections_do_not_hold_it():
     with Server() as server, requests.Session() as session, server.socket():
         assert session.get(server.url + "/health", timeout=10).status_code == 200
         server.signal(signal.SIGTERM)
-        assert server.ended(5) == 0
+        assert server.exit_code(5) == 0
 
 
 def test_what_runs_is_finished_and_nothing_new_is_taken():
@@ -79,7 +79,7 @@ def test_what_runs_is_finished_and_nothing_new_is_taken():
         assert answer["usage"]["completion_tokens"] == tokens
         assert answer["choices"][0]["text"] == text
         response.close()
-        assert server.ended(10) == 0
+        assert server.exit_code(10) == 0
 
 
 @pytest.mark.parametrize("seconds", ["0", "1"])
@@ -91,7 +91,7 @@ def test_what_does_not_end_in_time_is_told_so(seconds):
         eventually(lambda: server.metrics().total("vllm:num_requests_running") == 2, 10, "they do not both run")
         server.signal(signal.SIGTERM)
         began = time.monotonic()
-        assert server.ended(10) == 0
+        assert server.exit_code(10) == 0
         assert time.monotonic() - began < 4 + int(seconds)
         chunks, done = rest_of(lines)
         told = [chunk for chunk in chunks if "error" in chunk]
@@ -111,7 +111,7 @@ def test_a_second_signal_ends_it_at_once():
         eventually(lambda: server.get("/ready").status_code == 503, 5, "still ready")
         server.signal(signal.SIGTERM)
         began = time.monotonic()
-        assert server.ended(5) in [0, -signal.SIGTERM]
+        assert server.exit_code(5) in [0, -signal.SIGTERM]
         assert time.monotonic() - began < 3
         rest_of(lines)
         response.close()
@@ -135,7 +135,7 @@ def test_a_server_that_loads_says_so_and_ends_when_asked():
         assert 200 in statuses and statuses <= {200, 503}
     with Server(wait=False) as server:
         server.signal(signal.SIGTERM)
-        assert server.ended(5) == 0
+        assert server.exit_code(5) == 0
 
 
 def test_sigterm_during_a_long_prompt():
@@ -144,7 +144,7 @@ def test_sigterm_during_a_long_prompt():
         whole = pool.submit(server.post, "/v1/completions", body)
         eventually(lambda: server.metrics().total("vllm:num_requests_running") == 1, 10, "it does not run")
         server.signal(signal.SIGTERM)
-        assert server.ended(8) == 0
+        assert server.exit_code(8) == 0
         with contextlib.suppress(requests.ConnectionError):
             assert whole.result(timeout=30).status_code in [200, 503]
 
@@ -154,7 +154,7 @@ def test_killed_and_started_again_at_once_on_the_same_port():
         response, lines, _ = start_stream(first, 1900)
         port = first.address[1]
         first.signal(signal.SIGKILL)
-        assert first.ended(5) == -signal.SIGKILL
+        assert first.exit_code(5) == -signal.SIGKILL
         with Server(port=port) as second:
             assert second.address[1] == port
             second.complete(PROMPT, max_tokens=1)
@@ -206,7 +206,7 @@ def test_memory_that_cannot_be_had_is_an_error():
 def test_a_banner_of_few_lines_says_what_fits_and_how_to_ask():
     with Server(limits=()) as server:
         server.signal(signal.SIGTERM)
-        assert server.ended(10) == 0
+        assert server.exit_code(10) == 0
         said = server.said()
     banner = said[: said.index("curl")].splitlines()
     assert len(banner) <= 15, said
