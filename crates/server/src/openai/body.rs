@@ -1,6 +1,7 @@
 //! The extractor of bodies: JSON objects of bounded size, and what is wrong with those that are none.
 
 use super::fields::{Fields, found};
+use super::json::Strict;
 use crate::error::ApiError;
 use crate::state::App;
 use axum::body::Body;
@@ -58,8 +59,8 @@ async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
 
 fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
     match serde_json::from_slice(bytes) {
-        Ok(Value::Object(map)) => Ok(Fields(map)),
-        Ok(other) => Err(not_json(format!("the body is {}; a JSON object is allowed", found(&other)))),
+        Ok(Strict(Value::Object(map))) => Ok(Fields(map)),
+        Ok(Strict(other)) => Err(not_json(format!("the body is {}; a JSON object is allowed", found(&other)))),
         Err(error) => Err(not_json(format!("the body is not JSON: {error}"))),
     }
 }
@@ -93,7 +94,7 @@ mod tests {
             let error = parse(body).unwrap_err();
             assert_eq!((error.status.as_u16(), error.message.as_str()), (400, text));
         }
-        assert!(parse(br#"{"a": 1, "a": 2}"#).is_ok());
+        assert!(parse(br#"{"a": 1, "a": 2}"#).is_err() && parse(br#"{"a": 1, "b": 2}"#).is_ok());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod embeddings;
 mod fields;
 mod generate;
 mod ids;
+mod json;
 mod logprobs;
 mod openapi;
 mod params;

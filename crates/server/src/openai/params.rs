@@ -66,8 +66,8 @@ const FREQUENCY_PENALTY: Number = Number {
 const REPETITION_PENALTY: Number = Number {
     name: "repetition_penalty",
     about: "Divides positive and multiplies negative logits of tokens in prompt and reply.",
-    min: 0.0,
-    above: true,
+    min: 0.01,
+    above: false,
     max: 100.0,
 };
 const SEED: Integer = Integer {
