@@ -376,12 +376,17 @@ def test_numbers_at_the_ends_of_their_ranges_are_taken(server):
     for fields in [
         {"temperature": 0, "top_p": 1}, {"temperature": 2, "top_p": 1e-9}, {"top_k": -1}, {"top_k": 0}, {"top_k": 1}, {"min_p": 0},
         {"min_p": 1}, {"seed": 2**63 - 1}, {"seed": -(2**63)}, {"presence_penalty": 2, "frequency_penalty": -2},
-        {"repetition_penalty": 1e-3}, {"min_tokens": 3}, {"priority": -5}, {"logprobs": 20}, {"max_tokens": 1},
+        {"repetition_penalty": 0.1}, {"repetition_penalty": 10}, {"min_tokens": 3}, {"priority": -5}, {"logprobs": 20}, {"max_tokens": 1},
         {"temperature": None, "top_p": None, "seed": None, "stop": None, "n": None, "logit_bias": None, "stream": None},
-        {"a field that nobody knows": [1, {"x": None}]},
+        {"a field that nobody knows": [1, {"x": None}]}, {"temperature": 1e-30}, {"temperature": 5e-324}, {"top_p": 5e-324},
     ]:
         server.answer(COMPLETIONS, completion(**fields))
     server.answer(CHAT, chat(max_tokens=None, max_completion_tokens=2, top_logprobs=None, tools=None))
+
+
+def test_a_penalty_that_makes_logits_infinite(server):
+    for value in [5e-324, 1e-38, 1e-30]:
+        refused(server, COMPLETIONS, completion(repetition_penalty=value), "repetition_penalty")
 
 
 def test_the_newer_name_of_max_tokens(server):

@@ -98,9 +98,10 @@ def test_one_prompt_and_several_in_one_request(server):
 
 def test_whatever_the_server_was_told_about_batches_and_memory(server):
     """Chunks of prompts, sizes of batches, preemption: none of them is seen in an answer."""
-    requests = [{"prompt": text(200 + number, 60), "seed": number, "temperature": 0.9, "max_tokens": 24, "ignore_eos": True} for number in range(6)]
+    requests = [{"prompt": text(200 + number, 60), "seed": number, "temperature": 0.9, "max_tokens": 32, "ignore_eos": True}
+                for number in range(6)]
     expected = [answered(server, **request) for request in requests]
-    small = ("--max-model-len", "256", "--kv-cache-memory", "12MiB", "--max-num-batched-tokens", "24", "--no-enable-prefix-caching")
+    small = ("--max-model-len", "256", "--kv-cache-memory", "8MiB", "--max-num-batched-tokens", "24", "--no-enable-prefix-caching")
     with Server(limits=small) as other, ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda request: answered(other, **request), requests))
         other.becomes_idle()
