@@ -1,4 +1,4 @@
-//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `neon`, `soak`, `demo`, `pjrt`.
+//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `neon`, `outside`, `soak`, `demo`, `pjrt`.
 //!
 //! This program knows no crate of the house. It runs cargo, and reads sources and `cargo metadata`.
 
@@ -33,6 +33,7 @@ commands
              the golden tests, with the cases of the repository or those in DIR; with --device instead `nxd check` of each case
              on that device (`cpu`, `pjrt:PATH`, `cuda`, `neuron`; `pjrt` is the fetched plugin), and the text of the demo model
   neon       the tests of the CPU's kernels for AArch64 under qemu; needs a target, a linker and an emulator, and says which is missing
+  outside    the server alone: clients, bad requests, faults, the chat page, two minutes of load
   soak       ten minutes of mixed load on the server: nothing lost, nothing leaked, answers repeated bit for bit
   demo       fetch the demo model into the cache, once
   pjrt       fetch a PJRT plugin for CPUs into the cache, once, and print its path
@@ -46,6 +47,7 @@ enum Task {
     Tidy,
     Goldens { device: Option<String>, folder: Option<PathBuf> },
     Neon,
+    Outside,
     Soak,
     Demo,
     Pjrt,
@@ -79,6 +81,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Goldens { device: None, folder } => test::goldens(&workspace, folder.as_deref())?,
         Task::Goldens { device: Some(device), folder } => on_device::run(&workspace, device, folder.as_deref())?,
         Task::Neon => neon::run(&workspace)?,
+        Task::Outside => outside::all(&workspace, &programs::build(&workspace)?)?,
         Task::Soak => outside::soak(&workspace)?,
         Task::Demo => test::demo(&workspace)?,
         Task::Pjrt => writeln!(std::io::stdout(), "{}", pjrt::plugin()?.display())?,
@@ -93,6 +96,7 @@ fn parse(args: &[String]) -> Option<Task> {
         ["test"] => Some(Task::Test),
         ["tidy"] => Some(Task::Tidy),
         ["neon"] => Some(Task::Neon),
+        ["outside"] => Some(Task::Outside),
         ["soak"] => Some(Task::Soak),
         ["demo"] => Some(Task::Demo),
         ["pjrt"] => Some(Task::Pjrt),
@@ -133,6 +137,7 @@ mod tests {
         assert_eq!(parsed("test"), Some(Task::Test));
         assert_eq!(parsed("tidy"), Some(Task::Tidy));
         assert_eq!(parsed("neon"), Some(Task::Neon));
+        assert_eq!(parsed("outside"), Some(Task::Outside));
         assert_eq!(parsed("soak"), Some(Task::Soak));
         assert_eq!(parsed("demo"), Some(Task::Demo));
         assert_eq!(parsed("--help"), Some(Task::Help));

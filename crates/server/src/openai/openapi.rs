@@ -24,14 +24,14 @@ const ERRORS: &[(&str, &str)] = &[
     ("504", "The request took longer than is allowed."),
 ];
 
-/// Routes without a body: path, what it gives, and the type of that; none where it gives a status alone.
-const LOOKS: &[(&str, &str, &str)] = &[
-    ("/v1/models", "The served models.", "application/json"),
-    ("/health", "200 when tokens can be generated.", ""),
-    ("/ready", "200 when requests are taken.", ""),
-    ("/version", "The server's version.", "application/json"),
-    ("/metrics", "Metrics for Prometheus.", "text/plain"),
-    ("/openapi.json", "This document.", "application/json"),
+/// Routes without a body, for which see the documentation: path, what it gives, and the type of a reply that has a body.
+const LOOKS: &[(&str, &str, Option<&str>)] = &[
+    ("/v1/models", "The served models.", Some("application/json")),
+    ("/health", "200 when tokens can be generated.", None),
+    ("/ready", "200 when requests are taken.", None),
+    ("/version", "The server's version.", Some("application/json")),
+    ("/metrics", "Metrics for Prometheus.", Some("text/plain")),
+    ("/openapi.json", "This document.", Some("application/json")),
 ];
 
 /// A route with a body.
@@ -106,10 +106,10 @@ fn write() -> Value {
     schemas.insert("Error".to_owned(), error_schema());
     let mut paths = Map::new();
     for (path, about, media) in LOOKS {
-        let ok = match *media {
-            "" => json!({"description": about}),
-            media => json!({"description": about, "content": {media: {"schema": {}}}}),
-        };
+        let mut ok = json!({"description": about});
+        if let Some(media) = media {
+            ok["content"] = json!({*media: {"schema": {}}});
+        }
         let mut responses = errors(&["401", "503"]);
         responses.insert("200".to_owned(), ok);
         paths.insert((*path).to_owned(), json!({"get": {"summary": about, "responses": responses}}));
@@ -141,11 +141,11 @@ fn operation(route: &Route) -> Value {
     }
     let mut content = json!({"application/json": {"schema": reference(route.reply)}});
     if let (Some(chunk), Value::Object(content)) = (route.chunk, &mut content) {
-        // As the standard has it: the schema is that of one event.
-        let about = format!("Events whose data is a {chunk} each, an error, or `[DONE]`, the last one.");
-        let data = json!({"data": {"type": "string", "description": about}});
-        let event = json!({"schema": {"type": "object", "properties": data, "required": ["data"]}});
-        content.insert("text/event-stream".to_owned(), event);
+        let about = format!("A {chunk}, an error, or `[DONE]` in the last event.");
+        let data = json!({"type": "string", "description": about});
+        // The schema of such a type is that of one event.
+        let event = json!({"type": "object", "properties": {"data": data}, "required": ["data"]});
+        content.insert("text/event-stream".to_owned(), json!({"schema": event}));
     }
     let every: Vec<&str> = ERRORS.iter().map(|(status, _)| *status).collect();
     let mut responses = errors(&every);

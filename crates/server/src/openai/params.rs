@@ -66,6 +66,7 @@ const FREQUENCY_PENALTY: Number = Number {
 const REPETITION_PENALTY: Number = Number {
     name: "repetition_penalty",
     about: "Divides positive and multiplies negative logits of tokens in prompt and reply.",
+    // Far smaller ones would make logits infinite.
     min: 0.01,
     above: false,
     max: 100.0,
