@@ -214,7 +214,7 @@ fn heads_and_bodies_are_bounded() {
 
 #[test]
 fn slow_and_idle_connections_are_closed_and_hold_up_nobody() {
-    let server = Server::ready(&[]);
+    let server = Server::ready(&["--header-timeout", "1"]);
     let mut slow: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
     for stream in &mut slow {
         stream.write_all(b"GET /version HTTP/1.1\r\nHost: a\r\nX-Slow: ").unwrap();

@@ -1,6 +1,6 @@
 //! OpenAI's routes, and vLLM's for tokens: bodies in, replies out.
 //!
-//! A body's fields are described once ([`fields`]): values are read from them, and the schema at `/openapi.json` is written from them. A
+//! A body's fields are described once (`fields`): values are read from them, and the schema at `/openapi.json` is written from them. A
 //! request takes its places in the queue, is prepared on a thread that may block, runs as events, and is written whole or in chunks.
 //!
 //! *Does not know*: connections, keys, metrics, how the engine schedules.
@@ -16,6 +16,7 @@ mod embeddings;
 mod fields;
 mod generate;
 mod ids;
+mod json;
 mod logprobs;
 mod openapi;
 mod params;
