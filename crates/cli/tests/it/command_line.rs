@@ -19,7 +19,7 @@ fn help_names_every_command_and_goes_to_stdout() {
 fn usage_errors_exit_with_2_and_suggest() {
     let home = Home::new();
     for (args, text) in [
-        (&["serve", "demo"][..], "unrecognized subcommand"),
+        (&["sreve", "demo"][..], "unrecognized subcommand"),
         (&["pull", "demo", "--jsno"], "--json"),
         (&["pull", "demo", "--json", "--json"], "multiple times"),
         (&["pull"], "<ID>"),
