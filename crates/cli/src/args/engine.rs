@@ -18,10 +18,11 @@ pub(crate) struct EngineArgs {
           allow_negative_numbers = true)]
     pub(crate) max_num_seqs: usize,
 
-    /// Most tokens in one step; a longer prompt is cut into chunks.
-    #[arg(long, env = "NXD_MAX_NUM_BATCHED_TOKENS", value_name = "TOKENS", default_value_t = 512,
-          value_parser = values::positive, allow_negative_numbers = true)]
-    pub(crate) max_num_batched_tokens: usize,
+    /// Most tokens in one step; a longer prompt is cut into chunks [default: 512; of `serve` 128, or --max-num-seqs if that is more, so
+    /// that those who are being answered wait less for others' prompts].
+    #[arg(long, env = "NXD_MAX_NUM_BATCHED_TOKENS", value_name = "TOKENS", value_parser = values::positive,
+          allow_negative_numbers = true)]
+    pub(crate) max_num_batched_tokens: Option<usize>,
 
     /// Tokens in one KV block, a multiple of 8.
     #[arg(long, env = "NXD_BLOCK_SIZE", value_name = "TOKENS", default_value_t = 16, value_parser = values::block_size,
@@ -53,4 +54,17 @@ pub(crate) enum KvCacheDtype {
     F16,
     /// Integers of eight bits with a scale for each token and head. On the CPU alone.
     Int8,
+}
+
+impl EngineArgs {
+    /// Most tokens in one step, for commands whose prompts hold up nobody.
+    pub(crate) fn tokens_a_step(&self) -> usize {
+        self.max_num_batched_tokens.unwrap_or(512)
+    }
+
+    /// The flags as a server takes them.
+    pub(crate) fn of_a_server(&self) -> EngineArgs {
+        let tokens = self.max_num_batched_tokens.unwrap_or(self.max_num_seqs.max(128));
+        EngineArgs { max_num_batched_tokens: Some(tokens), ..self.clone() }
+    }
 }

@@ -67,7 +67,7 @@ pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions
         kv_cache_memory_bytes: engine.kv_cache_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         block_size: engine.block_size,
         max_num_seqs: engine.max_num_seqs,
-        max_num_batched_tokens: engine.max_num_batched_tokens,
+        max_num_batched_tokens: engine.tokens_a_step(),
         enable_prefix_caching: !engine.no_enable_prefix_caching,
     }
 }

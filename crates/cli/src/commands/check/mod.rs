@@ -49,7 +49,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     options.kv.max_num_batched_tokens = longest + further;
     options.kv.max_model_len = Some(longest + further);
     let mut executor = nxd_executor::load(&model, &options).map_err(load::executor_failure)?;
-    let mut runner = Runner { executor: executor.as_mut(), chunk: args.engine.max_num_batched_tokens };
+    let mut runner = Runner { executor: executor.as_mut(), chunk: args.engine.tokens_a_step() };
     let report = compare(&mut runner, &golden)?;
     if args.json {
         output::json(&report)?;

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let server = Server::bind(options).map_err(|error| cannot_serve(error, args))?;
     let address = server.address();
     eprintln!("nxd {}: listening on http://{address}, loading {} …", env!("CARGO_PKG_VERSION"), args.model);
-    let loading = load::options(&args.runtime, &args.engine);
+    let loading = load::options(&args.runtime, &args.engine.of_a_server());
     let threads = loading.executor_options().threads;
     let model = args.model.clone();
     let planned = Arc::new(OnceLock::new());
