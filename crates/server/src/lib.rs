@@ -16,6 +16,7 @@ pub mod serve;
 pub mod state;
 pub mod tools;
 pub mod traffic;
+mod unique;
 
 pub use error::ApiError;
 pub use metrics::Metrics;

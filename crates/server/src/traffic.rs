@@ -3,16 +3,16 @@
 
 use crate::error::ApiError;
 use crate::state::App;
+use crate::unique;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -96,13 +96,9 @@ fn given_id(headers: &HeaderMap) -> Option<Arc<str>> {
     (!id.is_empty() && id.len() <= MAX_ID_CHARS && id.chars().all(sane)).then(|| id.into())
 }
 
-/// An id that no other request has: the hash's keys are random, and differ from run to run.
+/// An id that no other request has.
 fn new_id() -> Arc<str> {
-    static KEYS: OnceLock<(RandomState, RandomState)> = OnceLock::new();
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let (high, low) = KEYS.get_or_init(|| (RandomState::new(), RandomState::new()));
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:016x}{:016x}", high.hash_one(count), low.hash_one(count)).into()
+    unique::bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// A request on its way; what is known of it is said when it is dropped.

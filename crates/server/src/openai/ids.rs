@@ -1,37 +1,22 @@
 //! Names of replies, and seeds of requests that name none: values that no other request has.
 
-use sha2::{Digest, Sha256};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::unique;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A name that no other reply has: `prefix` and 32 hexadecimal digits.
 pub(super) fn reply_id(prefix: &str) -> String {
-    let digits: String = fresh().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = unique::bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("{prefix}{digits}")
 }
 
 /// A seed that no other request has.
 pub(super) fn seed() -> u64 {
-    fresh().iter().take(8).fold(0, |seed, &byte| (seed << 8) | u64::from(byte))
+    unique::bytes().iter().take(8).fold(0, |seed, &byte| (seed << 8) | u64::from(byte))
 }
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Bytes that differ from call to call and from process to process.
-fn fresh() -> [u8; 32] {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    static START: OnceLock<u128> = OnceLock::new();
-    let start = START.get_or_init(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos()));
-    let mut hash = Sha256::new();
-    hash.update(b"reply");
-    hash.update(start.to_le_bytes());
-    hash.update(std::process::id().to_le_bytes());
-    hash.update(CALLS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-    hash.finalize().into()
 }
 
 #[cfg(test)]

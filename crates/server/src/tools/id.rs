@@ -1,23 +1,12 @@
 //! Names for calls, which a tool's answer brings back.
 
 use super::Format;
-use sha2::{Digest, Sha256};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::unique;
 
 /// An id that no other call has: `call_` and 24 characters, or 9 letters and digits for Mistral's models, whose templates
 /// take no other length.
 pub fn call_id(format: Option<Format>) -> String {
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    static START: OnceLock<[u8; 16]> = OnceLock::new();
-    let start = START
-        .get_or_init(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos()).to_le_bytes());
-    let mut hash = Sha256::new();
-    hash.update(start);
-    hash.update(std::process::id().to_le_bytes());
-    hash.update(CALLS.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-    let characters = hash.finalize().into_iter().map(alphanumeric);
+    let characters = unique::bytes().into_iter().map(alphanumeric);
     match format {
         Some(Format::Mistral) => characters.take(9).collect(),
         _ => "call_".chars().chain(characters.take(24)).collect(),
