@@ -48,6 +48,8 @@ pub struct ServerOptions {
     pub trust_request_chat_template: bool,
     /// How tool calls are written, in place of what the chat template suggests.
     pub tool_call_parser: Option<String>,
+    /// Called on each of the server's threads as it starts, for whoever knows how they and the device's threads should share processors.
+    pub thread_start: fn(),
 }
 
 impl Default for ServerOptions {
@@ -74,6 +76,7 @@ impl Default for ServerOptions {
             max_prompts: 1024,
             trust_request_chat_template: false,
             tool_call_parser: None,
+            thread_start: || {},
         }
     }
 }

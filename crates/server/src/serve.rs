@@ -106,6 +106,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKER_THREADS)
             .thread_name("nxd-http")
+            .on_thread_start(self.app.options.thread_start)
             .enable_all()
             .build()
             .map_err(ServeError::Start)?;

@@ -15,6 +15,7 @@
 
 pub(crate) mod affinity;
 mod ahead;
+mod background;
 mod barrier;
 mod chunks;
 mod disjoint;
@@ -38,6 +39,7 @@ use crossbeam::utils::CachePadded;
 
 use self::affinity::Mask;
 use self::ahead::Ahead;
+pub use self::background::run_behind;
 use self::barrier::{Barrier, Missed, Patience};
 pub use self::chunks::Chunks;
 pub(crate) use self::disjoint::Disjoint;

@@ -106,6 +106,8 @@ struct Inner {
     /// Completions that have not ended.
     open: u32,
     waker: Option<Waker>,
+    /// Whether the waker waits for the last event.
+    wakes_at_end: bool,
 }
 
 /// The events of one request. Dropping it takes the request out of the engine.
@@ -117,7 +119,7 @@ pub struct Stream {
 
 impl Mailbox {
     pub(super) fn new(choices: u32) -> Self {
-        let inner = Inner { events: VecDeque::new(), open: choices, waker: None };
+        let inner = Inner { events: VecDeque::new(), open: choices, waker: None, wakes_at_end: false };
         Mailbox { inner: Mutex::new(inner), filled: Condvar::new() }
     }
 
@@ -130,7 +132,7 @@ impl Mailbox {
                 _ => {}
             }
             inner.events.push_back(event);
-            inner.waker.take()
+            if inner.open > 0 && inner.wakes_at_end { None } else { inner.waker.take() }
         };
         self.filled.notify_one();
         if let Some(waker) = waker {
@@ -140,6 +142,13 @@ impl Mailbox {
 
     fn is_open(&self) -> bool {
         self.inner.lock().open > 0
+    }
+}
+
+impl Inner {
+    fn wait(&mut self, context: &mut Context<'_>, until_end: bool) {
+        self.waker = Some(context.waker().clone());
+        self.wakes_at_end = until_end;
     }
 }
 
@@ -169,10 +178,20 @@ impl Stream {
             Some(event) => Poll::Ready(Some(event)),
             None if inner.open == 0 => Poll::Ready(None),
             None => {
-                inner.waker = Some(context.waker().clone());
+                inner.wait(context, false);
                 Poll::Pending
             }
         }
+    }
+
+    /// Ready once all events are there: who wants the whole is not woken for each token.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.mailbox.inner.lock();
+        if inner.open == 0 {
+            return Poll::Ready(());
+        }
+        inner.wait(context, true);
+        Poll::Pending
     }
 
     /// The next event; `None` after the last one. Needs no particular runtime.

@@ -37,6 +37,8 @@ pub(super) struct Worker {
     report: StepReport,
     /// Whether something happened that was not reported.
     unreported: bool,
+    /// Events that wait until what they are about has been reported: who has an answer finds it in the report.
+    outgoing: Vec<(Arc<Mailbox>, Event)>,
 }
 
 /// A request on its way.
@@ -81,6 +83,7 @@ impl Worker {
             by_request: BTreeMap::new(),
             report: StepReport::default(),
             unreported: true,
+            outgoing: Vec::new(),
         }
     }
 
@@ -105,11 +108,12 @@ impl Worker {
         self.fail_all(&failure);
         for command in self.inbox.try_iter() {
             if let Command::Add { mailbox, .. } = command {
-                mailbox.put(Event::Failed(failure.clone()));
+                self.outgoing.push((mailbox, Event::Failed(failure.clone())));
             }
         }
         (self.report.running, self.report.waiting, self.report.kv_blocks_used) = (0, 0, 0);
         (self.observe)(&self.report);
+        self.post();
     }
 
     fn serve(&mut self) -> Result<(), String> {
@@ -122,6 +126,7 @@ impl Worker {
                 self.step()?;
             }
             self.say();
+            self.post();
         }
     }
 
@@ -165,7 +170,7 @@ impl Worker {
             Err(error) => {
                 // It was checked when it was submitted.
                 tracing::error!(%error, "a request that had passed its check was refused");
-                return mailbox.put(Event::Failed(Failure::Dead(error.to_string().into())));
+                return self.outgoing.push((mailbox, Event::Failed(Failure::Dead(error.to_string().into()))));
             }
         };
         let active = Active {
@@ -219,7 +224,7 @@ impl Worker {
             if let Some(active) = active
                 && active.ticket.take().is_some()
             {
-                active.mailbox.put(Event::Started);
+                self.outgoing.push((Arc::clone(&active.mailbox), Event::Started));
             }
         }
         for output in outputs {
@@ -233,11 +238,11 @@ impl Worker {
         let Some(&id) = self.by_request.get(&output.id) else { return };
         let Some(active) = self.jobs.get_mut(&id) else { return };
         if let Some(prompt_logprobs) = output.prompt_logprobs {
-            active.mailbox.put(Event::PromptLogprobs(prompt_logprobs));
+            self.outgoing.push((Arc::clone(&active.mailbox), Event::PromptLogprobs(prompt_logprobs)));
         }
         let embedded = output.embedding.is_some();
         if let Some(embedding) = output.embedding {
-            active.mailbox.put(Event::Embedding(embedding));
+            self.outgoing.push((Arc::clone(&active.mailbox), Event::Embedding(embedding)));
         }
         let model = &self.shared.model;
         let arrived = active.arrived;
@@ -257,7 +262,7 @@ impl Worker {
             active.generated_tokens += 1;
             let text = choice.generation.push(token);
             let piece = Piece { choice: output.choice, token, logprobs: output.logprobs, text };
-            active.mailbox.put(Event::Piece(piece));
+            self.outgoing.push((Arc::clone(&active.mailbox), Event::Piece(piece)));
             stop = match choice.generation.stop_string() {
                 Some(text) => Some(Stop::Text(text.to_owned())),
                 None => active.stop_ids.contains(&token).then_some(Stop::Id(token)),
@@ -287,7 +292,7 @@ impl Worker {
         let end = End { choice: output.choice, reason, stop, text, stats: finished.stats };
         // An embedding ends its request by itself.
         if !embedded {
-            active.mailbox.put(Event::End(end));
+            self.outgoing.push((Arc::clone(&active.mailbox), Event::End(end)));
         }
         if active.open == 0 {
             self.end(id, reason, None, finished.stats);
@@ -300,7 +305,7 @@ impl Worker {
         self.by_request.remove(&active.request);
         let stats = self.engine.abort(active.request).map_or(stats, |finished| finished.stats);
         if let Some(failure) = &failure {
-            active.mailbox.put(Event::Failed(failure.clone()));
+            self.outgoing.push((Arc::clone(&active.mailbox), Event::Failed(failure.clone())));
         }
         self.report.ended.push(Ended {
             reason,
@@ -337,6 +342,13 @@ impl Worker {
         further_tokens.clear();
         ended.clear();
         (report.duration, report.tokens, report.prompt_tokens) = (Duration::ZERO, 0, 0);
+    }
+
+    /// Leaves what is on its way in the mailboxes.
+    fn post(&mut self) {
+        for (mailbox, event) in self.outgoing.drain(..) {
+            mailbox.put(event);
+        }
     }
 }
 

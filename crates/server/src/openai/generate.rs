@@ -260,6 +260,13 @@ impl Running {
         poll_fn(|context| self.poll_next(context)).await
     }
 
+    /// Waits until all events are there.
+    async fn ended(&mut self) {
+        for stream in self.streams.iter_mut().flatten() {
+            poll_fn(|context| stream.poll_ended(context)).await;
+        }
+    }
+
     /// Everything, once it is there.
     ///
     /// # Errors
@@ -267,6 +274,7 @@ impl Running {
     pub(super) async fn collect(&mut self, n: u32) -> Result<Vec<Outcome>, ApiError> {
         let empty = Outcome { completions: vec![Completion::default(); n as usize], ..Outcome::default() };
         let mut outcomes = vec![empty; self.streams.len()];
+        self.ended().await;
         while let Some((index, event)) = self.next().await {
             let Some(outcome) = outcomes.get_mut(index) else { continue };
             match event {

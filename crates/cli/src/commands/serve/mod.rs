@@ -95,6 +95,7 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         max_logprobs: args.api.max_logprobs,
         trust_request_chat_template: args.api.trust_request_chat_template,
         tool_call_parser: args.api.tool_call_parser.clone(),
+        thread_start: nxd_cpu::team::run_behind,
         ..ServerOptions::default()
     }
 }
