@@ -5,7 +5,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use nxd_cpu::kernels::attention::{Attend, AttendScratch, attend};
 use nxd_cpu::kv::{KvCache, Place};
 use nxd_cpu::{Isa, KvDtype, team::Team};
-use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec};
+use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec, Values};
 use std::hint::black_box;
 
 const BLOCK: usize = 16;
@@ -28,7 +28,7 @@ struct Work {
 impl Work {
     fn new(team: &Team, model: usize, dtype: KvDtype, requests: usize, depth: usize, rows: usize) -> Self {
         let (_, num_heads, num_kv_heads, head_dim) = MODELS[model];
-        let kept = KvSpec { num_kv_heads, head_dim, window: None };
+        let kept = KvSpec { num_kv_heads, head_dim, values: Values::Own, window: None };
         let each = depth.div_ceil(BLOCK);
         let num_blocks = requests * each;
         let one_layer = |layers| KvCache::new(layers, &kept, num_blocks, BLOCK, dtype).expect("the memory can be had");
@@ -55,7 +55,7 @@ impl Work {
         let all = batch(depth);
         let (k, v) = (values(all.num_tokens() * width, 0.7), values(all.num_tokens() * width, 0.3));
         for layer in 0..layers {
-            cache.write(team, Isa::detect(), &Place { layer, batch: &all, tables: &all.groups[0] }, &k, &v);
+            cache.write(team, Isa::detect(), &Place { layer, batch: &all, tables: &all.groups[0] }, &k, Some(&v));
         }
         let batch = batch(rows);
         let q = values(batch.num_tokens() * num_heads * head_dim, 1.3);

@@ -6,7 +6,7 @@ use nxd_engine::service::{Event, Job, Limits, Service};
 use nxd_engine::{Engine, EngineOptions, Request};
 use nxd_executor::{Executor, ExecutorError, ModelInfo, StepId, StepOutput};
 use nxd_models::{LoadMode, Model};
-use nxd_ops::{Batch, Drawn, KvSpec, Output, SamplingBatch};
+use nxd_ops::{Batch, Drawn, KvSpec, Output, SamplingBatch, Values};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ fn model() -> Model {
 }
 
 fn engine(model: &Model, max_num_seqs: usize) -> Engine {
-    let spec = KvSpec { num_kv_heads: 1, head_dim: 8, window: None };
+    let spec = KvSpec { num_kv_heads: 1, head_dim: 8, values: Values::Own, window: None };
     let info = ModelInfo {
         vocab_size: model.spec().vocab_size,
         hidden_size: 1,

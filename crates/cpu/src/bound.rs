@@ -15,6 +15,8 @@ pub(crate) struct Bound {
 struct BoundWeight {
     vector: Vec<f32>,
     matrix: Option<PackedMatrix>,
+    /// The matrices of heads, each of which reads its own columns.
+    heads: Vec<PackedMatrix>,
     table: Option<Table>,
 }
 
@@ -37,11 +39,19 @@ impl Bound {
         let memory = Arc::default();
         let mut bind = |spec: &WeightSpec| -> Result<BoundWeight, CpuError> {
             let local = LocalWeight::new(spec, source.weight(spec)?, rank)?;
-            let mut bound = BoundWeight { vector: Vec::new(), matrix: None, table: None };
+            let mut bound = BoundWeight { vector: Vec::new(), matrix: None, heads: Vec::new(), table: None };
             if spec.role == Role::Vector {
                 bound.vector = local.to_f32();
                 tracing::debug!(weight = %spec.name, stored = %local.format(), "kept as a vector of f32");
                 return Ok(bound);
+            }
+            if let Role::Heads(outputs) = spec.role {
+                let head = |head: usize| {
+                    let rows = local.of_rows(head * outputs..(head + 1) * outputs);
+                    PackedMatrix::pack_later(&memory, rows, activations, isa).reading_from(head * local.cols())
+                };
+                bound.heads = (0..local.rows() / outputs).map(head).collect();
+                tracing::debug!(weight = %spec.name, heads = bound.heads.len(), "to be packed head by head");
             }
             if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
                 let matrix = PackedMatrix::pack_later(&memory, local.clone(), activations, isa);
@@ -68,6 +78,11 @@ impl Bound {
         self.weights[weight.0 as usize].matrix.as_ref().expect("modules multiply with weights declared as matrices")
     }
 
+    /// The packed matrices of heads.
+    pub(crate) fn heads(&self, weight: Weight) -> &[PackedMatrix] {
+        &self.weights[weight.0 as usize].heads
+    }
+
     /// Columns of a table.
     pub(crate) fn table_columns(&self, weight: Weight) -> usize {
         self.table(weight).rows.cols()
@@ -88,19 +103,24 @@ impl Bound {
 
     /// Bytes that a decode step reads: packed matrices and vectors, not look-up tables.
     pub(crate) fn bytes(&self) -> usize {
-        self.weights.iter().map(|w| 4 * w.vector.len() + w.matrix.as_ref().map_or(0, PackedMatrix::bytes)).sum()
+        let matrices = self.matrices().map(PackedMatrix::bytes).sum::<usize>();
+        self.weights.iter().map(|w| 4 * w.vector.len()).sum::<usize>() + matrices
     }
 
     /// How many bytes each kernel serves.
     pub(crate) fn kernels(&self) -> Vec<(Arc<str>, usize)> {
         let mut kernels: Vec<(Arc<str>, usize)> = Vec::new();
-        for matrix in self.weights.iter().filter_map(|w| w.matrix.as_ref()) {
+        for matrix in self.matrices() {
             match kernels.iter_mut().find(|(name, _)| name == matrix.kernel_name()) {
                 Some((_, bytes)) => *bytes += matrix.bytes(),
                 None => kernels.push((Arc::clone(matrix.kernel_name()), matrix.bytes())),
             }
         }
         kernels
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+        self.weights.iter().flat_map(|w| w.matrix.iter().chain(&w.heads))
     }
 
     fn table(&self, weight: Weight) -> &Table {

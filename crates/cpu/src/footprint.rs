@@ -18,6 +18,10 @@ pub fn bound_bytes(spec: &WeightSpec, format: Format, rank: usize) -> usize {
     match spec.role {
         Role::Vector => shape[0].saturating_mul(size_of::<f32>()),
         Role::Matrix | Role::TiedEmbedding => linear::packed_bytes(format, shape),
+        Role::Heads(outputs) => {
+            let [rows, cols] = shape;
+            (rows / outputs.max(1)).saturating_mul(linear::packed_bytes(format, [outputs, cols]))
+        }
         Role::Embedding => 0,
     }
 }
@@ -199,20 +203,35 @@ impl Ops for Footprint<'_> {
         self.take(x.rows, self.shape(gate)[0])
     }
 
+    fn linear_heads(&mut self, x: &Outline, weight: Weight) -> Outline {
+        let [rows, cols] = self.shape(weight);
+        // Each head's input is prepared, and its columns are laid out for it.
+        let copies = if x.rows == 1 { self.threads } else { 1 };
+        self.prepared = self.prepared.max(x.values().saturating_mul(copies));
+        self.widened = self.widened.max(cols);
+        self.take(x.rows, rows)
+    }
+
+    fn concat_heads(&mut self, x: &Outline, y: &Outline, _: usize) -> Outline {
+        self.take(x.rows, x.cols.saturating_add(y.cols))
+    }
+
     fn rope(&mut self, x: Outline, _: Rope) -> Outline {
         self.own(x)
     }
 
-    fn kv_write(&mut self, _: KvLayer, _: &Outline, _: &Outline) {}
+    fn kv_write(&mut self, _: KvLayer, _: &Outline, _: Option<&Outline>) {}
 
     fn attend(&mut self, q: &Outline, layer: KvLayer, spec: &AttendSpec) -> Outline {
+        let mut cols = q.cols;
         if let Some(&kv) = self.manifest.kv_layers().get(layer.0 as usize) {
+            cols = spec.num_heads.saturating_mul(kv.value_dim());
             let demand = Demand { tokens: q.rows, num_heads: spec.num_heads, kv, threads: self.threads };
             if !self.attended.contains(&demand) {
                 self.attended.push(demand);
             }
         }
-        self.take(q.rows, q.cols)
+        self.take(q.rows, cols)
     }
 
     fn all_reduce(&mut self, x: Outline, _: Axis) -> Outline {

@@ -4,8 +4,8 @@ use crate::arena::{Arena, Buffer, Tensor};
 use crate::device::CpuDevice;
 use crate::error::CpuError;
 use crate::kernels::attention::{self, Attend};
-use crate::kernels::linear::GatedPair;
-use crate::kernels::{elementwise, gated, linear, norm, rope};
+use crate::kernels::linear::{GatedPair, PackedMatrix};
+use crate::kernels::{elementwise, gated, heads, linear, norm, rope};
 use crate::kv::Place;
 use crate::sampling::draw_row;
 use crate::team::Lead;
@@ -243,6 +243,22 @@ impl Ops for CpuStep<'_> {
         out.finish()
     }
 
+    fn linear_heads(&mut self, x: &Tensor, weight: Weight) -> Tensor {
+        let device = &mut *self.device;
+        let matrices = device.bound.heads(weight);
+        let mut out = self.arena.take(x.rows(), matrices.iter().map(PackedMatrix::rows).sum());
+        let (team, isa, scratch) = (&device.team, device.options.isa, &mut device.work.linear);
+        linear::linear_heads(team, isa, &x.values(), x.rows(), matrices, out.values(), scratch);
+        out.finish()
+    }
+
+    fn concat_heads(&mut self, x: &Tensor, y: &Tensor, heads: usize) -> Tensor {
+        let mut out = self.take(x.rows(), x.cols() + y.cols());
+        let widths = [x.cols() / heads, y.cols() / heads];
+        heads::concat(&self.device.team, &x.values(), &y.values(), widths, out.values());
+        out.finish()
+    }
+
     fn rope(&mut self, x: Tensor, rope: Rope) -> Tensor {
         let mut x = x.into_buffer();
         let (cos, sin, spec) = self.device.ropes.get(rope);
@@ -250,18 +266,19 @@ impl Ops for CpuStep<'_> {
         x.finish()
     }
 
-    fn kv_write(&mut self, layer: KvLayer, k: &Tensor, v: &Tensor) {
+    fn kv_write(&mut self, layer: KvLayer, k: &Tensor, v: Option<&Tensor>) {
         let batch = self.batch();
         let (group, layer) = self.device.kv_place(layer);
         let place = Place { layer, batch, tables: &batch.groups[group] };
         let (team, isa) = (&self.device.team, self.device.options.isa);
-        self.device.caches[group].write(team, isa, &place, &k.values(), &v.values());
+        let v = v.map(Tensor::values);
+        self.device.caches[group].write(team, isa, &place, &k.values(), v.as_deref());
     }
 
     fn attend(&mut self, q: &Tensor, layer: KvLayer, spec: &AttendSpec) -> Tensor {
         let batch = self.batch();
         let (group, layer) = self.device.kv_place(layer);
-        let mut out = self.take(q.rows(), q.cols());
+        let mut out = self.take(q.rows(), spec.num_heads * self.device.caches[group].spec().value_dim());
         let device = &mut *self.device;
         let place = Place { layer, batch, tables: &batch.groups[group] };
         let sinks = spec.sinks.map(|sinks| device.bound.vector(sinks));

@@ -2,7 +2,7 @@
 
 use crate::error::ExecutorError;
 use nxd_cpu::KvDtype;
-use nxd_cpu::kv::TILE;
+use nxd_cpu::kv::token_bytes;
 use nxd_ops::{Axis, KvSpec, Manifest};
 
 /// What the KV cache is to hold.
@@ -45,10 +45,7 @@ impl KvGroup {
         let group = |spec: KvSpec| {
             let layers = manifest.kv_layers().iter().filter(|s| **s == spec).count();
             // Sizes come from a file and from flags: what overflows is more than any budget.
-            let values =
-                spec.head_dim.saturating_add(spec.head_dim.checked_next_multiple_of(TILE).unwrap_or(usize::MAX));
-            let head_bytes = values.saturating_mul(dtype.value_bytes()).saturating_add(2 * dtype.scale_bytes());
-            let factors = [spec.num_kv_heads, head_bytes, layers, ranks];
+            let factors = [token_bytes(&spec, dtype), layers, ranks];
             KvGroup { spec, layers, token_bytes: factors.into_iter().fold(1, usize::saturating_mul) }
         };
         manifest.kv_groups().into_iter().map(group).collect()

@@ -6,7 +6,7 @@ use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
 use crate::generation::Generation;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
-use nxd_modules::DecoderSpec;
+use nxd_modules::{AttentionSpec, DecoderSpec};
 use nxd_ops::Manifest;
 use std::path::{Path, PathBuf};
 
@@ -173,13 +173,15 @@ fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> R
     let product = |factors: &[usize]| factors.iter().fold(1, |n: u64, &f| n.saturating_mul(f as u64));
     let found = sum(&mut checkpoint.tensors().map(|tensor| product(&tensor.shape)));
     let of_layer = |heads: usize, head_dim: usize| product(&[heads, head_dim, spec.hidden_size]);
-    let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, l.attention.head_dim)));
+    // Compressed heads have less, but for what they give.
+    let head_dim = |a: &AttentionSpec| a.latent.map_or(a.head_dim, |latent| latent.v_head_dim);
+    let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, head_dim(&l.attention))));
     match spec.layers.first() {
         Some(layer) if implied > found => {
             let facts = [
                 ("num_hidden_layers", spec.layers.len()),
                 ("num_attention_heads", layer.attention.num_heads),
-                ("head_dim", layer.attention.head_dim),
+                (if layer.attention.latent.is_some() { "v_head_dim" } else { "head_dim" }, head_dim(&layer.attention)),
                 ("hidden_size", spec.hidden_size),
             ];
             let product = facts.map(|(key, value)| format!("`{}` {value}", config.key_in_file(key))).join(" × ");

@@ -5,7 +5,7 @@
 
 use crate::checkpoint::{RowBlocks, RowOrder, TensorRef};
 use crate::config::Container;
-use nxd_modules::{AttentionSpec, DecoderSpec};
+use nxd_modules::{AttentionSpec, DecoderSpec, LatentSpec};
 use nxd_ops::{Role, WeightSpec};
 
 /// How a family's tensors are named and laid out.
@@ -67,6 +67,18 @@ pub enum Part {
     Even,
     /// Rows 1, 3, 5 …
     Odd,
+    /// Of each query head the rows without positions.
+    QueryNope,
+    /// Of each query head the rows that are rotated.
+    QueryRope,
+    /// The compressed row.
+    Latent,
+    /// What is rotated, behind the compressed row.
+    LatentRope,
+    /// What makes each head's keys of the compressed row, the other way round.
+    KeyOfLatent,
+    /// What makes each head's values of it, behind its keys.
+    ValueOfLatent,
 }
 
 impl Place {
@@ -173,6 +185,7 @@ impl Names {
         if let Some((place, _)) = found {
             reference.transposed = place.transposed && weight.role != Role::Vector;
             reference.rows = rows(place.part, weight.shape[0], layer.map(|layer| &layer.attention));
+            reference.turned = place.part == Part::KeyOfLatent;
         }
         reference
     }
@@ -192,16 +205,26 @@ fn order(attention: &AttentionSpec, name: &str) -> RowOrder {
     let heads = match name.split('.').nth(1) {
         Some("q_proj" | "q_norm") => attention.num_heads,
         Some("k_proj" | "k_norm") => attention.num_kv_heads,
+        Some("q_b_proj") => attention.num_heads,
+        Some("kv_a_proj_with_mqa") => 1,
         _ => return RowOrder::AsStored,
     };
+    if attention.latent.is_some() && name.split('.').nth(2) != Some("rope") {
+        return RowOrder::AsStored;
+    }
     let rotary_dim = attention.rope.rotary_dim;
-    RowOrder::Pairs { heads, rotary_dim: (rotary_dim < attention.head_dim).then_some(rotary_dim) }
+    RowOrder::Pairs { heads, rotary_dim: (rotary_dim < attention.rope.head_dim).then_some(rotary_dim) }
 }
 
 /// The rows of a part of `count` rows.
 fn rows(part: Part, count: usize, attention: Option<&AttentionSpec>) -> Option<RowBlocks> {
     let block = |first| Some(RowBlocks { first, len: count, stride: count });
     let strided = |first| Some(RowBlocks { first, len: 1, stride: 2 });
+    let latent = |rows: fn(&LatentSpec) -> RowBlocks| attention.and_then(|a| a.latent.as_ref()).map(rows);
+    // Neighbouring rows of a head, of which `first` belong to something else, and `behind` do behind them.
+    const fn of_head(first: usize, len: usize, behind: usize) -> RowBlocks {
+        RowBlocks { first, len, stride: first + len + behind }
+    }
     let heads = |heads: fn(&AttentionSpec) -> usize| attention.map_or(0, |a| heads(a) * a.head_dim);
     match part {
         Part::Whole => None,
@@ -211,6 +234,12 @@ fn rows(part: Part, count: usize, attention: Option<&AttentionSpec>) -> Option<R
         Part::Second => block(count),
         Part::Even => strided(0),
         Part::Odd => strided(1),
+        Part::QueryNope => latent(|l| of_head(0, l.qk_nope_head_dim, l.qk_rope_head_dim)),
+        Part::QueryRope => latent(|l| of_head(l.qk_nope_head_dim, l.qk_rope_head_dim, 0)),
+        Part::Latent => block(0),
+        Part::LatentRope => block(attention.and_then(|a| a.latent).map_or(0, |l| l.kv_lora_rank)),
+        Part::KeyOfLatent => latent(|l| of_head(0, l.qk_nope_head_dim, l.v_head_dim)),
+        Part::ValueOfLatent => latent(|l| of_head(l.qk_nope_head_dim, l.v_head_dim, 0)),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::norm::Norm;
 use crate::spec::AttentionSpec;
 use nxd_ops::Axis;
-use nxd_ops::{AttendSpec, KvLayer, KvSpec, Ops, Params, Rope};
+use nxd_ops::{AttendSpec, KvLayer, KvSpec, Ops, Params, Rope, Values};
 use nxd_parallel::{ColumnParallelLinear, HeadSharding, RowParallelLinear};
 
 /// Multi-head attention, its heads spread over the ranks.
@@ -48,7 +48,12 @@ impl Attention {
                 (of_heads("q_norm"), of_heads("k_norm"))
             }),
             rope: params.rope(&spec.rope),
-            kv_layer: params.kv_layer(KvSpec { num_kv_heads: heads.num_kv_heads, head_dim, window }),
+            kv_layer: params.kv_layer(KvSpec {
+                num_kv_heads: heads.num_kv_heads,
+                head_dim,
+                values: Values::Own,
+                window,
+            }),
             attend: AttendSpec::new(heads.num_heads, spec.scale),
         }
     }
@@ -60,7 +65,7 @@ impl Attention {
             (q, k) = (q_norm.forward(ops, &q), k_norm.forward(ops, &k));
         }
         let (q, k) = (ops.rope(q, self.rope), ops.rope(k, self.rope));
-        ops.kv_write(self.kv_layer, &k, &v);
+        ops.kv_write(self.kv_layer, &k, Some(&v));
         let attended = ops.attend(&q, self.kv_layer, &self.attend);
         self.output.forward(ops, &attended)
     }

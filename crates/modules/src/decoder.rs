@@ -1,9 +1,10 @@
 //! The decoder: embedding, layers, final norm.
 
 use crate::attention::Attention;
+use crate::latent::LatentAttention;
 use crate::mlp::Mlp;
 use crate::norm::Norm;
-use crate::spec::{DecoderSpec, LayerSpec, NormPlacement};
+use crate::spec::{AttentionSpec, DecoderSpec, LayerSpec, NormPlacement};
 use nxd_ops::{Ops, Output, Params, Rows};
 use nxd_parallel::{VocabParallelEmbedding, VocabParallelHead};
 
@@ -62,7 +63,7 @@ impl Decoder {
 #[derive(Clone, Debug)]
 pub struct DecoderLayer {
     attention_norm: Norm,
-    attention: Attention,
+    attention: LayerAttention,
     mlp_norm: Norm,
     mlp: Mlp,
     /// Norms of what attention and MLP give, before it joins the residual.
@@ -71,7 +72,7 @@ pub struct DecoderLayer {
 
 impl DecoderLayer {
     fn new(params: &mut Params<'_>, hidden_size: usize, spec: &LayerSpec, decoder: &DecoderSpec) -> Self {
-        let attention = Attention::new(&mut params.scope("self_attn"), hidden_size, &spec.attention);
+        let attention = LayerAttention::new(&mut params.scope("self_attn"), hidden_size, &spec.attention);
         let mlp = Mlp::new(&mut params.scope("mlp"), hidden_size, &spec.mlp);
         let mut norm = |name| Norm::new(&mut params.scope(name), hidden_size, decoder.norm);
         let attention_norm = norm("input_layernorm");
@@ -99,5 +100,29 @@ impl DecoderLayer {
             y = after_mlp.forward(ops, &y);
         }
         ops.add(x, &y)
+    }
+}
+
+/// A layer's attention.
+#[derive(Clone, Debug)]
+enum LayerAttention {
+    OfHeads(Attention),
+    Latent(LatentAttention),
+}
+
+impl LayerAttention {
+    fn new(params: &mut Params<'_>, hidden_size: usize, spec: &AttentionSpec) -> Self {
+        match &spec.latent {
+            None => LayerAttention::OfHeads(Attention::new(params, hidden_size, spec)),
+            Some(latent) => LayerAttention::Latent(LatentAttention::new(params, hidden_size, spec, latent)),
+        }
+    }
+
+    /// `[T, E]` to `[T, E]`.
+    fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
+        match self {
+            LayerAttention::OfHeads(attention) => attention.forward(ops, x),
+            LayerAttention::Latent(attention) => attention.forward(ops, x),
+        }
     }
 }

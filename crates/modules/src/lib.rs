@@ -6,10 +6,11 @@
 //!
 //! *Does not know*: devices, ranks, checkpoints, batches, or the names of model families.
 //!
-//! Reading order: [`spec`], [`decoder`], [`attention`], [`mlp`], [`norm`], [`sampler`].
+//! Reading order: [`spec`], [`decoder`], [`attention`], [`latent`], [`mlp`], [`norm`], [`sampler`].
 
 pub mod attention;
 pub mod decoder;
+pub mod latent;
 pub mod mlp;
 pub mod norm;
 pub mod sampler;
@@ -17,7 +18,8 @@ pub mod spec;
 
 pub use attention::Attention;
 pub use decoder::{Decoder, DecoderLayer};
+pub use latent::LatentAttention;
 pub use mlp::Mlp;
 pub use norm::Norm;
 pub use sampler::Sampler;
-pub use spec::{AttentionSpec, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec};
+pub use spec::{AttentionSpec, DecoderSpec, LatentSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec};

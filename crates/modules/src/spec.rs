@@ -53,6 +53,29 @@ pub struct AttentionSpec {
     pub rope: RopeSpec,
     /// Tokens that a row sees, its own included; `None` for all before it.
     pub window: Option<usize>,
+    /// How keys and values are compressed; `None` where each KV head has its own. With it all query heads share one KV row a token,
+    /// `head_dim` counts both parts of a query head, and the biases of query, key and value are those of the compressing projections.
+    pub latent: Option<LatentSpec>,
+}
+
+/// Latent attention: keys and values of all heads come from one row of `kv_lora_rank` values a token, and a part of the keys that carries
+/// the positions and is the same for every head.
+///
+/// Source: DeepSeek-V2, arXiv:2405.04434, section 2.1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentSpec {
+    /// Values of compressed queries; `None` where queries are not compressed.
+    pub q_lora_rank: Option<usize>,
+    /// Values of a compressed row of keys and values.
+    pub kv_lora_rank: usize,
+    /// Values of a query head without positions.
+    pub qk_nope_head_dim: usize,
+    /// Values of a query head that are rotated; the rope's head_dim.
+    pub qk_rope_head_dim: usize,
+    /// Values of a head's value.
+    pub v_head_dim: usize,
+    /// Norm of what is compressed.
+    pub norm: RmsNormSpec,
 }
 
 /// A gated MLP: `down(act(gate(x)) * up(x))`.

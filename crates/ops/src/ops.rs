@@ -93,6 +93,13 @@ pub trait Ops {
         self.gated(gate, &up, activation)
     }
 
+    /// Each head's part of `x` `[T, heads * a]` times a matrix of its own: the weight is `[heads * b, a]`, declared as
+    /// [`crate::Role::Heads`], and the result `[T, heads * b]`.
+    fn linear_heads(&mut self, x: &Self::Tensor, weight: Weight) -> Self::Tensor;
+
+    /// The parts of each head side by side: `[T, heads * p]` and `[T, heads * q]` give `[T, heads * (p + q)]`.
+    fn concat_heads(&mut self, x: &Self::Tensor, y: &Self::Tensor, heads: usize) -> Self::Tensor;
+
     /// As [`Ops::linear`], with an f32 result on every device: the logits of the rows of `x`.
     fn head(&mut self, x: &Self::Tensor, weight: Weight) -> Self::Tensor {
         self.linear(x, weight)
@@ -101,10 +108,12 @@ pub trait Ops {
     /// Rotates each head of `x` `[T, heads * D]` by its row's position.
     fn rope(&mut self, x: Self::Tensor, rope: Rope) -> Self::Tensor;
 
-    /// Stores the step's K and V rows, both `[T, K * D]`, in the layer's blocks.
-    fn kv_write(&mut self, layer: KvLayer, k: &Self::Tensor, v: &Self::Tensor);
+    /// Stores the step's K and V rows, both `[T, K * D]`, in the layer's blocks; there is no `v` where values are part of the keys
+    /// ([`crate::Values::OfKeys`]).
+    fn kv_write(&mut self, layer: KvLayer, k: &Self::Tensor, v: Option<&Self::Tensor>);
 
-    /// Attention of `q` `[T, H * D]` over what the layer's blocks hold, the step's own rows included.
+    /// Attention of `q` `[T, H * D]` over what the layer's blocks hold, the step's own rows included: `[T, H * D]`, or as many values a
+    /// head as the layer's values have ([`crate::KvSpec::value_dim`]).
     fn attend(&mut self, q: &Self::Tensor, layer: KvLayer, spec: &AttendSpec) -> Self::Tensor;
 
     /// The sum over the ranks of `axis`, in rank order.

@@ -203,10 +203,32 @@ impl RopeSpec {
 pub struct KvSpec {
     /// KV heads on each rank, padding included.
     pub num_kv_heads: usize,
-    /// Values a head.
+    /// Values of a head's key.
     pub head_dim: usize,
+    /// Where a head's value comes from.
+    pub values: Values,
     /// Tokens that stay visible, the row's own included; `None` for all of them.
     pub window: Option<usize>,
+}
+
+/// Where the values of a KV layer come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Values {
+    /// They are kept beside the keys, and are as wide.
+    Own,
+    /// The first columns of each key, this many: nothing is kept beside the keys. So one compressed row of a token serves all query heads
+    /// as key and as value.
+    OfKeys(usize),
+}
+
+impl KvSpec {
+    /// Values of a head's value: what a query head gets.
+    pub const fn value_dim(&self) -> usize {
+        match self.values {
+            Values::Own => self.head_dim,
+            Values::OfKeys(columns) => columns,
+        }
+    }
 }
 
 /// Scaled dot-product attention of a step's rows over their requests' cached K and V, causal.

@@ -25,4 +25,4 @@ mod linear;
 
 pub use embedding::{VocabParallelEmbedding, VocabParallelHead};
 pub use heads::HeadSharding;
-pub use linear::{ColumnParallelLinear, RowParallelLinear};
+pub use linear::{ColumnParallelLinear, HeadParallelLinear, RowParallelLinear};

@@ -59,6 +59,28 @@ impl ColumnParallelLinear {
     }
 }
 
+/// A matrix of its own for each head, the heads spread over the ranks; no collective follows.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadParallelLinear {
+    weight: Weight,
+}
+
+impl HeadParallelLinear {
+    /// Declares `weight` `[num_heads * outputs, inputs]`, of which each head has `shape` `[outputs, inputs]`; `layout` says which rows each
+    /// rank holds, whole heads.
+    pub fn new(params: &mut Params<'_>, layout: &Arc<ShardLayout>, num_heads: usize, shape: [usize; 2]) -> Self {
+        let [outputs, inputs] = shape;
+        let rows = Sharding::Split { dim: Dim::Rows, axis: AXIS, layout: Arc::clone(layout) };
+        let shape = [num_heads * outputs, inputs];
+        HeadParallelLinear { weight: params.weight("weight", Role::Heads(outputs), shape, rows) }
+    }
+
+    /// The inputs of this rank's heads `[T, local heads * inputs]` to their outputs, `[T, local heads * outputs]`.
+    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
+        ops.linear_heads(x, self.weight)
+    }
+}
+
 /// A linear layer whose inputs are spread over the ranks; the products are summed over them.
 #[derive(Clone, Debug)]
 pub struct RowParallelLinear {

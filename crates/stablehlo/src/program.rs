@@ -2,7 +2,7 @@
 
 use crate::record::{Element, Op, Parameter, Recorder, Type, Value, module_text};
 use crate::target::Spread;
-use nxd_ops::Output;
+use nxd_ops::{KvSpec, Output, Values};
 use std::collections::BTreeMap;
 
 /// What an argument stands for. The order of the variants is the order of a program's arguments; weights stand as in the manifest.
@@ -47,6 +47,16 @@ pub enum Part {
 pub enum Side {
     Keys,
     Values,
+}
+
+impl Side {
+    /// What is kept of a layer.
+    pub fn of(spec: &KvSpec) -> &'static [Side] {
+        match spec.values {
+            Values::Own => &[Side::Keys, Side::Values],
+            Values::OfKeys(_) => &[Side::Keys],
+        }
+    }
 }
 
 /// What a result stands for.

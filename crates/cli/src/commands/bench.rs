@@ -229,13 +229,13 @@ fn table(rows: &[Row]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nxd_ops::KvSpec;
+    use nxd_ops::{KvSpec, Values};
 
     use super::*;
 
     #[test]
     fn a_token_reads_what_each_group_lets_it_see() {
-        let spec = |window| KvSpec { num_kv_heads: 1, head_dim: 8, window };
+        let spec = |window| KvSpec { num_kv_heads: 1, head_dim: 8, values: Values::Own, window };
         let info = ModelInfo {
             vocab_size: 1,
             hidden_size: 8,

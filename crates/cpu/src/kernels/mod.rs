@@ -9,6 +9,7 @@ mod cut;
 pub mod elementwise;
 mod exp;
 pub mod gated;
+pub mod heads;
 mod lanes;
 pub mod linear;
 pub mod norm;

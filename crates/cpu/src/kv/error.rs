@@ -16,6 +16,14 @@ pub enum KvError {
         /// The field.
         field: &'static str,
     },
+    /// Values that are more of the keys than there is.
+    #[error("kv cache: values are the first {values} columns of keys that have {head_dim}, expected as many at most")]
+    Values {
+        /// Columns that are values.
+        values: usize,
+        /// Columns of a key.
+        head_dim: usize,
+    },
     /// More bytes than can be counted.
     #[error(
         "kv cache: {layers} layers of {num_blocks} blocks of {block_size} tokens are more than memory can hold; use fewer blocks"

@@ -3,6 +3,8 @@
 //! A block holds `block_size` tokens of every layer of the group. Within a layer a block is, for each KV head, first K in tiles of eight
 //! tokens, `[block_size / 8][D][8]` (lanes are tokens), then V, `[block_size][D]` with `D` rounded up to eight (lanes are dimensions).
 //! Behind them eight-bit caches have the f32 scales of K's and of V's tokens, `[2][block_size]`: a value is its integer times the scale.
+//!
+//! Where values are the first columns of the keys, K lies as V otherwise does, `[block_size][D]`, and there is nothing else but its scales.
 
 mod error;
 
@@ -11,7 +13,7 @@ use crate::isa::Isa;
 use crate::kernels::attention::store;
 use crate::kernels::zeroed::Zeroed;
 use crate::team::Team;
-use nxd_ops::{Batch, GroupTables, KvSpec};
+use nxd_ops::{Batch, GroupTables, KvSpec, Values};
 use std::fmt;
 
 /// Tokens of a tile of K; block sizes are multiples of it.
@@ -59,6 +61,11 @@ impl fmt::Display for KvDtype {
             KvDtype::I8 => "int8",
         })
     }
+}
+
+/// Bytes of what a cache of `dtype` keeps of a token in one layer of `spec`, or [`usize::MAX`] where that is more.
+pub fn token_bytes(spec: &KvSpec, dtype: KvDtype) -> usize {
+    Shape::of(spec, 1, 1, 1, dtype).and_then(|shape| shape.checked_len()).unwrap_or(usize::MAX)
 }
 
 /// Where the rows of a step belong: a layer of the group, the batch, and the group's tables in it. The batch has been validated.
@@ -113,22 +120,41 @@ pub(crate) struct Shape {
     pub(crate) num_blocks: usize,
     pub(crate) block_size: usize,
     pub(crate) heads: usize,
-    /// Values a head, `D`.
+    /// Values of a head's key, `D`.
     pub(crate) dim: usize,
-    /// `D` rounded up to whole vectors, the length of a row of V.
+    /// Values of a head's value: as many, or fewer where it is the first ones of the key.
+    pub(crate) value_dim: usize,
+    /// That rounded up to whole vectors.
     pub(crate) padded: usize,
+    /// `D` rounded up to whole vectors, the length of a row of V, and of a key where that is the value too.
+    pub(crate) row: usize,
+    /// Whether keys are values too, and lie in rows.
+    pub(crate) shared: bool,
     pub(crate) dtype: KvDtype,
 }
 
 impl Shape {
-    /// Length of K of one token of one head.
-    pub(crate) fn key(&self) -> usize {
-        self.dim * self.dtype.value_bytes()
+    /// `None` when it is too large to count.
+    fn of(spec: &KvSpec, layers: usize, num_blocks: usize, block_size: usize, dtype: KvDtype) -> Option<Self> {
+        let (heads, dim, value_dim) = (spec.num_kv_heads, spec.head_dim, spec.value_dim());
+        let (padded, row) = (value_dim.checked_next_multiple_of(TILE)?, dim.checked_next_multiple_of(TILE)?);
+        let shared = spec.values != Values::Own;
+        Some(Shape { layers, num_blocks, block_size, heads, dim, value_dim, padded, row, shared, dtype })
     }
 
-    /// Length of V of one token of one head.
+    /// Length of K of one token of one head, where K lies in tiles.
+    pub(crate) fn key(&self) -> usize {
+        if self.shared { 0 } else { self.dim * self.dtype.value_bytes() }
+    }
+
+    /// Length of a row of V of one token of one head.
     pub(crate) fn value(&self) -> usize {
-        self.padded * self.dtype.value_bytes()
+        self.row * self.dtype.value_bytes()
+    }
+
+    /// How many scales a token has in one head, where values are scaled.
+    fn sides(&self) -> usize {
+        if self.shared { 1 } else { 2 }
     }
 
     /// Where V of one head starts in the head's part of a block: behind K.
@@ -136,14 +162,19 @@ impl Shape {
         self.block_size * self.key()
     }
 
-    /// Where the scales of one head start in the head's part of a block: those of K, then those of V.
+    /// Where the scales of one head start in the head's part of a block: those of K, then those of V if they are others.
     pub(crate) fn scales(&self) -> usize {
         self.values() + self.block_size * self.value()
     }
 
+    /// From the scale of a token's K to that of its V.
+    pub(crate) fn to_value_scale(&self) -> usize {
+        (self.sides() - 1) * self.block_size * size_of::<f32>()
+    }
+
     /// Length of one head's part of a block.
     pub(crate) fn head(&self) -> usize {
-        self.scales() + 2 * self.block_size * self.dtype.scale_bytes()
+        self.scales() + self.sides() * self.block_size * self.dtype.scale_bytes()
     }
 
     /// Length of a block.
@@ -162,8 +193,9 @@ impl Shape {
 
     /// Length of the cache, or `None` when it is too large to count.
     fn checked_len(&self) -> Option<usize> {
-        let row = self.dim.checked_add(self.padded)?.checked_mul(self.dtype.value_bytes())?;
-        let row = row.checked_add(2 * self.dtype.scale_bytes())?;
+        let keys = if self.shared { 0 } else { self.dim };
+        let row = keys.checked_add(self.row)?.checked_mul(self.dtype.value_bytes())?;
+        let row = row.checked_add(self.sides() * self.dtype.scale_bytes())?;
         let block = self.block_size.checked_mul(row)?.checked_mul(self.heads)?;
         block.checked_mul(self.num_blocks)?.checked_mul(self.layers)
     }
@@ -189,16 +221,18 @@ impl KvCache {
         for (field, value) in [
             ("num_kv_heads", spec.num_kv_heads),
             ("head_dim", spec.head_dim),
+            ("values", spec.value_dim()),
             ("window", spec.window.unwrap_or(usize::MAX)),
         ] {
             if value == 0 {
                 return Err(KvError::Zero { field });
             }
         }
+        if spec.value_dim() > spec.head_dim {
+            return Err(KvError::Values { values: spec.value_dim(), head_dim: spec.head_dim });
+        }
         let too_large = || KvError::TooLarge { layers, num_blocks, block_size };
-        let padded = spec.head_dim.checked_next_multiple_of(TILE).ok_or_else(too_large)?;
-        let (heads, dim) = (spec.num_kv_heads, spec.head_dim);
-        let shape = Shape { layers, num_blocks, block_size, heads, dim, padded, dtype };
+        let shape = Shape::of(spec, layers, num_blocks, block_size, dtype).ok_or_else(too_large)?;
         let bytes = shape.checked_len().ok_or_else(too_large)?;
         let memory = Zeroed::new(bytes).ok_or(KvError::Memory { bytes })?;
         Ok(KvCache { shape, spec: *spec, memory })
@@ -229,11 +263,11 @@ impl KvCache {
         self.memory.bytes().len()
     }
 
-    /// Writes the step's rows `k` and `v`, both `[T, K * D]`, into their slots.
+    /// Writes the step's rows `k` and `v`, both `[T, K * D]`, into their slots; `v` is `None` where values are part of the keys.
     ///
     /// # Panics
-    /// If the rows do not fit the batch, or the tables do not cover them.
-    pub fn write(&mut self, team: &Team, isa: Isa, place: &Place<'_>, k: &[f32], v: &[f32]) {
+    /// If the rows do not fit spec and batch, or the tables do not cover them.
+    pub fn write(&mut self, team: &Team, isa: Isa, place: &Place<'_>, k: &[f32], v: Option<&[f32]>) {
         let rows = store::Rows { shape: &self.shape, place, k, v };
         store::store(team, isa, self.memory.bytes_mut(), &rows);
     }
@@ -279,7 +313,7 @@ impl KvCache {
 mod tests {
     use super::*;
 
-    const SPEC: KvSpec = KvSpec { num_kv_heads: 2, head_dim: 6, window: None };
+    const SPEC: KvSpec = KvSpec { num_kv_heads: 2, head_dim: 6, values: Values::Own, window: None };
 
     #[test]
     fn what_a_cache_cannot_be_is_an_error_that_says_so() {
@@ -291,10 +325,13 @@ mod tests {
         for (spec, field) in [
             (KvSpec { num_kv_heads: 0, ..SPEC }, "num_kv_heads"),
             (KvSpec { head_dim: 0, ..SPEC }, "head_dim"),
+            (KvSpec { values: Values::OfKeys(0), ..SPEC }, "values"),
             (KvSpec { window: Some(0), ..SPEC }, "window"),
         ] {
             assert_eq!(new(spec, 4, 16), format!("kv cache: `{field}` is 0, expected at least 1"));
         }
+        let text = new(KvSpec { values: Values::OfKeys(7), ..SPEC }, 4, 16);
+        assert_eq!(text, "kv cache: values are the first 7 columns of keys that have 6, expected as many at most");
         let text = new(SPEC, usize::MAX / 8, 16);
         assert!(text.starts_with("kv cache: 3 layers of 2305843009213693951 blocks of 16 tokens are more"), "{text}");
         let text = new(SPEC, usize::MAX / 4096, 16);
@@ -303,8 +340,10 @@ mod tests {
 
     #[test]
     fn blocks_are_copied_one_after_the_other_in_every_layer_and_no_other_is_touched() {
-        for dtype in [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8] {
-            let mut cache = KvCache::new(2, &SPEC, 4, 8, dtype).unwrap();
+        let shared = KvSpec { values: Values::OfKeys(5), ..SPEC };
+        let dtypes = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8];
+        for (spec, dtype) in [SPEC, shared].into_iter().flat_map(|spec| dtypes.map(|dtype| (spec, dtype))) {
+            let mut cache = KvCache::new(2, &spec, 4, 8, dtype).unwrap();
             let block_bytes = cache.shape.block();
             // Each block is filled with a number of its own.
             for (i, block) in cache.memory.bytes_mut().chunks_exact_mut(block_bytes).enumerate() {
@@ -319,7 +358,24 @@ mod tests {
 
     #[test]
     fn a_cache_may_be_larger_than_what_it_touches() {
-        let cache = KvCache::new(8, &KvSpec { num_kv_heads: 8, head_dim: 128, window: None }, 4096, 16, KvDtype::F16);
+        let spec = KvSpec { num_kv_heads: 8, head_dim: 128, values: Values::Own, window: None };
+        let cache = KvCache::new(8, &spec, 4096, 16, KvDtype::F16);
         assert_eq!(cache.unwrap().bytes(), 8 * 4096 * 16 * 8 * 128 * 2 * 2);
+    }
+
+    #[test]
+    fn a_token_takes_what_a_cache_has_for_each() {
+        let latent = KvSpec { num_kv_heads: 1, head_dim: 20, values: Values::OfKeys(13), window: None };
+        for (spec, dtype, bytes) in [
+            (SPEC, KvDtype::F32, 2 * (6 + 8) * 4),
+            (SPEC, KvDtype::I8, 2 * (6 + 8 + 2 * 4)),
+            (latent, KvDtype::F16, 24 * 2),
+            (latent, KvDtype::I8, 24 + 4),
+        ] {
+            assert_eq!(token_bytes(&spec, dtype), bytes, "{spec:?} {dtype}");
+            assert_eq!(KvCache::new(3, &spec, 5, 16, dtype).unwrap().bytes(), 3 * 5 * 16 * bytes);
+        }
+        let large = KvSpec { head_dim: usize::MAX, ..SPEC };
+        assert_eq!(token_bytes(&large, KvDtype::F32), usize::MAX);
     }
 }

@@ -5,7 +5,8 @@ use nxd_cpu::kernels::linear::{Activations, PackedMatrix, Scratch, linears};
 use nxd_cpu::kv::{KvCache, Place};
 use nxd_cpu::{Isa, KvDtype, team::Team};
 use nxd_ops::{
-    AttendSpec, Batch, BlockFormat, Format, GroupTables, KvSpec, LocalWeight, Role, Sharding, StoredWeight, WeightSpec,
+    AttendSpec, Batch, BlockFormat, Format, GroupTables, KvSpec, LocalWeight, Role, Sharding, StoredWeight, Values,
+    WeightSpec,
 };
 use nxd_testkit::assert_bits;
 
@@ -57,7 +58,7 @@ fn products_do_not_depend_on_the_size_of_the_team() {
 
 #[test]
 fn attention_does_not_depend_on_the_size_of_the_team() {
-    let (num_heads, kept) = (6, KvSpec { num_kv_heads: 2, head_dim: 24, window: None });
+    let (num_heads, kept) = (6, KvSpec { num_kv_heads: 2, head_dim: 24, values: Values::Own, window: None });
     let (depth, block_size) = (530_usize, 16);
     let blocks = depth.div_ceil(block_size);
     let tables = GroupTables {
@@ -84,7 +85,7 @@ fn attention_does_not_depend_on_the_size_of_the_team() {
             let team = Team::new(threads);
             let mut cache = KvCache::new(1, &kept, 2 * blocks, block_size, dtype).unwrap();
             let all = batch(depth);
-            cache.write(&team, isa, &Place { layer: 0, batch: &all, tables: &all.groups[0] }, &k, &v);
+            cache.write(&team, isa, &Place { layer: 0, batch: &all, tables: &all.groups[0] }, &k, Some(&v));
             let (batch, spec) = (batch(rows), AttendSpec::new(num_heads, 0.2));
             let place = Place { layer: 0, batch: &batch, tables: &batch.groups[0] };
             let (mut out, mut scratch) = (vec![f32::NAN; q.len()], AttendScratch::default());

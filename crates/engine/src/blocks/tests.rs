@@ -1,7 +1,7 @@
 //! Tests of the block manager.
 
 use super::*;
-use nxd_ops::KvSpec;
+use nxd_ops::{KvSpec, Values};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ fn manager(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> B
 }
 
 fn info(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> ModelInfo {
-    let spec = |&window: &Option<usize>| (KvSpec { num_kv_heads: 1, head_dim: 8, window }, num_blocks);
+    let spec =
+        |&window: &Option<usize>| (KvSpec { num_kv_heads: 1, head_dim: 8, values: Values::Own, window }, num_blocks);
     ModelInfo {
         vocab_size: 1,
         hidden_size: 8,

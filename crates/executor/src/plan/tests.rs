@@ -6,7 +6,7 @@ use crate::executor::Executor;
 use crate::kv::KvOptions;
 use nxd_cpu::KvDtype;
 use nxd_models::LoadMode;
-use nxd_ops::KvSpec;
+use nxd_ops::{KvSpec, Values};
 
 const MIB: usize = 1 << 20;
 
@@ -26,7 +26,7 @@ fn memory(bytes: usize) -> Memory {
 /// Needs of a cache alone: no weights, no work space.
 fn cache(groups: &[(Option<usize>, usize)]) -> MemoryNeeds {
     let group = |&(window, token_bytes): &(Option<usize>, usize)| KvGroup {
-        spec: KvSpec { num_kv_heads: 1, head_dim: 8, window },
+        spec: KvSpec { num_kv_heads: 1, head_dim: 8, values: Values::Own, window },
         layers: 1,
         token_bytes,
     };
@@ -129,7 +129,7 @@ fn grouped_heads_and_scales_make_the_bytes_of_a_token() {
     let mut manifest = Manifest::new(Mesh::tensor(2));
     let mut params = Params::new(&mut manifest);
     for window in [None, Some(7), None] {
-        params.kv_layer(KvSpec { num_kv_heads: 3, head_dim: 20, window });
+        params.kv_layer(KvSpec { num_kv_heads: 3, head_dim: 20, values: Values::Own, window });
     }
     let bytes = |dtype| KvGroup::all(&manifest, dtype).iter().map(|g| g.token_bytes).collect::<Vec<_>>();
     // 2 ranks × layers × 3 heads × (K of 20 and V of 24 values, rows of which are whole vectors).
@@ -140,7 +140,12 @@ fn grouped_heads_and_scales_make_the_bytes_of_a_token() {
 #[test]
 fn sizes_beyond_any_memory_are_refused_and_not_counted_round() {
     let mut manifest = Manifest::new(Mesh::tensor(64));
-    let spec = KvSpec { num_kv_heads: usize::MAX / 3, head_dim: usize::MAX - 1, window: Some(usize::MAX) };
+    let spec = KvSpec {
+        num_kv_heads: usize::MAX / 3,
+        head_dim: usize::MAX - 1,
+        values: Values::Own,
+        window: Some(usize::MAX),
+    };
     Params::new(&mut manifest).kv_layer(spec);
     let groups = KvGroup::all(&manifest, KvDtype::I8);
     assert_eq!(groups[0].token_bytes, usize::MAX);

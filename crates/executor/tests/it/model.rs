@@ -25,6 +25,7 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
             qk_norm: Some(RmsNormSpec { eps: 1e-6, offset: 0.0 }),
             rope: RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None },
             window,
+            latent: None,
         },
         mlp: MlpSpec { intermediate_size, activation: Gated::Silu, bias: false },
     };

@@ -47,6 +47,7 @@ impl NamedWeights {
         let info = self.checkpoint.entry(&reference.name);
         let info = info.map_err(|error| self.source_error(error, spec, &reference.name))?;
         let format = self.checkpoint.format(info).map_err(|error| self.source_error(error, spec, &reference.name))?;
+        let format = reference.format(format);
         let bytes = reference.shape(&info.shape, spec).filter(|shape| *shape == spec.shape);
         // A vector is one stored row.
         let bytes = bytes.and_then(|[rows, cols]| match spec.role {
@@ -96,6 +97,7 @@ impl fmt::Debug for NamedWeights {
 fn role_name(role: Role) -> &'static str {
     match role {
         Role::Matrix => "matrix",
+        Role::Heads(_) => "matrix of heads",
         Role::Embedding => "embedding",
         Role::TiedEmbedding => "tied embedding",
         Role::Vector => "vector",

@@ -1,14 +1,14 @@
 //! Which part of a stored tensor a weight is: checkpoints fuse projections, stack experts, and store matrices the other way round.
 
 use super::StoredTensor;
-use nxd_ops::{Role, SharedBytes, SourceError, StoredWeight, WeightSpec};
+use nxd_ops::{Format, LocalWeight, Role, Sharding, SharedBytes, SourceError, StoredWeight, WeightSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Where a declared weight lies in a checkpoint.
 ///
 /// The stored tensor is taken as a matrix, all its dimensions but the last as rows; a vector as one value a row. Of this the slab is taken,
-/// that is transposed, of the result the blocks of rows are taken, and these are ordered.
+/// that is transposed, of the result the blocks of rows are taken, each of these is turned if they are to be, and the rows are ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorRef {
     /// The tensor's name in the file.
@@ -19,6 +19,8 @@ pub struct TensorRef {
     pub transposed: bool,
     /// Which rows; `None` for all.
     pub rows: Option<RowBlocks>,
+    /// Whether each block of rows is stored the other way round: `[len, n]` is then `n` rows of `len` columns of the weight.
+    pub turned: bool,
     /// How they are ordered there.
     pub order: RowOrder,
 }
@@ -64,7 +66,14 @@ pub enum RowOrder {
 impl TensorRef {
     /// The whole tensor `name`, as it is stored.
     pub fn whole(name: impl Into<String>) -> Self {
-        TensorRef { name: name.into(), slab: None, transposed: false, rows: None, order: RowOrder::AsStored }
+        TensorRef {
+            name: name.into(),
+            slab: None,
+            transposed: false,
+            rows: None,
+            turned: false,
+            order: RowOrder::AsStored,
+        }
     }
 
     /// The shape of what is selected of a tensor of `shape` for the weight of `spec`; `None` where that has no such part.
@@ -80,6 +89,9 @@ impl TensorRef {
             (rows, cols) = (cols, rows);
         }
         match self.rows {
+            Some(blocks) if self.turned => {
+                blocks.fit(stored_rows(blocks, spec.shape[0], cols)?, rows).then_some([spec.shape[0], blocks.len])
+            }
             // As many rows as are declared, if there are so many.
             Some(blocks) => blocks.fit(spec.shape[0], rows).then_some([spec.shape[0], cols]),
             None => Some([rows, cols]),
@@ -91,6 +103,9 @@ impl TensorRef {
     /// # Errors
     /// When `stored` has no such part, or its format cannot be taken apart like this.
     pub(super) fn take(&self, stored: StoredTensor, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
+        if let (true, Some(blocks)) = (self.turned, self.rows) {
+            return self.take_turned(stored, spec, blocks);
+        }
         let matrix = as_matrix(&stored.shape, spec.role).zip(self.shape(&stored.shape, spec));
         let taken = matrix.map(|(matrix, [rows, _])| self.part(&stored, matrix, rows));
         let StoredTensor { origin, format, shape: found, scales, .. } = stored;
@@ -102,6 +117,50 @@ impl TensorRef {
             }
             Some(Err(Impossible::Shape)) | None => Err(SourceError::Shape { origin, found, expected: declared(spec) }),
         }
+    }
+
+    /// How the weight is stored as [`TensorRef::take`] gives it, where the tensor is stored in `format`.
+    pub(super) fn format(&self, format: Format) -> Format {
+        if self.turned && format.is_quantised() { Format::F32 } else { format }
+    }
+
+    /// As [`TensorRef::take`], each block of rows the other way round. Of quantised numbers the values are taken, as their groups lie along
+    /// rows that then are columns.
+    fn take_turned(
+        &self,
+        stored: StoredTensor,
+        spec: &WeightSpec,
+        blocks: RowBlocks,
+    ) -> Result<StoredWeight, SourceError> {
+        let (origin, found) = (stored.origin.clone(), stored.shape.clone());
+        let wrong = || SourceError::Shape { origin: origin.clone(), found: found.clone(), expected: declared(spec) };
+        if self.shape(&stored.shape, spec) != Some(spec.shape) {
+            return Err(wrong());
+        }
+        let [outputs, len] = spec.shape;
+        let format = self.format(stored.format);
+        // The rows as they are stored, block after block.
+        let cols = stored.shape.last().copied().filter(|&cols| cols > 0).ok_or_else(wrong)?;
+        let rows = stored_rows(blocks, outputs, cols).ok_or_else(wrong)?;
+        let upright = WeightSpec { shape: [rows, cols], sharding: Sharding::Replicated, ..spec.clone() };
+        let reference = TensorRef { turned: false, ..self.clone() };
+        let upright = LocalWeight::new(&upright, reference.take(stored, &upright)?, 0)?;
+        let bytes: Vec<u8> = if format == upright.format() {
+            let mut bytes = vec![0; rows * upright.row_bytes()];
+            for (row, bytes) in bytes.chunks_exact_mut(upright.row_bytes()).enumerate() {
+                upright.read_row(row, bytes);
+            }
+            bytes
+        } else {
+            upright.to_f32().into_iter().flat_map(f32::to_le_bytes).collect()
+        };
+        let size = format.block_bytes();
+        let mut data = Vec::with_capacity(bytes.len());
+        for block in bytes.chunks_exact(len * cols * size) {
+            data.extend_from_slice(&transposed(block, 0..len, cols, size).map_err(|_| wrong())?);
+        }
+        let data = data.into();
+        Ok(StoredWeight { origin, format, shape: [outputs, len], data, order: None, scales: None })
     }
 
     /// `count` rows of `stored`, which is a matrix of `rows` and `cols`.
@@ -155,8 +214,12 @@ impl RowBlocks {
         self.first + row / self.len * self.stride + row % self.len
     }
 
-    /// Whether the stored rows of `count` rows are among `rows`.
+    /// Whether the stored rows of `count` rows are among `rows`, which blocks with others between them leave none of.
     fn fit(&self, count: usize, rows: usize) -> bool {
+        if self.len < self.stride && count.checked_div(self.len).and_then(|n| n.checked_mul(self.stride)) != Some(rows)
+        {
+            return false;
+        }
         let last = count.checked_sub(1).filter(|_| self.len > 0).and_then(|last| {
             let block = (last / self.len).checked_mul(self.stride)?;
             self.first.checked_add(block)?.checked_add(last % self.len)
@@ -187,6 +250,12 @@ impl RowOrder {
         };
         Ok((0..rows).map(stored).collect())
     }
+}
+
+/// Rows of the blocks that are `rows` rows when each is turned, of a matrix of `cols` columns.
+fn stored_rows(blocks: RowBlocks, rows: usize, cols: usize) -> Option<usize> {
+    let whole = cols > 0 && rows.is_multiple_of(cols);
+    if whole { (rows / cols).checked_mul(blocks.len) } else { None }
 }
 
 /// Rows and columns of a tensor; `None` for one without dimensions, and for a vector where a matrix is wanted.
@@ -227,7 +296,7 @@ fn transposed(data: &[u8], rows: Range<usize>, cols: usize, size: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nxd_ops::{Format, Scales, Sharding};
+    use nxd_ops::Scales;
 
     fn spec(shape: [usize; 2], role: Role) -> WeightSpec {
         WeightSpec { name: "w".to_owned(), role, shape, sharding: Sharding::Replicated }
@@ -275,9 +344,36 @@ mod tests {
         assert_eq!(taken(&upright, &[2, 3, 2], &matrix), [[6, 7], [8, 9], [10, 11]]);
         let across = TensorRef { transposed: true, ..upright.clone() };
         assert_eq!(taken(&across, &[2, 2, 3], &matrix), [[6, 9], [7, 10], [8, 11]]);
-        let every_second = TensorRef { rows: Some(RowBlocks { first: 1, len: 1, stride: 2 }), ..across };
+        let every_second = TensorRef { rows: Some(RowBlocks { first: 1, len: 1, stride: 3 }), ..across };
         assert_eq!(taken(&every_second, &[2, 2, 3], &spec([1, 2], Role::Matrix)), [[7, 10]]);
         assert_eq!(taken(&upright, &[2, 3], &spec([3, 1], Role::Vector)), [[3], [4], [5]]);
+    }
+
+    #[test]
+    fn heads_may_be_stored_the_other_way_round() {
+        // Two heads of two rows for keys and one for values, each of three columns.
+        let rows = Some(RowBlocks { first: 0, len: 2, stride: 3 });
+        let turned = TensorRef { rows, turned: true, ..TensorRef::whole("t") };
+        let keys = spec([6, 2], Role::Heads(3));
+        assert_eq!(taken(&turned, &[6, 3], &keys), [[0, 3], [1, 4], [2, 5], [9, 12], [10, 13], [11, 14]]);
+        for shape in [[5, 2], [9, 2], [6, 3]] {
+            let error = turned.take(tensor(&[6, 3]), &spec(shape, Role::Heads(3)));
+            assert!(matches!(error, Err(SourceError::Shape { .. })), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_quantised_is_turned_as_values() {
+        let rows = Some(RowBlocks { first: 1, len: 1, stride: 2 });
+        let turned = TensorRef { rows, turned: true, ..TensorRef::whole("t") };
+        // 1 and -0.5, under scales of blocks of one row and one column.
+        let scales = Scales { rows: 1, cols: 1, values: (1..=8).map(|scale| scale as f32).collect() };
+        let bytes = [0x38, 0xb0].repeat(4);
+        let stored = StoredTensor { data: bytes.into(), scales: Some(scales), ..tensor(&[4, 2]) };
+        let keys = spec([4, 1], Role::Heads(2));
+        assert_eq!(turned.format(Format::E4M3), Format::F32);
+        let local = LocalWeight::new(&keys, turned.take(stored, &keys).unwrap(), 0).unwrap();
+        assert_eq!((local.format(), local.to_f32()), (Format::F32, vec![3.0, -2.0, 7.0, -4.0]));
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
             qk_norm: None,
             rope: config.rope(head_dim, "full_attention", 10_000.0)?,
             window: None,
+            latent: None,
         },
         mlp: MlpSpec {
             intermediate_size: config.size("intermediate_size")?,

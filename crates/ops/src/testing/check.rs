@@ -64,18 +64,24 @@ pub(super) fn check_rows<H: Harness>(
 }
 
 /// Panics unless `found` is as close to `x · weightᵀ` as the device promises for `op`, which is a product.
-pub(super) fn check_product<H: Harness>(
+pub(super) fn check_product<H: Harness>(harness: &H, op: Op, what: impl Display, found: &[f32], factors: [&Rows; 2]) {
+    check_product_of(harness, op, what, found, factors, reference::linear);
+}
+
+/// As [`check_product`], for what `product` makes of the two.
+pub(super) fn check_product_of<H: Harness>(
     harness: &H,
     op: Op,
     what: impl Display,
     found: &[f32],
     [x, weight]: [&Rows; 2],
+    product: impl Fn(&Rows, &Rows) -> Rows,
 ) {
     let magnitudes =
         |rows: &Rows| -> Rows { rows.iter().map(|row| row.iter().map(|value| value.abs()).collect()).collect() };
-    let uncancelled = reference::linear(&magnitudes(x), &magnitudes(weight));
+    let uncancelled = product(&magnitudes(x), &magnitudes(weight));
     let allowed = harness.tolerance(op) * largest(&uncancelled);
-    compare(op, what, found, &reference::linear(x, weight), allowed, |_| true);
+    compare(op, what, found, &product(x, weight), allowed, |_| true);
 }
 
 fn largest(rows: &Rows) -> f64 {

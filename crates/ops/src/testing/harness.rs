@@ -76,7 +76,7 @@ pub struct SampleResult {
 pub enum Op {
     /// `embed` of a table in this format.
     Embed(Format),
-    /// `select_rows`, whose rows are copies.
+    /// `select_rows` and `concat_heads`, whose values are copies.
     SelectRows,
     /// `add`, `bias` and `scale`.
     Elementwise,
@@ -84,7 +84,7 @@ pub enum Op {
     Gated,
     /// `norm` and `add_norm`.
     Norm,
-    /// `linear` and `linears` with a weight in this format, alone or over ranks.
+    /// `linear`, `linears` and `linear_heads` with a weight in this format, alone or over ranks.
     Linear(Format),
     /// `head` with a weight in this format.
     Head(Format),

@@ -42,8 +42,8 @@ impl Model {
 
     /// Tokens that every embedding of the model has.
     pub(super) fn vocab_size(&self) -> usize {
-        let tables =
-            self.manifest.weights().iter().filter(|spec| spec.role != Role::Matrix && spec.role != Role::Vector);
+        let is_table = |spec: &&WeightSpec| matches!(spec.role, Role::Embedding | Role::TiedEmbedding);
+        let tables = self.manifest.weights().iter().filter(is_table);
         tables.map(|spec| spec.shape[0]).min().unwrap_or_default()
     }
 

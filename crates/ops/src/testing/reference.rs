@@ -1,6 +1,6 @@
 //! What ops are to compute: in double precision, row by row, as their definitions read.
 
-use crate::spec::{AttendSpec, Gated, RopeSpec};
+use crate::spec::{AttendSpec, Gated, KvSpec, RopeSpec};
 
 /// A tensor, or a weight, as rows of numbers.
 pub(super) type Rows = Vec<Vec<f64>>;
@@ -63,6 +63,25 @@ pub(super) fn linear(x: &Rows, weight: &Rows) -> Rows {
     x.iter().map(|x| weight.iter().map(|w| dot(x, w)).collect()).collect()
 }
 
+/// Each head's columns of `x` times its own rows of `weight`, of which a head has `outputs`.
+pub(super) fn linear_heads(x: &Rows, weight: &Rows, outputs: usize) -> Rows {
+    let heads = weight.chunks(outputs);
+    let row = |row: &Vec<f64>| {
+        let inputs = row.chunks(weight[0].len());
+        inputs.zip(heads.clone()).flat_map(|(x, head)| head.iter().map(|w| dot(x, w)).collect::<Vec<_>>()).collect()
+    };
+    x.iter().map(row).collect()
+}
+
+/// The columns of each of `heads` heads of `x`, and behind them those of `y`.
+pub(super) fn concat_heads(x: &Rows, y: &Rows, heads: usize) -> Rows {
+    let row = |(x, y): (&Vec<f64>, &Vec<f64>)| {
+        let parts = x.chunks(x.len() / heads).zip(y.chunks(y.len() / heads));
+        parts.flat_map(|(x, y)| [x, y].concat()).collect()
+    };
+    x.iter().zip(y).map(row).collect()
+}
+
 /// The first `rotary_dim` values of each head, turned as pairs of halves; a row has a position and its request's length.
 ///
 /// The angle is the product of position and frequency in single precision, as models are trained; everything after it is exact.
@@ -84,20 +103,21 @@ pub(super) fn rope(x: &Rows, spec: &RopeSpec, at: &[(u32, u32)]) -> Rows {
     x.iter().zip(at).map(row).collect()
 }
 
-/// One row's attention: `keys` and `values` are the rows it sees, its own last; `sinks` has a logit for each head, or none.
+/// One row's attention: `keys` and `values` are the rows it sees, its own last, each with the heads of `kept`; `sinks` has a logit for each
+/// head, or none.
 pub(super) fn attend(
     query: &[f64],
     keys: &Rows,
     values: &Rows,
-    head_dim: usize,
+    kept: &KvSpec,
     spec: &AttendSpec,
     sinks: &[f64],
 ) -> Vec<f64> {
-    let heads = query.len() / head_dim;
-    let kv_heads = keys[0].len() / head_dim;
+    let (head_dim, value_dim) = (kept.head_dim, kept.value_dim());
+    let group = query.len() / head_dim / kept.num_kv_heads;
     let mut out = Vec::new();
     for (h, query) in query.chunks(head_dim).enumerate() {
-        let columns = h / (heads / kv_heads) * head_dim..(h / (heads / kv_heads) + 1) * head_dim;
+        let columns = h / group * head_dim..(h / group + 1) * head_dim;
         let bent = |score: f64| spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
         let score = |key: &Vec<f64>| bent(dot(query, &key[columns.clone()]) * f64::from(spec.scale));
         let scores: Vec<f64> = keys.iter().map(score).collect();
@@ -105,7 +125,7 @@ pub(super) fn attend(
         let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
         let total = weights.iter().sum::<f64>() + sinks.get(h).map_or(0.0, |sink| (sink - max).exp());
         let of_column = |column: usize| weights.iter().zip(values).map(|(w, v)| w / total * v[column]).sum::<f64>();
-        out.extend(columns.map(of_column));
+        out.extend((h / group * value_dim..(h / group + 1) * value_dim).map(of_column));
     }
     out
 }
@@ -118,6 +138,11 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Values;
+
+    const fn kept(num_kv_heads: usize) -> KvSpec {
+        KvSpec { num_kv_heads, head_dim: 1, values: Values::Own, window: None }
+    }
 
     #[test]
     fn the_error_function_at_known_places() {
@@ -132,7 +157,7 @@ mod tests {
     fn attention_of_equal_scores_is_the_mean_of_its_own_kv_head() {
         let keys = vec![vec![0.0; 2]; 2];
         let values = vec![vec![1.0, 10.0], vec![3.0, 30.0]];
-        let out = attend(&[5.0, 6.0, 7.0, 8.0], &keys, &values, 1, &AttendSpec::new(4, 0.5), &[]);
+        let out = attend(&[5.0, 6.0, 7.0, 8.0], &keys, &values, &kept(2), &AttendSpec::new(4, 0.5), &[]);
         for (found, expected) in out.iter().zip([2.0, 2.0, 20.0, 20.0]) {
             assert!((found - expected).abs() < 1e-12, "{out:?}");
         }
@@ -141,10 +166,10 @@ mod tests {
     #[test]
     fn a_sink_takes_its_share_of_the_weight_and_a_cap_bounds_scores() {
         let (keys, values) = (vec![vec![0.0], vec![1e9]], vec![vec![8.0], vec![0.0]]);
-        let sunk = attend(&[0.0], &keys, &values, 1, &AttendSpec::new(1, 1.0), &[2.0_f64.ln()]);
+        let sunk = attend(&[0.0], &keys, &values, &kept(1), &AttendSpec::new(1, 1.0), &[2.0_f64.ln()]);
         assert!((sunk[0] - 2.0).abs() < 1e-12, "{sunk:?}");
         let spec = AttendSpec { softcap: Some(3.0_f32), ..AttendSpec::new(1, 1.0) };
-        let capped = attend(&[1.0], &keys, &values, 1, &spec, &[]);
+        let capped = attend(&[1.0], &keys, &values, &kept(1), &spec, &[]);
         assert!((capped[0] - 8.0 / (1.0 + 3.0_f64.exp())).abs() < 1e-12, "{capped:?}");
     }
 }

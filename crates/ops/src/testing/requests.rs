@@ -253,11 +253,12 @@ pub(super) fn branches(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Values;
     use std::collections::BTreeSet;
 
     #[test]
     fn branches_copy_in_every_group_also_from_copies() {
-        let full = KvSpec { num_kv_heads: 1, head_dim: 8, window: None };
+        let full = KvSpec { num_kv_heads: 1, head_dim: 8, values: Values::Own, window: None };
         for (seed, size) in [(0, 8), (1, 16), (2, 32)] {
             let specs = [full, KvSpec { window: Some(size / 2 + 1), ..full }];
             let steps = branches(&mut Random::new(seed), &specs, 16, size, 50);
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_script_has_what_it_promises() {
-        let full = KvSpec { num_kv_heads: 1, head_dim: 8, window: None };
+        let full = KvSpec { num_kv_heads: 1, head_dim: 8, values: Values::Own, window: None };
         for (seed, size) in [(0, 8), (1, 16), (2, 32)] {
             let specs = [full, KvSpec { window: Some(size / 2 + 1), ..full }];
             let steps = script(&mut Random::new(seed), &specs, 16, size, 50);

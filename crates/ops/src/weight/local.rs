@@ -150,6 +150,24 @@ impl LocalWeight {
         self.cols
     }
 
+    /// The local rows `rows` of it.
+    pub fn of_rows(&self, rows: Range<usize>) -> LocalWeight {
+        let (mut segments, mut before) = (Vec::new(), 0);
+        for &segment in &self.rows {
+            let end = before + segment.len();
+            let (from, to) = (rows.start.max(before), rows.end.min(end));
+            if from < to {
+                segments.push(match segment {
+                    Segment::Range { start, .. } => Segment::Range { start: start + from - before, len: to - from },
+                    Segment::Zeros { .. } => Segment::Zeros { len: to - from },
+                });
+            }
+            before = end;
+        }
+        let num_rows = segments.iter().map(|s| s.len()).sum();
+        LocalWeight { rows: segments, num_rows, ..self.clone() }
+    }
+
     /// How the numbers are stored.
     pub fn format(&self) -> Format {
         self.stored.format

@@ -15,6 +15,9 @@ pub struct Weight(pub u32);
 pub enum Role {
     /// A matrix of a linear layer, `[outputs, inputs]`.
     Matrix,
+    /// The matrices of heads, one after the other: `[heads * n, inputs]`, of which each head multiplies its own input with `n` rows
+    /// ([`crate::Ops::linear_heads`]).
+    Heads(usize),
     /// A table whose rows are looked up, `[tokens, columns]`.
     Embedding,
     /// Table and matrix at once: an embedding tied to the LM head.

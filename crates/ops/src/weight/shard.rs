@@ -83,6 +83,11 @@ impl ShardLayout {
         Self::new(of_rank.iter().map(|units| units.iter().map(segment).collect()).collect())
     }
 
+    /// All `len` values on every one of `ranks` ranks.
+    pub fn replicated(len: usize, ranks: usize) -> Self {
+        Self::new(vec![vec![Segment::Range { start: 0, len }]; ranks])
+    }
+
     /// The segments of `rank`.
     pub fn part(&self, rank: usize) -> &[Segment] {
         &self.parts[rank]

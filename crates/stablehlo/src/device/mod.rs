@@ -124,7 +124,7 @@ impl TracedDevice {
         for (layer, spec) in manifest.kv_layers().iter().enumerate() {
             let group = groups.iter().position(|g| g == spec).expect("groups are made of the layers' specs");
             let dims = [self.kv_shape.slots(group), spec.num_kv_heads, spec.head_dim];
-            for side in [Side::Keys, Side::Values] {
+            for &side in Side::of(spec) {
                 let buffers = self.zeros(&dims, element)?;
                 self.kv.insert((layer as u32, side), buffers);
             }

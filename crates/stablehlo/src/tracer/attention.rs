@@ -4,7 +4,7 @@ use super::Tracer;
 use crate::bucket::CopyBucket;
 use crate::program::Side;
 use crate::record::{Element, Fold, Order, Pairs, Value};
-use nxd_ops::{AttendSpec, KvLayer, KvSpec};
+use nxd_ops::{AttendSpec, KvLayer, KvSpec, Values};
 
 /// The argument that holds the slot of each row in KV group `group`, `[T]`.
 pub fn slots_name(group: usize) -> String {
@@ -39,11 +39,11 @@ impl Tracer<'_> {
         self.b.kv(layer.0, side, &dims, self.setting.kv.element)
     }
 
-    pub(super) fn write(&mut self, layer: KvLayer, k: &Value, v: &Value) {
+    pub(super) fn write(&mut self, layer: KvLayer, k: &Value, v: Option<&Value>) {
         let (group, spec) = self.kv_spec(layer);
         let rows = self.bucket().rows();
         let slots = self.b.input(&slots_name(group), &[rows], Element::I32);
-        for (side, values) in [(Side::Keys, k), (Side::Values, v)] {
+        for (side, values) in [Some((Side::Keys, k)), v.map(|v| (Side::Values, v))].into_iter().flatten() {
             let cache = self.cache(layer, side);
             let values = self.b.rec.reshape(values, &[rows, spec.num_kv_heads, spec.head_dim]);
             let values = self.b.rec.convert(&values, self.setting.kv.element);
@@ -60,7 +60,7 @@ impl Tracer<'_> {
             if self.kv_spec(layer).0 != bucket.group {
                 continue;
             }
-            for side in [Side::Keys, Side::Values] {
+            for &side in Side::of(&self.kv_spec(layer).1) {
                 let cache = self.cache(layer, side);
                 let [slots, heads, width] = [0, 1, 2].map(|dim| cache.dims()[dim]);
                 let rec = &mut self.b.rec;
@@ -124,11 +124,14 @@ impl Tracer<'_> {
     pub(super) fn attention(&mut self, q: &Value, layer: KvLayer, attend: &AttendSpec) -> Value {
         let (group, spec) = self.kv_spec(layer);
         let (requests, tokens) = (self.bucket().requests, self.bucket().tokens);
-        let (kv_heads, width) = (spec.num_kv_heads, spec.head_dim);
+        let (kv_heads, width, value_width) = (spec.num_kv_heads, spec.head_dim, spec.value_dim());
         let shared = attend.num_heads / kv_heads;
         let (exists, seen) = self.visible(group, &spec);
         let keys = self.gathered(layer, Side::Keys);
-        let values = self.gathered(layer, Side::Values);
+        let values = match spec.values {
+            Values::Own => self.gathered(layer, Side::Values),
+            Values::OfKeys(columns) => self.b.rec.slice(&keys, 3, 0..columns),
+        };
         let (q, keys, values) = (self.activation(q), self.activation(&keys), self.activation(&values));
         let dtype = self.setting.dtype;
         let sinks = attend.sinks.map(|sinks| self.vector(sinks));
@@ -188,7 +191,7 @@ impl Tracer<'_> {
         let broken = rec.broadcast(&broken, &[0, 1, 2], attended.dims());
         let nan = rec.splat(f64::NAN, attended.dims(), Element::F32);
         let attended = rec.select(&broken, &nan, &attended);
-        let attended = rec.reshape(&attended, &[requests * tokens, attend.num_heads * width]);
+        let attended = rec.reshape(&attended, &[requests * tokens, attend.num_heads * value_width]);
         self.activation(&attended)
     }
 }

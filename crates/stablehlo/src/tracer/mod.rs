@@ -237,6 +237,19 @@ impl Ops for Tracer<'_> {
         self.activation(&product)
     }
 
+    fn linear_heads(&mut self, x: &Value, weight: Weight) -> Value {
+        let product = self.product_of_heads(x, weight);
+        self.activation(&product)
+    }
+
+    fn concat_heads(&mut self, x: &Value, y: &Value, heads: usize) -> Value {
+        let rows = x.dims()[0];
+        let [p, q] = [x, y].map(|part| part.dims()[1] / heads);
+        let [x, y] = [(x, p), (y, q)].map(|(part, width)| self.b.rec.reshape(part, &[rows, heads, width]));
+        let joined = self.b.rec.concat(&[&x, &y], 2);
+        self.b.rec.reshape(&joined, &[rows, heads * (p + q)])
+    }
+
     fn head(&mut self, x: &Value, weight: Weight) -> Value {
         self.product(x, weight)
     }
@@ -245,7 +258,7 @@ impl Ops for Tracer<'_> {
         self.rotate(&x, rope)
     }
 
-    fn kv_write(&mut self, layer: KvLayer, k: &Value, v: &Value) {
+    fn kv_write(&mut self, layer: KvLayer, k: &Value, v: Option<&Value>) {
         self.write(layer, k, v);
     }
 

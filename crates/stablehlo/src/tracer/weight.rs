@@ -22,6 +22,19 @@ impl Tracer<'_> {
         self.b.rec.dot(&x, &matrix, Pairs { contract: (&[1], &[1]), ..Pairs::default() })
     }
 
+    /// Each head's part of `x` times its own part of the weight, in f32.
+    pub(super) fn product_of_heads(&mut self, x: &Value, weight: Weight) -> Value {
+        let (rows, [outputs, cols]) = (x.dims()[0], [self.layout(weight).rows, self.layout(weight).cols]);
+        let heads = x.dims()[1] / cols;
+        let x = self.activation(x);
+        let matrices = self.matrix(weight);
+        let x = self.b.rec.reshape(&x, &[rows, heads, cols]);
+        let matrices = self.b.rec.reshape(&matrices, &[heads, outputs / heads, cols]);
+        let by_head = self.b.rec.dot(&x, &matrices, Pairs { batch: (&[1], &[0]), contract: (&[2], &[2]) }); // [H, T, b]
+        let by_row = self.b.rec.transpose(&by_head, &[1, 0, 2]);
+        self.b.rec.reshape(&by_row, &[rows, outputs])
+    }
+
     /// The rank's input laid out as a weight expects that was cut inside a quantisation group: zero where another rank has the column.
     fn widened(&mut self, x: &Value, weight: Weight) -> Value {
         let cols = self.layout(weight).cols;

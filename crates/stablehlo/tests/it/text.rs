@@ -5,7 +5,7 @@
 use nxd_ops::{
     AttendSpec, Axis, Dim, Format, Gated, Input, KvLayer, KvSpec, Manifest, Mesh, NormSpec, Ops, Output, Params, Role,
     Rope, RopeScaling, RopeSpec, Rows, SamplingRow, ShardLayout, Sharding, SharedBytes, SourceError, StoredWeight,
-    Weight, WeightSource, WeightSpec,
+    Values, Weight, WeightSource, WeightSpec,
 };
 use nxd_stablehlo::bucket::{CopyBucket, ForwardBucket};
 use nxd_stablehlo::kernel::Kernels;
@@ -54,7 +54,7 @@ impl Layer {
             key,
             output,
             rope: params.rope(&rope),
-            kv: params.kv_layer(KvSpec { num_kv_heads: num_heads, head_dim, window: None }),
+            kv: params.kv_layer(KvSpec { num_kv_heads: num_heads, head_dim, values: Values::Own, window: None }),
             attend: AttendSpec::new(num_heads, 0.353_553_4),
             ranks,
         }
@@ -71,7 +71,7 @@ impl Layer {
         let [q, k] = ops.linears(&normed, [self.query, self.key]);
         let v = k.clone();
         let (q, k) = (ops.rope(q, self.rope), ops.rope(k, self.rope));
-        ops.kv_write(self.kv, &k, &v);
+        ops.kv_write(self.kv, &k, Some(&v));
         let attended = ops.attend(&q, self.kv, &self.attend);
         let gated = ops.gated(attended, &v, Gated::Silu);
         let y = ops.linear(&gated, self.output);

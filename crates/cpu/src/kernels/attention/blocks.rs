@@ -21,7 +21,7 @@ pub(super) struct Blocks<'a, T> {
     /// Where a tile's K starts, and its V.
     keys: [usize; TILES],
     values: [usize; TILES],
-    /// Where the scales of a tile's K start; those of V follow a block size later. Used where values are scaled.
+    /// Where the scales of a tile's K start; those of V follow, unless they are the same. Used where values are scaled.
     scales: [usize; TILES],
     /// The tiles that are set.
     tiles: Range<usize>,
@@ -70,7 +70,7 @@ impl<'a, T: Stored> Blocks<'a, T> {
         cast_slice::<u8, T>(&self.memory[self.keys[tile]..][..TILE * self.shape.key()]).as_chunks().0
     }
 
-    /// V of a tile, `[8][padded D]`.
+    /// V of a tile, or its keys where they are values too, `[8][padded D]`.
     #[inline(always)]
     pub(super) fn values(&self, tile: usize) -> &'a [T] {
         cast_slice(&self.memory[self.values[tile]..][..TILE * self.shape.value()])
@@ -84,19 +84,22 @@ impl<'a, T: Stored> Blocks<'a, T> {
             cast_slice(bytes).first_chunk().expect("the slice has a tile's length")
         };
         let start = self.scales[tile];
-        [of(start), of(start + self.shape.block_size * size_of::<f32>())]
+        [of(start), of(start + self.shape.to_value_scale())]
     }
 
     /// K and its scales, in the order of tokens.
     #[inline(always)]
     pub(super) fn keys_ahead(&self) -> Ahead<'_, T> {
+        if self.shape.shared {
+            return self.values_ahead();
+        }
         Ahead::new(self, &self.keys, self.shape.key(), 0)
     }
 
     /// V and its scales, in the order of tokens.
     #[inline(always)]
     pub(super) fn values_ahead(&self) -> Ahead<'_, T> {
-        Ahead::new(self, &self.values, self.shape.value(), self.shape.block_size * size_of::<f32>())
+        Ahead::new(self, &self.values, self.shape.value(), self.shape.to_value_scale())
     }
 }
 

@@ -195,9 +195,9 @@ unsafe fn finish<L: Lanes, T>(zero: L, job: &Job<'_, T>, tile: &Tile, rows: Rang
         (own / total).store(&mut inverse);
         for row in rows.start.max(vector * LANES)..rows.end.min((vector + 1) * LANES) {
             let inverse = zero.splat(inverse[row % LANES]);
-            let start = ((tile.row + row / tile.group) * heads + head_of(row)) * shape.dim;
+            let start = ((tile.row + row / tile.group) * heads + head_of(row)) * shape.value_dim;
             // SAFETY: the row is this member's, by the caller.
-            let out = unsafe { job.out.slice(start..start + shape.dim) };
+            let out = unsafe { job.out.slice(start..start + shape.value_dim) };
             let (sums, (out, last)) = (&sums.o[row * shape.padded..][..shape.padded], out.as_chunks_mut::<LANES>());
             let (sums, _) = sums.as_chunks::<LANES>();
             // The added zero makes a positive zero of a negative one.

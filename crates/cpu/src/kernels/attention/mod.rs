@@ -9,6 +9,7 @@ mod member;
 mod partition;
 mod plan;
 mod queries;
+mod rows;
 mod scores;
 pub(crate) mod store;
 mod stored;
@@ -55,15 +56,18 @@ pub struct AttendScratch {
 }
 
 /// Attention of the queries `q` `[T, H * D]` over the blocks of their requests: causal, within the window if there is one, and query heads
-/// `h * group..(h + 1) * group` with KV head `h`. Writes `out` `[T, H * D]`.
+/// `h * group..(h + 1) * group` with KV head `h`. Writes `out` `[T, H * D]`, of a head as many values as V has.
 ///
 /// # Panics
 /// If `q`, `out` or the sinks have another shape, the heads are not a multiple of the KV heads, or the tables do not cover the visible
 /// tokens.
 pub fn attend(team: &Team, isa: Isa, q: &[f32], attend: &Attend<'_>, out: &mut [f32], scratch: &mut AttendScratch) {
     let (spec, shape) = (attend.spec, attend.cache.shape());
-    let values = attend.place.batch.num_tokens() * spec.num_heads * shape.dim;
-    assert!(q.len() == values && out.len() == values, "a row of H * D values for each token of the batch");
+    let heads = attend.place.batch.num_tokens() * spec.num_heads;
+    assert!(
+        q.len() == heads * shape.dim && out.len() == heads * shape.value_dim,
+        "a row of H * D values for each token of the batch"
+    );
     assert!(
         spec.num_heads > 0 && spec.num_heads.is_multiple_of(shape.heads),
         "{} query heads over {} KV heads",
@@ -145,7 +149,7 @@ impl Demand {
     /// Bytes that [`AttendScratch`] grows to at most, where requests have up to `context` tokens.
     pub(crate) fn scratch_bytes(&self, context: usize) -> usize {
         let Demand { tokens, num_heads, kv, threads } = *self;
-        let (dim, padded) = (kv.head_dim, kv.head_dim.next_multiple_of(TILE));
+        let (dim, padded) = (kv.head_dim, kv.value_dim().next_multiple_of(TILE));
         let group = num_heads.div_ceil(kv.num_kv_heads.max(1)).max(1);
         let queries = plan::most_queries(group).min(tokens);
         let rows = queries * group;

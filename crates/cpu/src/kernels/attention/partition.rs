@@ -1,6 +1,6 @@
 //! Attention of a tile's rows over one partition: scores, softmax, weighted V.
 //!
-//! A row's score for a token is one FMA chain along `D`; its sum of exponentials has eight lanes, token `t` in lane `t mod 8`, and a fixed
+//! A row's score for a token is one FMA chain along `D`, or eight and a fixed tree where keys lie in rows (`rows`); its sum of exponentials has eight lanes, token `t` in lane `t mod 8`, and a fixed
 //! tree; each output dimension is one FMA chain along the tokens that the row sees. So how rows and tokens are blocked, and what other rows
 //! a tile has, cannot change a bit. What a row does not see is never multiplied, not even by zero, so it may be NaN.
 //!
@@ -9,6 +9,7 @@
 use super::blocks::{Blocks, tiles_of};
 use super::plan::{PART, Tile};
 use super::queries;
+use super::rows::RowScores;
 use super::scores::Scores;
 use super::stored::Stored;
 use super::tiled::{ByRows, rows_at_once};
@@ -65,9 +66,13 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     let (mut ahead, mut first) = (blocks.values_ahead(), 0);
     while first < rows {
         let n = rows_at_once::<L>(rows - first);
-        let tiles = tiles_of(&(tile.span(first, part).start..tile.span(first + n - 1, part).end));
+        let seen = tile.span(first, part).start..tile.span(first + n - 1, part).end;
         let (q, s) = (&q[first * wide..][..n * wide], &mut s[first * PART..][..n * PART]);
-        Scores { blocks, tiles, q, s, ahead: &mut ahead }.of_rows(zero, n);
+        if blocks.shape().shared {
+            RowScores { blocks, tokens: seen, q, s }.of_rows(zero, n);
+        } else {
+            Scores { blocks, tiles: tiles_of(&seen), q, s, ahead: &mut ahead }.of_rows(zero, n);
+        }
         first += n;
     }
     for row in 0..rows {

@@ -12,18 +12,22 @@ use std::marker::PhantomData;
 /// Values below which the leader writes alone.
 const ALONE: usize = 16 * 1024;
 
-/// A step's rows of K and V, both `[T, K * D]`, and where they go.
+/// A step's rows of K and V, both `[T, K * D]`, and where they go; no V where keys are values too.
 pub(crate) struct Rows<'a> {
     pub(crate) shape: &'a Shape,
     pub(crate) place: &'a Place<'a>,
     pub(crate) k: &'a [f32],
-    pub(crate) v: &'a [f32],
+    pub(crate) v: Option<&'a [f32]>,
 }
 
 /// Writes `rows` into a cache's `memory`.
 pub(crate) fn store(team: &Team, isa: Isa, memory: &mut [u8], rows: &Rows<'_>) {
     let values = rows.place.batch.num_tokens() * rows.shape.heads * rows.shape.dim;
-    assert!(rows.k.len() == values && rows.v.len() == values, "K and V have a row for each token of the batch");
+    assert!(
+        rows.k.len() == values && rows.v.is_none_or(|v| v.len() == values),
+        "K and V have a row for each token of the batch"
+    );
+    assert_eq!(rows.v.is_none(), rows.shape.shared, "V is stored where keys are not values too");
     match rows.shape.dtype {
         KvDtype::F32 => store_as::<f32>(team, isa, memory, rows),
         KvDtype::F16 => store_as::<f16>(team, isa, memory, rows),
@@ -70,10 +74,9 @@ impl<T: Stored> Kernel for Store<'_, T> {
                 // SAFETY: only this member writes blocks with this remainder, and its last slice is out of use.
                 let block = unsafe { self.memory.slice(start..start + shape.block()) };
                 let slot = position % shape.block_size;
-                let (k, v) = (&k[row * width..][..width], &v[row * width..][..width]);
-                let heads = k.chunks_exact(shape.dim).zip(v.chunks_exact(shape.dim));
-                for (head, (k, v)) in block.chunks_exact_mut(shape.head()).zip(heads) {
-                    put::<L, T>(zero, shape, k, v, head, slot);
+                for (h, head) in block.chunks_exact_mut(shape.head()).enumerate() {
+                    let own = row * width + h * shape.dim..row * width + (h + 1) * shape.dim;
+                    put::<L, T>(zero, shape, &k[own.clone()], v.map(|v| &v[own]), head, slot);
                 }
             }
         }
@@ -82,16 +85,23 @@ impl<T: Stored> Kernel for Store<'_, T> {
 
 /// Writes one token's K and V into `slot` of its head's part of a block.
 #[inline(always)]
-fn put<L: Lanes, T: Stored>(zero: L, shape: &Shape, k: &[f32], v: &[f32], head: &mut [u8], slot: usize) {
+fn put<L: Lanes, T: Stored>(zero: L, shape: &Shape, k: &[f32], v: Option<&[f32]>, head: &mut [u8], slot: usize) {
     let (values, scales) = head.split_at_mut(shape.scales());
     let (keys, values) = values.split_at_mut(shape.values());
+    let (row, scales) = (&mut values[slot * shape.value()..][..shape.value()], cast_slice_mut(scales));
+    let Some(v) = v else {
+        let (scale, factor) = T::scale(zero, k);
+        put_row::<L, T>(zero, k, factor, cast_slice_mut(row));
+        if T::SCALED {
+            scales[slot] = scale;
+        }
+        return;
+    };
     let tile = &mut keys[slot / TILE * TILE * shape.key()..][..TILE * shape.key()];
-    let row = &mut values[slot * shape.value()..][..shape.value()];
     let ((key_scale, key_factor), (value_scale, value_factor)) = (T::scale(zero, k), T::scale(zero, v));
     put_key::<L, T>(zero, k, key_factor, cast_slice_mut(tile), slot % TILE);
-    put_value::<L, T>(zero, v, value_factor, &mut cast_slice_mut(row)[..shape.dim]);
+    put_row::<L, T>(zero, v, value_factor, cast_slice_mut(row));
     if T::SCALED {
-        let scales: &mut [f32] = cast_slice_mut(scales);
         (scales[slot], scales[shape.block_size + slot]) = (key_scale, value_scale);
     }
 }
@@ -108,15 +118,16 @@ fn put_key<L: Lanes, T: Stored>(zero: L, k: &[f32], factor: f32, tile: &mut [T],
     }
 }
 
+/// Writes `values` into their row, whose last vector is filled up with zeros: keys are multiplied with whole ones.
 #[inline(always)]
-fn put_value<L: Lanes, T: Stored>(zero: L, v: &[f32], factor: f32, row: &mut [T]) {
-    let ((v, last_v), (row, last_row)) = (v.as_chunks::<LANES>(), row.as_chunks_mut::<LANES>());
-    for (v, row) in v.iter().zip(row) {
-        T::store(scaled::<L, T>(zero.load(v), factor), row);
+fn put_row<L: Lanes, T: Stored>(zero: L, values: &[f32], factor: f32, row: &mut [T]) {
+    let ((values, last), (row, _)) = (values.as_chunks::<LANES>(), row.as_chunks_mut::<LANES>());
+    for (values, row) in values.iter().zip(&mut *row) {
+        T::store(scaled::<L, T>(zero.load(values), factor), row);
     }
-    let mut stored = [T::zeroed(); LANES];
-    T::store(scaled::<L, T>(zero.load_part(last_v), factor), &mut stored);
-    last_row.copy_from_slice(&stored[..last_row.len()]);
+    if let (false, Some(row)) = (last.is_empty(), row.last_mut()) {
+        T::store(scaled::<L, T>(zero.load_part(last), factor), row);
+    }
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use crate::isa::Isa;
 use crate::kv::{KvCache, KvDtype, Place};
 use crate::team::Team;
 use half::{bf16, f16};
-use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec};
+use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec, Values};
 use proptest::prelude::*;
 
 const DTYPES: [KvDtype; 4] = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8];
@@ -75,6 +75,11 @@ impl Model {
         self.spec.num_kv_heads * self.group * self.spec.head_dim
     }
 
+    /// Length of a row of outputs.
+    fn out_width(&self) -> usize {
+        self.spec.num_kv_heads * self.group * self.spec.value_dim()
+    }
+
     /// The outputs of every request, `[positions, H * D]`. Whatever was not written, or was given back, is NaN.
     fn run_spoiled(&self, way: &Way, spoil: &Spoil<'_>) -> Vec<Vec<f32>> {
         let Way { isa, threads, block_size, ref steps } = *way;
@@ -129,8 +134,9 @@ impl Model {
             batch.groups.push(tables);
             batch.validate(1, &[(self.spec, num_blocks)], block_size).unwrap();
             let place = Place { layer: 1, batch: &batch, tables: &batch.groups[0] };
-            cache.write(&team, isa, &place, &k, &v);
-            let mut out = vec![f32::NAN; q.len()];
+            let own_values = self.spec.values == Values::Own;
+            cache.write(&team, isa, &place, &k, own_values.then_some(&*v));
+            let mut out = vec![f32::NAN; batch.num_tokens() * self.out_width()];
             attend(
                 &team,
                 isa,
@@ -141,7 +147,7 @@ impl Model {
             );
             for (i, &(r, _)) in step.iter().enumerate() {
                 let rows = batch.rows(i);
-                outputs[r].extend_from_slice(&out[rows.start * self.width()..rows.end * self.width()]);
+                outputs[r].extend_from_slice(&out[rows.start * self.out_width()..rows.end * self.out_width()]);
             }
         }
         outputs
@@ -177,7 +183,8 @@ impl Model {
             let token = |t| (0..d).map(|i| value(r, t, what, h / self.group * d + i)).collect::<Vec<_>>();
             (first..=position).map(|t| self.stored(&token(t))).collect()
         };
-        let (keys, values) = (kv(What::K), kv(What::V));
+        let keys = kv(What::K);
+        let values = if self.spec.values == Values::Own { kv(What::V) } else { keys.clone() };
         let score = |key: &Vec<f64>| -> f64 {
             key.iter().enumerate().map(|(i, k)| f64::from(value(r, position, What::Q, h * d + i)) * k).sum()
         };
@@ -187,7 +194,8 @@ impl Model {
         let top = scores.iter().copied().fold(sink, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
         let sum = weights.iter().sum::<f64>() + (sink - top).exp();
-        (0..d).map(|i| values.iter().zip(&weights).map(|(v, w)| w * v[i]).sum::<f64>() / sum).collect()
+        let of_column = |i: usize| values.iter().zip(&weights).map(|(v, w)| w * v[i]).sum::<f64>() / sum;
+        (0..self.spec.value_dim()).map(of_column).collect()
     }
 }
 
@@ -196,13 +204,21 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
 }
 
 fn model(heads: usize, group: usize, head_dim: usize, window: Option<usize>, dtype: KvDtype) -> Model {
-    Model { spec: KvSpec { num_kv_heads: heads, head_dim, window }, group, dtype, softcap: None, sinks: false }
+    let spec = KvSpec { num_kv_heads: heads, head_dim, values: Values::Own, window };
+    Model { spec, group, dtype, softcap: None, sinks: false }
+}
+
+/// Keys of which the first columns are values.
+fn latent(heads: usize, group: usize, dims: (usize, usize), window: Option<usize>, dtype: KvDtype) -> Model {
+    let mut model = model(heads, group, dims.0, window, dtype);
+    model.spec.values = Values::OfKeys(dims.1);
+    model
 }
 
 #[test]
 fn outputs_are_near_double_precision() {
     let mut worst = 0.0f64;
-    for (heads, group, dim, window) in [
+    let models = [
         (3, 3, 64, None),
         (1, 1, 8, None),
         (2, 2, 16, Some(1)),
@@ -214,14 +230,26 @@ fn outputs_are_near_double_precision() {
         (2, 3, 6, Some(7)),
         (1, 7, 20, None),
         (1, 1, 1, None),
-    ] {
+    ]
+    .map(|(heads, group, dim, window)| model(heads, group, dim, window, KvDtype::F32));
+    let latents = [
+        (1, 16, (576, 512), None),
+        (1, 3, (40, 32), Some(300)),
+        (2, 2, (20, 13), Some(7)),
+        (1, 1, (9, 9), None),
+        (1, 5, (33, 1), None),
+    ]
+    .map(|(heads, group, dims, window)| latent(heads, group, dims, window, KvDtype::F32));
+    for model in models.into_iter().chain(latents) {
         for dtype in DTYPES {
-            let (mut model, n) = (model(heads, group, dim, window, dtype), 530);
-            (model.sinks, model.softcap) = (heads == 2, (group == 2).then_some(1.5));
+            let (mut model, n) = (Model { dtype, ..model }, 530);
+            model.sinks = model.spec.num_kv_heads == 2;
+            model.softcap = (model.group == 2).then_some(1.5);
             let got = model.alone(Isa::detect(), 0, n);
+            let dim = model.spec.value_dim();
             for position in (0..n).step_by(53).chain([255, 256, n - 1]) {
-                for h in 0..heads * group {
-                    let got = &got[position * model.width() + h * dim..][..dim];
+                for h in 0..model.spec.num_kv_heads * model.group {
+                    let got = &got[position * model.out_width() + h * dim..][..dim];
                     for (got, expected) in got.iter().zip(model.reference(0, position, h)) {
                         let error = (f64::from(*got) - expected).abs();
                         worst = worst.max(error);
@@ -257,11 +285,14 @@ fn models() -> impl Strategy<Value = Model> {
     let window = prop_oneof![Just(None), (1usize..300).prop_map(Some)];
     let dtype = prop::sample::select(DTYPES.to_vec());
     let softcap = prop_oneof![Just(None), Just(Some(2.0f32))];
-    (1usize..4, 1usize..14, dims(), window, dtype, softcap, any::<bool>()).prop_map(
-        |(heads, group, dim, window, dtype, softcap, sinks)| Model {
-            softcap,
-            sinks,
-            ..model(heads, group, dim, window, dtype)
+    let columns = prop_oneof![Just(None), (0.0f64..1.0).prop_map(Some)];
+    (1usize..4, 1usize..14, dims(), columns, window, dtype, softcap, any::<bool>()).prop_map(
+        |(heads, group, dim, columns, window, dtype, softcap, sinks)| {
+            let model = match columns {
+                None => model(heads, group, dim, window, dtype),
+                Some(part) => latent(heads, group, (dim, 1 + (dim as f64 * part) as usize), window, dtype),
+            };
+            Model { softcap, sinks, ..model }
         },
     )
 }
@@ -330,13 +361,13 @@ proptest! {
 
 #[test]
 fn a_long_decode_is_shared_by_partitions_and_keeps_its_bits() {
-    for window in [None, Some(400)] {
-        let model = model(2, 3, 64, window, KvDtype::F16);
+    let models = [None, Some(400)].map(|window| model(2, 3, 64, window, KvDtype::F16));
+    for model in models.into_iter().chain([latent(1, 16, (72, 64), None, KvDtype::I8)]) {
         let expected = model.alone(Isa::detect(), 0, 1300);
         for threads in [1, 2, 3, 8] {
             let steps = std::iter::once(vec![(0, 1290)]).chain((0..10).map(|_| vec![(0, 1)])).collect();
             let got = model.run(&Way { isa: Isa::detect(), threads, block_size: 16, steps });
-            assert!(same_bits(&got[0], &expected), "{threads} threads, window {window:?}");
+            assert!(same_bits(&got[0], &expected), "{threads} threads, {model:?}");
         }
     }
 }
@@ -344,8 +375,11 @@ fn a_long_decode_is_shared_by_partitions_and_keeps_its_bits() {
 #[test]
 fn a_nan_stays_in_its_request_and_behind_its_position() {
     for window in [None, Some(20)] {
-        for dtype in DTYPES {
-            let model = model(2, 2, 20, window, dtype);
+        for (dtype, columns) in DTYPES.into_iter().flat_map(|dtype| [(dtype, None), (dtype, Some(13))]) {
+            let model = match columns {
+                None => model(2, 2, 20, window, dtype),
+                Some(columns) => latent(2, 2, (20, columns), window, dtype),
+            };
             let way = |steps| Way { isa: Isa::detect(), threads: 2, block_size: 8, steps };
             let spoil = |r, position, k: &mut [f32], v: &mut [f32]| {
                 if r == 1 && position == 37 {
@@ -358,10 +392,10 @@ fn a_nan_stays_in_its_request_and_behind_its_position() {
             for (r, n) in [(0, 31), (2, 29)] {
                 assert!(same_bits(&got[r], &model.alone(Isa::detect(), r, n)), "request {r}");
             }
-            let (before, behind) = got[1].split_at(37 * model.width());
+            let (before, behind) = got[1].split_at(37 * model.out_width());
             assert!(same_bits(before, &model.alone(Isa::detect(), 1, 37)));
             let seen = window.unwrap_or(usize::MAX).min(24);
-            let (seeing, past) = behind.split_at(seen * model.width());
+            let (seeing, past) = behind.split_at(seen * model.out_width());
             assert!(seeing.iter().all(|x| x.is_nan()), "a visible NaN must show");
             assert!(past.iter().all(|x| !x.is_nan()));
             assert_eq!(past.is_empty(), window.is_none());

@@ -54,7 +54,7 @@ impl<T: Stored> Weigh<'_, '_, T> {
             }
             for tile in tiles.clone() {
                 let values = self.blocks.values(tile).as_chunks::<LANES>().0;
-                let (row, column) = (padded / LANES, column / LANES);
+                let (row, column) = (self.blocks.shape().row / LANES, column / LANES);
                 assert!(values.len() == TILE * row && column + N <= row);
                 for token in self.tokens.start.max(tile * TILE)..self.tokens.end.min(tile * TILE + TILE) {
                     // For each line that is read, another one is asked for.

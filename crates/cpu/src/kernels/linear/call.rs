@@ -7,6 +7,7 @@ use super::product::{AREA, PASS, Part, Product};
 use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
 use crate::isa::Isa;
 use crate::team::{Member, Team, share_of};
+use std::borrow::Borrow;
 use std::ops::Range;
 
 /// Several products of the same input, `x · weightᵀ` each, in one job of the team: the input is prepared once for all of them.
@@ -29,40 +30,55 @@ pub fn linears(
     for (weight, out) in weights.iter().zip(&*outs) {
         assert_eq!(out.len(), rows * weight.rows(), "an output of {rows} rows of {}", weight.rows());
     }
-    let outs = outs.iter_mut().map(|out| out.as_mut_ptr());
+    let outs = outs.iter_mut().zip(weights).map(|(out, weight)| (out.as_mut_ptr(), weight.rows()));
     let Some(call) = Call::new(team, isa, x, rows, weights, outs, scratch) else { return };
-    team.run(&|member| {
-        // SAFETY: each member prepares once, and takes panels of its own.
-        unsafe {
-            let area = call.prepare(member);
-            let share = |id, i: usize| call.plan.share(id, member.threads, weights[i], &call.scratch.jobs[i]);
-            call.hand_out(member, weights.len(), share, |i, part| {
-                let product = call.product(i, member);
-                product.run(&(0..rows), &part, product.place(), area);
-            });
-            call.look_ahead(member);
-        }
-    });
+    call.run(team);
+}
+
+/// The products of several heads, each of its own columns of `x` ([`PackedMatrix::reading_from`]), in one job of the team.
+///
+/// # Shapes
+/// `x` is `[rows, heads * K]`, `out` is `[rows, heads * N]`.
+///
+/// # Panics
+/// As [`linears`].
+pub fn linear_heads(
+    team: &Team,
+    isa: Isa,
+    x: &[f32],
+    rows: usize,
+    heads: &[PackedMatrix],
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let outputs = heads.first().map_or(0, PackedMatrix::rows);
+    assert!(heads.iter().all(|head| head.rows() == outputs), "heads with as many outputs each");
+    let stride = heads.len() * outputs;
+    assert_eq!(out.len(), rows * stride, "an output of {rows} rows of {stride}");
+    let base = out.as_mut_ptr();
+    let outs = (0..heads.len()).map(|head| (base.wrapping_add(head * outputs), stride));
+    let Some(call) = Call::new(team, isa, x, rows, heads, outs, scratch) else { return };
+    call.run(team);
 }
 
 /// A checked call: its arguments, plan and work space.
-pub(super) struct Call<'a> {
+pub(super) struct Call<'a, W> {
     isa: Isa,
     x: &'a [f32],
-    weights: &'a [&'a PackedMatrix],
+    weights: &'a [W],
     plan: Plan,
     pub(super) scratch: &'a Scratch,
 }
 
-impl<'a> Call<'a> {
-    /// `None` where there is nothing to do.
+impl<'a, W: Borrow<PackedMatrix> + Sync> Call<'a, W> {
+    /// `None` where there is nothing to do. `outs` says where each product's results begin, and how far apart its rows are.
     pub(super) fn new(
         team: &Team,
         isa: Isa,
         x: &'a [f32],
         rows: usize,
-        weights: &'a [&'a PackedMatrix],
-        outs: impl Iterator<Item = *mut f32>,
+        weights: &'a [W],
+        outs: impl Iterator<Item = (*mut f32, usize)>,
         scratch: &'a mut Scratch,
     ) -> Option<Self> {
         assert!(isa.is_available(), "this CPU does not have {isa}");
@@ -71,11 +87,28 @@ impl<'a> Call<'a> {
         }
         let width = x.len() / rows;
         assert_eq!(x.len(), width * rows, "an input of {rows} rows");
-        for weight in weights {
+        for weight in weights.iter().map(Borrow::borrow) {
             assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
         }
         let plan = Plan::new(team, isa, rows, weights, outs, scratch);
         Some(Call { isa, x, weights, plan, scratch })
+    }
+
+    /// All of it, in one job of the team.
+    fn run(&self, team: &Team) {
+        team.run(&|member| {
+            // SAFETY: each member prepares once, and takes panels of its own.
+            unsafe {
+                let area = self.prepare(member);
+                let share =
+                    |id, i: usize| self.plan.share(id, member.threads, self.weights[i].borrow(), &self.scratch.jobs[i]);
+                self.hand_out(member, self.weights.len(), share, |i, part| {
+                    let product = self.product(i, member);
+                    product.run(&(0..self.plan.rows), &part, product.place(), area);
+                });
+                self.look_ahead(member);
+            }
+        });
     }
 
     /// Prepares this member's part of the inputs, and waits until all have done so where members share them; the member's work area.
@@ -93,7 +126,7 @@ impl<'a> Call<'a> {
         for (i, (weight, job)) in self.weights.iter().zip(&scratch.jobs).enumerate() {
             if job.is_first(&scratch.jobs[..i]) {
                 // SAFETY: once for each input; `isa` was checked by `new`.
-                unsafe { scratch.inputs[job.input].fill(member, self.isa, self.x, weight.input(), wide) };
+                unsafe { scratch.inputs[job.input].fill(member, self.isa, self.x, weight.borrow().input(), wide) };
             }
         }
         if self.plan.rows > 1 {
@@ -150,7 +183,8 @@ impl<'a> Call<'a> {
         let unpacked = job.unpacked.as_deref();
         // SAFETY: by the caller's duties.
         let quantised = unsafe { input.quantised(copy) };
-        Product { isa: self.isa, weight: self.weights[i], input, quantised, out: job.out, copy, unpacked }
+        let (weight, out, stride) = (self.weights[i].borrow(), job.out, job.stride);
+        Product { isa: self.isa, weight, input, quantised, out, stride, copy, unpacked }
     }
 }
 
@@ -173,12 +207,12 @@ struct Plan {
 
 impl Plan {
     /// Makes room for everything, and notes for each weight which input it takes.
-    fn new(
+    fn new<W: Borrow<PackedMatrix>>(
         team: &Team,
         isa: Isa,
         rows: usize,
-        weights: &[&PackedMatrix],
-        outs: impl Iterator<Item = *mut f32>,
+        weights: &[W],
+        outs: impl Iterator<Item = (*mut f32, usize)>,
         scratch: &mut Scratch,
     ) -> Self {
         let copies = if rows == 1 { team.threads() } else { 1 };
@@ -189,12 +223,12 @@ impl Plan {
             panel: 0,
             in_parts: rows <= PASS && team.threads() > 1,
             as_packed: false,
-            next: scratch.order.begin(weights[0]),
+            next: scratch.order.begin(weights[0].borrow()),
         };
         let mut inputs = 0;
         scratch.jobs.clear();
-        for (i, (weight, out)) in weights.iter().zip(outs).enumerate() {
-            let earlier = weights[..i].iter().position(|other| same_input(other, weight));
+        for (i, (weight, (out, stride))) in weights.iter().map(Borrow::borrow).zip(outs).enumerate() {
+            let earlier = weights[..i].iter().position(|other| same_input(other.borrow(), weight));
             let input = earlier.map_or(inputs, |earlier| scratch.jobs[earlier].input);
             if earlier.is_none() {
                 inputs += 1;
@@ -211,13 +245,15 @@ impl Plan {
             if unpacked.is_some() {
                 plan.panel = plan.panel.max(weight.panel_bytes().div_ceil(size_of::<PanelRow>()));
             }
-            scratch.jobs.push(Job { out, input, before: plan.cost, unpacked });
+            scratch.jobs.push(Job { out, stride, input, before: plan.cost, unpacked });
             plan.cost += weight.panels() * plan.panel_cost(weight);
             if weight.input().is_some() {
                 plan.wide = plan.wide.max(weight.cols() * scratch.inputs[input].tiles().rows(0).len());
             }
         }
-        let longest = weights.iter().map(|weight| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
+        let all = weights.iter().map(Borrow::borrow);
+        let longest =
+            all.map(|weight: &PackedMatrix| weight.panels().div_ceil(team.threads()) * plan.panel_cost(weight));
         // Unless some members would have more to do than others, by more than a sixteenth.
         plan.as_packed = weights.len() == 1 || longest.sum::<usize>() * team.threads() <= plan.cost + plan.cost / 16;
         scratch.turns.resize_with(team.threads(), Default::default);

@@ -49,7 +49,7 @@ pub fn linear_gated(
     let GatedPair { gate, up, activation } = pair;
     assert_eq!(gate.rows(), up.rows(), "gate and up have the same outputs");
     assert_eq!(out.len(), rows * gate.rows(), "an output of {rows} rows of {}", gate.rows());
-    let (weights, out) = ([gate, up], out.as_mut_ptr());
+    let (weights, out) = ([gate, up], (out.as_mut_ptr(), gate.rows()));
     let near = NEAR.max(rows);
     scratch.near.reserve(team.threads() * 2 * near);
     let Some(call) = Call::new(team, isa, x, rows, &weights, [out; 2].into_iter(), scratch) else { return };

@@ -35,7 +35,7 @@ mod scratch;
 mod tests;
 mod tile;
 
-pub use call::linears;
+pub use call::{linear_heads, linears};
 pub use gated::{GatedPair, linear_gated};
 pub use matrix::{PackedMatrix, kernel_name};
 pub use memory::PackedMemory;

@@ -53,8 +53,9 @@ pub(super) struct Product<'a> {
     pub(super) weight: &'a PackedMatrix,
     pub(super) input: &'a Prepared,
     pub(super) quantised: Option<Quantised<'a>>,
-    /// The whole output, `[rows, N]`.
+    /// The whole output, `[rows, N]`, and how far its rows are apart.
     pub(super) out: *mut f32,
+    pub(super) stride: usize,
     pub(super) copy: usize,
     /// Where panels come from that are not packed.
     pub(super) unpacked: Option<&'a Unpacked>,
@@ -103,7 +104,7 @@ impl Product<'_> {
     /// Its output, where results go unless they meet others first.
     pub(super) fn place(&self) -> Place {
         let n = self.weight.rows();
-        Place { start: self.out, stride: n, row: 0, panel: 0, full: n / PANEL }
+        Place { start: self.out, stride: self.stride, row: 0, panel: 0, full: n / PANEL }
     }
 
     /// The tiles, in groups whose part of the input stays in the second-level cache.

@@ -60,6 +60,8 @@ impl Scratch {
 /// One product of a call.
 pub(super) struct Job {
     pub(super) out: *mut f32,
+    /// From one row of the output to the next.
+    pub(super) stride: usize,
     /// Index of its prepared input.
     pub(super) input: usize,
     /// Bytes of the panels of the products before it.

@@ -24,6 +24,8 @@ enum Fault {
     LinearScaled,
     HeadScaled,
     LinearsShareTheFirst,
+    LinearHeadsScaled,
+    HeadsAsOne,
     GateAndUpSwapped,
     RopeForgotten,
     KeysNotWritten,
@@ -222,14 +224,23 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         if self.fault == Fault::RopeForgotten { x } else { self.ops.rope(x, rope) }
     }
 
-    fn kv_write(&mut self, layer: KvLayer, k: &O::Tensor, v: &O::Tensor) {
-        match self.fault {
-            Fault::KeysAndValuesSwapped => self.ops.kv_write(layer, v, k),
-            Fault::KeysNotWritten => {
+    fn linear_heads(&mut self, x: &O::Tensor, weight: Weight) -> O::Tensor {
+        let y = self.ops.linear_heads(x, weight);
+        self.scaled_by(Fault::LinearHeadsScaled, y)
+    }
+
+    fn concat_heads(&mut self, x: &O::Tensor, y: &O::Tensor, heads: usize) -> O::Tensor {
+        self.ops.concat_heads(x, y, if self.fault == Fault::HeadsAsOne { 1 } else { heads })
+    }
+
+    fn kv_write(&mut self, layer: KvLayer, k: &O::Tensor, v: Option<&O::Tensor>) {
+        match (self.fault, v) {
+            (Fault::KeysAndValuesSwapped, Some(v)) => self.ops.kv_write(layer, v, Some(k)),
+            (Fault::KeysNotWritten, v) => {
                 let nothing = self.ops.scale(k.clone(), 0.0);
                 self.ops.kv_write(layer, &nothing, v);
             }
-            _ => self.ops.kv_write(layer, k, v),
+            (_, v) => self.ops.kv_write(layer, k, v),
         }
     }
 
@@ -293,12 +304,31 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     ),
     (Fault::HeadScaled, &[("head", cases::head), ("head_over_ranks", cases::head_over_ranks)]),
     (Fault::LinearsShareTheFirst, &[("linears", cases::linears)]),
+    (
+        Fault::LinearHeadsScaled,
+        &[("linear_heads", cases::linear_heads), ("linear_heads_over_ranks", cases::linear_heads_over_ranks)],
+    ),
+    (Fault::HeadsAsOne, &[("concat_heads", cases::concat_heads)]),
     (Fault::GateAndUpSwapped, &[("linear_gated", cases::linear_gated)]),
     (Fault::RopeForgotten, &[("rope", cases::rope), ("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::OneRopeLen, &[("rope_of_request_length", cases::rope_of_request_length)]),
-    (Fault::KeysNotWritten, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),
+    (
+        Fault::KeysNotWritten,
+        &[
+            ("attend", cases::attend),
+            ("attend_latent", cases::attend_latent),
+            ("attend_over_ranks", cases::attend_over_ranks),
+        ],
+    ),
     (Fault::KeysAndValuesSwapped, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),
-    (Fault::AttendScale, &[("attend", cases::attend), ("attend_past_poison", cases::attend_past_poison)]),
+    (
+        Fault::AttendScale,
+        &[
+            ("attend", cases::attend),
+            ("attend_latent", cases::attend_latent),
+            ("attend_past_poison", cases::attend_past_poison),
+        ],
+    ),
     (Fault::SinksForgotten, &[("attend_with_sinks_and_caps", cases::attend_with_sinks_and_caps)]),
     (Fault::SoftcapForgotten, &[("attend_with_sinks_and_caps", cases::attend_with_sinks_and_caps)]),
     (Fault::CachesForgotten, &[("attend", cases::attend), ("attend_past_poison", cases::attend_past_poison)]),

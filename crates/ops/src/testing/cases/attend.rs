@@ -1,10 +1,11 @@
 //! `kv_write` and `attend`, through steps of requests that come, share, and go.
 
 use crate::ops::{Ops, Output};
-use crate::spec::{AttendSpec, KvLayer, KvSpec};
+use crate::spec::{AttendSpec, KvLayer, KvSpec, Values};
 use crate::testing::check::{check_rows, forward_with, output};
 use crate::testing::harness::{Harness, KvSetup, Op, Program};
 use crate::testing::model::{Builder, Model};
+use crate::testing::random::Random;
 use crate::testing::reference;
 use crate::testing::requests::{Requests, Step, branches, script};
 use crate::weight::Weight;
@@ -18,7 +19,8 @@ struct Layers(Vec<Layer>);
 struct Layer {
     q: Weight,
     k: Weight,
-    v: Weight,
+    /// None where values are part of the keys.
+    v: Option<Weight>,
     kv: KvLayer,
     kept: KvSpec,
     spec: AttendSpec,
@@ -27,8 +29,9 @@ struct Layer {
 impl Program for Layers {
     fn record<O: Ops>(&self, ops: &mut O) {
         for (i, layer) in self.0.iter().enumerate() {
-            let [q, k, v] = [layer.q, layer.k, layer.v].map(|table| ops.embed(table));
-            ops.kv_write(layer.kv, &k, &v);
+            let [q, k] = [layer.q, layer.k].map(|table| ops.embed(table));
+            let v = layer.v.map(|table| ops.embed(table));
+            ops.kv_write(layer.kv, &k, v.as_ref());
             let y = ops.attend(&q, layer.kv, &layer.spec);
             ops.emit(Output::Layer(i), &y);
         }
@@ -39,8 +42,8 @@ impl Layer {
     /// A layer that keeps `kept`, with as many query heads for each KV head.
     fn new(model: &mut Builder, vocab: usize, kept: KvSpec, group: usize) -> Self {
         let num_heads = kept.num_kv_heads * group;
-        let [q, k, v] =
-            [num_heads, kept.num_kv_heads, kept.num_kv_heads].map(|heads| model.table(vocab, heads * kept.head_dim));
+        let [q, k] = [num_heads, kept.num_kv_heads].map(|heads| model.table(vocab, heads * kept.head_dim));
+        let v = (kept.values == Values::Own).then(|| model.table(vocab, kept.num_kv_heads * kept.head_dim));
         // Large enough that weights differ, whatever head_dim is.
         let scale = (3.0 / (kept.head_dim as f64).sqrt()) as f32;
         Layer { q, k, v, kv: model.kv_layer(kept), kept, spec: AttendSpec::new(num_heads, scale) }
@@ -53,13 +56,17 @@ fn run<H: Harness>(harness: &mut H, model: &Model, program: &Layers, steps: &[St
     let kv = KvSetup { num_blocks: vec![NUM_BLOCKS; groups.len()], block_size: harness.block_size() };
     let emitted = forward_with(harness, model, &kv, &batches, program);
     for (i, layer) in program.0.iter().enumerate() {
-        let [queries, keys, values] = [layer.q, layer.k, layer.v].map(|table| model.rows(table));
+        let [queries, keys] = [layer.q, layer.k].map(|table| model.rows(table));
+        let of_key = |key: &Vec<f64>| {
+            key.chunks(layer.kept.head_dim).flat_map(|head| head[..layer.kept.value_dim()].to_vec()).collect()
+        };
+        let values = layer.v.map_or_else(|| keys.iter().map(of_key).collect(), |table| model.rows(table));
         let sinks = layer.spec.sinks.map(|sinks| model.vector(sinks)).unwrap_or_default();
         for (s, (step, emitted)) in steps.iter().zip(&emitted).enumerate() {
             let row = |(tokens, token): (&Vec<u32>, &u32)| {
                 let first = layer.kept.window.map_or(0, |window| tokens.len().saturating_sub(window));
                 let [keys, values] = [&keys, &values].map(|table| reference::embed(table, &tokens[first..]));
-                reference::attend(&queries[*token as usize], &keys, &values, layer.kept.head_dim, &layer.spec, &sinks)
+                reference::attend(&queries[*token as usize], &keys, &values, &layer.kept, &layer.spec, &sinks)
             };
             let expected = step.seen.iter().zip(&step.batch.token_ids).map(row).collect();
             let what = format!("step {s}, layer {i}: {:?}, {:?}, batch {:?}", layer.kept, layer.spec, step.batch);
@@ -74,9 +81,9 @@ pub fn attend<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(1, seed);
     let (size, vocab) = (harness.block_size(), 100);
     let head_dim = model.random.choose(&[16, 20, 64, 80]);
-    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim, window: None };
+    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim, values: Values::Own, window: None };
     let sliding = KvSpec { window: Some(model.random.between(5, size + 2)), ..full };
-    let other = KvSpec { num_kv_heads: 2, head_dim: 24, window: Some(3 * size) };
+    let other = KvSpec { num_kv_heads: 2, head_dim: 24, values: Values::Own, window: Some(3 * size) };
     let group = model.random.between(1, 4);
     // Two layers of one group, apart from each other, and three groups.
     let layers = [full, sliding, full, other].map(|kept| Layer::new(&mut model, vocab, kept, group));
@@ -89,7 +96,7 @@ pub fn attend<H: Harness>(harness: &mut H, seed: u64) {
 pub fn attend_copied<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(1, seed);
     let (size, vocab) = (harness.block_size(), 60);
-    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim: 16, window: None };
+    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim: 16, values: Values::Own, window: None };
     let sliding = KvSpec { window: Some(model.random.between(5, size + 2)), head_dim: 24, ..full };
     let group = model.random.between(1, 3);
     let layers = [full, sliding, full].map(|kept| Layer::new(&mut model, vocab, kept, group));
@@ -102,7 +109,7 @@ pub fn attend_with_sinks_and_caps<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(1, seed);
     let (size, vocab) = (harness.block_size(), 60);
     let head_dim = model.random.choose(&[16, 24]);
-    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim, window: None };
+    let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim, values: Values::Own, window: None };
     let sliding = KvSpec { window: Some(model.random.between(2, size + 2)), ..full };
     let group = model.random.between(1, 4);
     let layers = [(full, true, false), (sliding, true, true), (full, false, true)].map(|(kept, sinks, caps)| {
@@ -115,23 +122,56 @@ pub fn attend_with_sinks_and_caps<H: Harness>(harness: &mut H, seed: u64) {
     run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
 }
 
+/// The token whose K and V are not finite.
+const POISON: u32 = 0;
+
 /// What is not finite stays in the request that made it: neither rows beside it nor the next holder of its blocks see it.
 pub fn attend_past_poison<H: Harness>(harness: &mut H, seed: u64) {
-    /// The token whose K and V are not finite.
-    const POISON: u32 = 0;
     let mut model = Builder::new(1, seed);
     let (size, vocab) = (harness.block_size(), 40);
-    let kept = KvSpec { num_kv_heads: model.random.between(1, 2), head_dim: 16, window: None };
+    let num_kv_heads = model.random.between(1, 2);
+    let kept = KvSpec { num_kv_heads, head_dim: 16, values: Values::Own, window: None };
     let group = model.random.between(1, 3);
     let mut layer = Layer::new(&mut model, vocab, kept, group);
-    let cols = kept.num_kv_heads * kept.head_dim;
-    for table in [&mut layer.k, &mut layer.v] {
-        let mut values = model.random.values(vocab * cols);
-        values[..cols].fill(f32::NAN);
-        values[0] = f32::INFINITY;
-        *table = model.table_of(cols, &values);
+    layer.poison(&mut model, vocab);
+    let steps = poisoned(&mut model.random, kept, size, vocab);
+    run(harness, &model.finish(), &Layers(vec![layer]), &steps, Some(POISON));
+}
+
+/// Values that are the first columns of the keys: one head that all queries share, or several, full and windowed; and past poison.
+pub fn attend_latent<H: Harness>(harness: &mut H, seed: u64) {
+    let (size, vocab) = (harness.block_size(), 60);
+    let mut model = Builder::new(1, seed);
+    let (head_dim, columns) = model.random.choose(&[(24, 16), (40, 33), (72, 64), (576, 512), (20, 20), (8, 1)]);
+    let full = KvSpec { num_kv_heads: 1, head_dim, values: Values::OfKeys(columns), window: None };
+    let sliding = KvSpec { num_kv_heads: 2, window: Some(model.random.between(5, size + 2)), ..full };
+    let group = model.random.between(1, 20);
+    let layers = [full, sliding, full].map(|kept| Layer::new(&mut model, vocab, kept, group));
+    let steps = script(&mut model.random, &[full, sliding], NUM_BLOCKS, size, vocab);
+    run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
+
+    let mut model = Builder::new(1, seed);
+    let mut layer = Layer::new(&mut model, vocab, full, group);
+    layer.poison(&mut model, vocab);
+    let steps = poisoned(&mut model.random, full, size, vocab);
+    run(harness, &model.finish(), &Layers(vec![layer]), &steps, Some(POISON));
+}
+
+impl Layer {
+    /// Makes K and V of [`POISON`] not finite.
+    fn poison(&mut self, model: &mut Builder, vocab: usize) {
+        let cols = self.kept.num_kv_heads * self.kept.head_dim;
+        for table in [Some(&mut self.k), self.v.as_mut()].into_iter().flatten() {
+            let mut values = model.random.values(vocab * cols);
+            values[..cols].fill(f32::NAN);
+            values[0] = f32::INFINITY;
+            *table = model.table_of(cols, &values);
+        }
     }
-    let random = &mut model.random;
+}
+
+/// Steps of a request with [`POISON`], of one beside it, and of an heir of its blocks.
+fn poisoned(random: &mut Random, kept: KvSpec, size: usize, vocab: usize) -> Vec<Step> {
     let mut requests = Requests::new(&[kept], NUM_BLOCKS, size, random);
     let mut tokens = |count: usize| (0..count).map(|_| random.between(1, vocab - 1) as u32).collect::<Vec<_>>();
     let mut poisoned = tokens(2 * size);
@@ -143,5 +183,5 @@ pub fn attend_past_poison<H: Harness>(harness: &mut H, seed: u64) {
     let heir = requests.admit(tokens(2 * size));
     steps.push(requests.step(&[(heir, size + 2), (healthy, 1)]));
     steps.push(requests.step(&[(healthy, 1), (heir, 1)]));
-    run(harness, &model.finish(), &Layers(vec![layer]), &steps, Some(POISON));
+    steps
 }

@@ -5,12 +5,13 @@ mod custom;
 mod draw;
 mod elementwise;
 mod embed;
+mod heads;
 mod linear;
 mod norm;
 mod parallel;
 mod rope;
 
-pub use attend::{attend, attend_copied, attend_past_poison, attend_with_sinks_and_caps};
+pub use attend::{attend, attend_copied, attend_latent, attend_past_poison, attend_with_sinks_and_caps};
 pub use custom::custom;
 pub use draw::{
     draw_biased, draw_filtered, draw_forbidden, draw_greedy, draw_logprobs, draw_not_finite, draw_penalised,
@@ -18,6 +19,7 @@ pub use draw::{
 };
 pub use elementwise::{add, bias, gated, scale, shared_operands};
 pub use embed::{embed, embed_tied, select_rows};
+pub use heads::{concat_heads, linear_heads, linear_heads_over_ranks};
 pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linear_scaled, linears};
 pub use norm::{add_norm, norm, norm_of_heads};
 pub use parallel::{

@@ -4,7 +4,7 @@ use super::every_format;
 use crate::format::Format;
 use crate::ops::{Input, Ops, Output};
 use crate::sampling::{SamplingBatch, SamplingRow};
-use crate::spec::{AttendSpec, KvLayer, KvSpec};
+use crate::spec::{AttendSpec, KvLayer, KvSpec, Values};
 use crate::testing::check::{check, check_product, forward, forward_with, output, rows_of};
 use crate::testing::harness::{Harness, KvSetup, Op, Program};
 use crate::testing::model::{Builder, split};
@@ -94,7 +94,7 @@ impl Program for Attention {
     fn record<O: Ops>(&self, ops: &mut O) {
         let x = ops.embed(self.x);
         let [q, k, v] = ops.linears(&x, [self.q, self.k, self.v]);
-        ops.kv_write(self.kv, &k, &v);
+        ops.kv_write(self.kv, &k, Some(&v));
         let y = ops.attend(&q, self.kv, &self.spec);
         let y = ops.gather_columns(y, Axis::Tensor, self.columns);
         ops.emit(Output::Layer(0), &y);
@@ -213,7 +213,7 @@ pub fn attend_over_ranks<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(RANKS, seed);
     let (size, vocab, num_blocks) = (harness.block_size(), 50, 16);
     let (kv_heads, group) = (model.random.between(1, 2), model.random.between(1, 3));
-    let kept = KvSpec { num_kv_heads: kv_heads, head_dim: HEAD_DIM, window: None };
+    let kept = KvSpec { num_kv_heads: kv_heads, head_dim: HEAD_DIM, values: Values::Own, window: None };
     let hidden = 24;
     let mut projection = |heads: usize| {
         let rows = RANKS * heads * HEAD_DIM;
@@ -233,7 +233,7 @@ pub fn attend_over_ranks<H: Harness>(harness: &mut H, seed: u64) {
     for (s, (step, emitted)) in steps.iter().zip(&emitted).enumerate() {
         let row = |(tokens, token): (&Vec<u32>, &u32)| {
             let [keys, values] = [&keys, &values].map(|table| reference::embed(table, tokens));
-            reference::attend(&queries[*token as usize], &keys, &values, HEAD_DIM, &spec, &[])
+            reference::attend(&queries[*token as usize], &keys, &values, &kept, &spec, &[])
         };
         let expected: Rows = step.seen.iter().zip(&step.batch.token_ids).map(row).collect();
         let what = format!("step {s}: {kept:?}, {spec:?} on {RANKS} ranks");
