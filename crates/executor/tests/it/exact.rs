@@ -1,7 +1,7 @@
 //! The bit-equality promise: a request's logits are the same bits alone or beside up to 63 others, in one piece or in chunks, with any block
 //! size, with 1 to 4 threads, with any instruction set.
 
-use crate::model::{BLOCKS, Random, Rows, Runner, Setup, ranks, spec};
+use crate::model::{BLOCKS, Random, Rows, Runner, Setup, latent_spec, ranks, spec};
 use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_modules::DecoderSpec;
 use nxd_ops::{BlockFormat, Format};
@@ -212,6 +212,27 @@ fn bits_do_not_depend_on_the_batch_with_plain_blocks() {
 fn bits_do_not_depend_on_the_batch_with_super_blocks() {
     for block in BlockFormat::ALL.into_iter().filter(|b| b.block_len() == 256) {
         holds_for(Format::Blocks(block));
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_the_batch_with_latent_attention() {
+    let spec = latent_spec(3);
+    let mut random = Random(0x9e37_79b9);
+    let modes = [
+        (Format::F32, KvDtype::F32, Activations::F32),
+        (Format::BF16, KvDtype::F16, Activations::F32),
+        (Format::E4M3, KvDtype::BF16, Activations::F32),
+        (Format::Blocks(BlockFormat::Q8_0), KvDtype::I8, Activations::Int8),
+    ];
+    for (format, kv, activations) in modes {
+        let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };
+        let requests = alone(&spec, setup, &[1, 5, 40, 270], &mut random);
+        for (threads, block_size, isa) in
+            [(1, 16, Isa::detect()), (2, 8, Isa::detect()), (3, 32, Isa::Scalar), (4, 24, Isa::detect())]
+        {
+            together(&spec, Setup { threads, block_size, isa, ..setup }, &requests, &mut random);
+        }
     }
 }
 

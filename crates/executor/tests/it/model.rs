@@ -2,7 +2,7 @@
 
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
-use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
+use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LatentSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
 use nxd_ops::{
     Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
     SamplingRow, Scales, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
@@ -39,6 +39,19 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
         norm_placement: NormPlacement::Pre,
         layers: vec![layer(None), layer(Some(24))],
     }
+}
+
+/// A decoder with latent attention, full and sliding, queries compressed in one of two layers.
+pub(crate) fn latent_spec(num_heads: usize) -> DecoderSpec {
+    let mut spec = spec(num_heads, num_heads, (64, 96));
+    let norm = RmsNormSpec { eps: 1e-6, offset: 0.0 };
+    for (layer, q_lora_rank) in spec.layers.iter_mut().zip([None, Some(32)]) {
+        let (kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim) = (64, 32, 16, 32);
+        layer.attention.rope = RopeSpec { head_dim: 16, rotary_dim: 16, ..layer.attention.rope.clone() };
+        layer.attention.latent =
+            Some(LatentSpec { q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, norm });
+    }
+    spec
 }
 
 /// Weights made from their names: matrices in `format`, vectors in f32.

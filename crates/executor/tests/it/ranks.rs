@@ -1,6 +1,6 @@
 //! Tensor parallelism: several ranks compute what one computes, within rounding, also where heads and blocks do not divide.
 
-use crate::model::{Rows, Setup, ranks, spec};
+use crate::model::{Rows, Setup, latent_spec, ranks, spec};
 use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_modules::DecoderSpec;
 use nxd_ops::{BlockFormat, Format};
@@ -18,7 +18,10 @@ fn logits(spec: &DecoderSpec, setup: Setup, size: usize) -> Vec<f32> {
 }
 
 fn agrees(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize), format: Format) {
-    let spec = spec(num_heads, num_kv_heads, sizes);
+    all_agree(&spec(num_heads, num_kv_heads, sizes), format);
+}
+
+fn all_agree(spec: &DecoderSpec, format: Format) {
     let setup = Setup {
         format,
         activations: Activations::F32,
@@ -27,13 +30,14 @@ fn agrees(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize), format: 
         block_size: 16,
         isa: Isa::detect(),
     };
-    let one = logits(&spec, setup, 1);
+    let one = logits(spec, setup, 1);
     let size = one.iter().fold(1.0f32, |m, x| m.max(x.abs()));
     for ranks in [2, 3, 4] {
-        let several = logits(&spec, setup, ranks);
+        let several = logits(spec, setup, ranks);
         assert_eq!(several.len(), one.len());
         for (i, (a, b)) in several.iter().zip(&one).enumerate() {
-            let context = format!("{num_heads} heads, {num_kv_heads} KV heads, {format}, {ranks} ranks, logit {i}");
+            let attention = &spec.layers[0].attention;
+            let context = format!("{attention:?}, {format}, {ranks} ranks, logit {i}");
             assert!((a - b).abs() <= 2e-4 * size, "{context}: {a} against {b}");
         }
     }
@@ -49,6 +53,14 @@ fn heads_that_do_not_divide_are_padded() {
 fn kv_heads_fewer_than_ranks_are_replicated() {
     agrees(6, 1, (64, 64), Format::F32);
     agrees(6, 2, (64, 64), Format::F32);
+}
+
+#[test]
+fn heads_with_a_compressed_row_are_spread_and_padded() {
+    for num_heads in [1, 3, 4] {
+        all_agree(&latent_spec(num_heads), Format::F32);
+        all_agree(&latent_spec(num_heads), Format::Blocks(BlockFormat::Q8_0));
+    }
 }
 
 #[test]

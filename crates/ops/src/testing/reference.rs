@@ -103,7 +103,7 @@ pub(super) fn rope(x: &Rows, spec: &RopeSpec, at: &[(u32, u32)]) -> Rows {
     x.iter().zip(at).map(row).collect()
 }
 
-/// One row's attention: `keys` and `values` are the rows it sees, its own last, each with the heads of `kept`; `sinks` has a logit for each
+/// One row's attention: `keys` and `values` are the rows it sees, its own last, with the widths of `kept`; `sinks` has a logit for each
 /// head, or none.
 pub(super) fn attend(
     query: &[f64],
@@ -114,7 +114,7 @@ pub(super) fn attend(
     sinks: &[f64],
 ) -> Vec<f64> {
     let (head_dim, value_dim) = (kept.head_dim, kept.value_dim());
-    let group = query.len() / head_dim / kept.num_kv_heads;
+    let group = query.len() / keys[0].len();
     let mut out = Vec::new();
     for (h, query) in query.chunks(head_dim).enumerate() {
         let columns = h / group * head_dim..(h / group + 1) * head_dim;
