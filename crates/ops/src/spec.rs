@@ -28,7 +28,7 @@ pub struct NormSpec {
 /// The activation of a gated MLP: `gated(g, u) = act(g) * u`.
 ///
 /// Source: Shazeer, arXiv:2002.05202.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gated {
     /// `x * sigmoid(x)`.
     Silu,
@@ -36,6 +36,13 @@ pub enum Gated {
     Gelu,
     /// The tanh approximation of GELU (Hendrycks & Gimpel, arXiv:1606.08415).
     GeluTanh,
+    /// `g * sigmoid(1.702 g) * (u + 1)`, of a gate `g` of at most `limit` and a `u` within `± limit`.
+    ///
+    /// Source: OpenAI, arXiv:2508.10925; `_apply_gate` of transformers' `modeling_gpt_oss.py`.
+    Clamped {
+        /// The limit.
+        limit: f32,
+    },
 }
 
 /// Rotary position embedding over the first `rotary_dim` values of each head; value `i` pairs with value `i + rotary_dim / 2`.

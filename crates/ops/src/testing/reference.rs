@@ -23,6 +23,10 @@ pub(super) fn bias(x: &Rows, bias: &[f64]) -> Rows {
 
 pub(super) fn gated(gate: &Rows, up: &Rows, activation: Gated) -> Rows {
     let act = |x: f64| match activation {
+        Gated::Clamped { limit } => {
+            let x = x.min(f64::from(limit));
+            x / (1.0 + (-1.702 * x).exp())
+        }
         Gated::Silu => x / (1.0 + (-x).exp()),
         Gated::Gelu => 0.5 * x * (1.0 + erf(x / 2.0_f64.sqrt())),
         Gated::GeluTanh => {
@@ -30,7 +34,11 @@ pub(super) fn gated(gate: &Rows, up: &Rows, activation: Gated) -> Rows {
             0.5 * x * (1.0 + inner.tanh())
         }
     };
-    zip(gate, up, |gate, up| act(gate) * up)
+    let met = |x: f64| match activation {
+        Gated::Clamped { limit } => x.clamp(-f64::from(limit), f64::from(limit)) + 1.0,
+        Gated::Silu | Gated::Gelu | Gated::GeluTanh => x,
+    };
+    zip(gate, up, |gate, up| act(gate) * met(up))
 }
 
 /// The error function, by a series without cancellation.
