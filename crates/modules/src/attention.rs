@@ -3,7 +3,7 @@
 use crate::norm::Norm;
 use crate::spec::AttentionSpec;
 use nxd_ops::Axis;
-use nxd_ops::{AttendSpec, KvLayer, KvSpec, Ops, Params, Rope};
+use nxd_ops::{AttendSpec, Dim, KvLayer, KvSpec, Ops, Params, Role, Rope, Sharding};
 use nxd_parallel::{ColumnParallelLinear, HeadSharding, RowParallelLinear};
 
 /// Multi-head attention, its heads spread over the ranks.
@@ -20,7 +20,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Declares `q_proj`, `k_proj`, `v_proj`, `o_proj`, with `q_norm` and `k_norm` where the spec has them, and the layer's KV cache.
+    /// Declares `q_proj`, `k_proj`, `v_proj`, `o_proj`, with `q_norm`, `k_norm` and `sinks` where the spec has them, and the layer's KV cache.
     pub fn new(params: &mut Params<'_>, hidden_size: usize, spec: &AttentionSpec) -> Self {
         let &AttentionSpec { num_heads, num_kv_heads, head_dim, window, .. } = spec;
         let ranks = params.mesh().size(Axis::Tensor);
@@ -32,6 +32,11 @@ impl Attention {
         let key = column("k_proj", &heads.key_value, num_kv_heads);
         let value = column("v_proj", &heads.key_value, num_kv_heads);
         let inner = num_heads * head_dim;
+        let sinks = spec.sinks.then(|| {
+            let layout = HeadSharding::new(num_heads, num_kv_heads, 1, ranks).query;
+            let sharding = Sharding::Split { dim: Dim::Rows, axis: Axis::Tensor, layout };
+            params.weight("sinks", Role::Vector, [num_heads, 1], sharding)
+        });
         Attention {
             query,
             key,
@@ -49,7 +54,7 @@ impl Attention {
             }),
             rope: params.rope(&spec.rope),
             kv_layer: params.kv_layer(KvSpec { num_kv_heads: heads.num_kv_heads, head_dim, window }),
-            attend: AttendSpec::new(heads.num_heads, spec.scale),
+            attend: AttendSpec { sinks, ..AttendSpec::new(heads.num_heads, spec.scale) },
         }
     }
 

@@ -1,7 +1,7 @@
 //! The decoder: embedding, layers, final norm.
 
 use crate::attention::Attention;
-use crate::mlp::Mlp;
+use crate::feed_forward::FeedForward;
 use crate::norm::Norm;
 use crate::spec::{DecoderSpec, LayerSpec, NormPlacement};
 use nxd_ops::{Ops, Output, Params, Rows};
@@ -64,7 +64,7 @@ pub struct DecoderLayer {
     attention_norm: Norm,
     attention: Attention,
     mlp_norm: Norm,
-    mlp: Mlp,
+    mlp: FeedForward,
     /// Norms of what attention and MLP give, before it joins the residual.
     after: Option<(Norm, Norm)>,
 }
@@ -72,7 +72,7 @@ pub struct DecoderLayer {
 impl DecoderLayer {
     fn new(params: &mut Params<'_>, hidden_size: usize, spec: &LayerSpec, decoder: &DecoderSpec) -> Self {
         let attention = Attention::new(&mut params.scope("self_attn"), hidden_size, &spec.attention);
-        let mlp = Mlp::new(&mut params.scope("mlp"), hidden_size, &spec.mlp);
+        let mlp = FeedForward::new(&mut params.scope("mlp"), hidden_size, &spec.mlp);
         let mut norm = |name| Norm::new(&mut params.scope(name), hidden_size, decoder.norm);
         let attention_norm = norm("input_layernorm");
         // The same name stands before the MLP in one placement and after the attention in the other.

@@ -2,7 +2,9 @@
 
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
-use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
+use nxd_modules::{
+    AttentionSpec, Decoder, DecoderSpec, FeedForwardSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler,
+};
 use nxd_ops::{
     Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
     SamplingRow, Scales, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
@@ -23,10 +25,11 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
             qkv_bias: true,
             output_bias: false,
             qk_norm: Some(RmsNormSpec { eps: 1e-6, offset: 0.0 }),
+            sinks: false,
             rope: RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None },
             window,
         },
-        mlp: MlpSpec { intermediate_size, activation: Gated::Silu, bias: false },
+        mlp: FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation: Gated::Silu, bias: false }),
     };
     DecoderSpec {
         vocab_size: 97,

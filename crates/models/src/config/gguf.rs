@@ -24,6 +24,9 @@ const KEYS: &[(&str, &str)] = &[
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
     ("num_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
+    ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
 ];
 
 /// (key inside `rope_scaling`, key of the GGUF file without its architecture prefix)

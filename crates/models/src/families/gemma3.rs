@@ -49,7 +49,9 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let bias = config.flag("attention_bias", false)?;
     let activation = activation(config, "hidden_activation", Gated::GeluTanh)?;
     for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
-        layer.mlp.activation = activation;
+        if let Some(mlp) = layer.mlp.dense_mut() {
+            mlp.activation = activation;
+        }
         let attention = &mut layer.attention;
         (attention.head_dim, attention.scale, attention.qk_norm) = (head_dim, scale, Some(norm));
         (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);

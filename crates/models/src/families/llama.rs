@@ -2,8 +2,8 @@
 //!
 //! Source: transformers `models/llama/modeling_llama.py`; arXiv:2302.13971, arXiv:2407.21783.
 
-use super::{Family, base};
-use crate::config::{Config, ConfigError};
+use super::{Family, base, base_of_experts, mixture};
+use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names};
 use nxd_modules::DecoderSpec;
 
@@ -16,6 +16,12 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    if config.container() == Container::Gguf && config.whole("num_experts", 0..=4096)?.is_some_and(|count| count > 0) {
+        // Mixtral has no architecture of its own there.
+        let mut spec = base_of_experts(config)?;
+        mixture::put(&mut spec, mixture::mixture(config, true)?, |_| true);
+        return Ok(spec);
+    }
     let mut spec = base(config)?;
     let attention_bias = config.flag("attention_bias", false)?;
     // GGUF metadata says nothing of biases; its tensors tell them apart.
@@ -24,7 +30,9 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     for layer in &mut spec.layers {
         layer.attention.qkv_bias = attention_bias;
         layer.attention.output_bias = output_bias;
-        layer.mlp.bias = mlp_bias;
+        if let Some(mlp) = layer.mlp.dense_mut() {
+            mlp.bias = mlp_bias;
+        }
     }
     Ok(spec)
 }

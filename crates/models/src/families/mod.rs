@@ -3,14 +3,19 @@
 //! A family file says how a configuration becomes a [`DecoderSpec`] and where its weights' names leave the standard.
 
 mod gemma3;
+mod gpt_oss;
 mod llama;
 mod mistral;
+mod mixtral;
+mod mixture;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 
 use crate::config::{Config, ConfigError, Container};
 use crate::names::Names;
-use nxd_modules::{AttentionSpec, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec};
+use nxd_modules::{AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec};
 use nxd_ops::Gated;
 use serde_json::Value;
 
@@ -29,7 +34,17 @@ pub struct Family {
 }
 
 /// Every family.
-pub const FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY, gemma3::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    gemma3::FAMILY,
+    mixtral::FAMILY,
+    qwen2_moe::FAMILY,
+    qwen3_moe::FAMILY,
+    gpt_oss::FAMILY,
+];
 
 /// The family of a configuration.
 ///
@@ -57,16 +72,21 @@ const REFUSED: &[(&str, f64)] = &[
     ("residual_multiplier", 1.0),
     ("attention_multiplier", f64::NAN),
     ("clip_qkv", f64::NAN),
-    ("num_experts", 0.0),
-    ("num_local_experts", 0.0),
     ("attention_chunk_size", f64::NAN),
     ("use_qk_norm", 0.0),
     ("quantization_config", f64::NAN),
     ("use_bidirectional_attention", 0.0),
 ];
 
-/// The fields that all families share, read once: a pre-norm decoder with RMS norms, rotary positions and a gated MLP.
+/// The fields that all families without experts share.
 fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    config.refuse(&mixture::COUNTS.map(|key| (key, 0.0)))?;
+    base_of_experts(config)
+}
+
+/// The fields that all families share, read once: a pre-norm decoder with RMS norms, rotary positions and a gated MLP, in whose place a
+/// family with experts puts them.
+fn base_of_experts(config: &Config) -> Result<DecoderSpec, ConfigError> {
     if let Some(method) = config.value("quantization_config").and_then(|q| q.get("quant_method")) {
         return Err(config.unsupported(
             "quantization_config.quant_method",
@@ -103,14 +123,15 @@ fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
             qkv_bias: false,
             output_bias: false,
             qk_norm: None,
+            sinks: false,
             rope: config.rope(head_dim, "full_attention", 10_000.0)?,
             window: None,
         },
-        mlp: MlpSpec {
+        mlp: FeedForwardSpec::Dense(MlpSpec {
             intermediate_size: config.size("intermediate_size")?,
             activation: activation(config, "hidden_act", Gated::Silu)?,
             bias: false,
-        },
+        }),
     };
     Ok(DecoderSpec {
         vocab_size: config.size("vocab_size")?,
