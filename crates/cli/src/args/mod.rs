@@ -15,7 +15,7 @@ pub(crate) use engine::{EngineArgs, KvCacheDtype};
 pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs, PlanArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
 pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
-pub(crate) use serve::{LimitArgs, ServeArgs};
+pub(crate) use serve::{EngineFailure, LimitArgs, ServeArgs};
 pub(crate) use values::TokenIds;
 
 /// Runs large language models.

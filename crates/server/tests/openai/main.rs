@@ -1,8 +1,11 @@
-//! OpenAI's routes over a real engine and tiny golden models, without a socket.
+//! OpenAI's routes over a real engine and tiny golden models, mostly without a socket.
 #![allow(clippy::unwrap_used, reason = "test support fails by panicking")]
 
 mod chat;
 mod completions;
+mod faults;
+mod faulty;
 mod others;
 mod refusals;
 mod server;
+mod sockets;
