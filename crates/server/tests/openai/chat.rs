@@ -104,6 +104,21 @@ async fn forced_calls_are_calls() {
 }
 
 #[tokio::test]
+async fn schemas_of_strict_functions_are_held_to_or_refused() {
+    let server = Server::start();
+    let parameters = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": false});
+    let tool = json!({"type": "function", "function": {"name": "light", "parameters": parameters, "strict": true}});
+    let mut body = json!({"messages": user(), "tools": [tool], "max_tokens": 40, "seed": 1});
+    let choice = server.ok(PATH, &body).await["choices"][0].clone();
+    assert!(choice["message"]["content"].is_string() || choice["message"]["tool_calls"].is_array(), "{choice}");
+    // What cannot be held to is refused, and taken where it is mere advice.
+    body["tools"][0]["function"]["parameters"]["not"] = json!({});
+    assert_eq!(server.refused(PATH, &body).await, (400, "invalid_value".into(), Some("tools".into())));
+    body["tools"][0]["function"]["strict"] = json!(false);
+    server.ok(PATH, &body).await;
+}
+
+#[tokio::test]
 async fn json_comes_where_it_is_asked_for() {
     let server = Server::start();
     let schema = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": false});
