@@ -17,7 +17,7 @@ const POISON: u32 = 77;
 
 fn slowed(fault: &Arc<Mutex<Fault>>) -> Arc<Server> {
     let dir = nxd_testkit::goldens().join(UNTIED);
-    Arc::new(Server::over(&dir, ServerOptions::default(), |executor| Faulty::new(executor, fault)))
+    Arc::new(Server::over(&dir, ServerOptions::default(), |executor| Faulty::around(executor, fault)))
 }
 
 /// `code` of the error of a reply, or of an event.
@@ -47,7 +47,8 @@ fn begin_four(server: &Arc<Server>) -> (JoinSet<(u16, Value)>, JoinSet<Vec<Value
 async fn logits_that_become_nan_end_one_request_and_its_neighbours_say_what_they_say_alone() {
     let dir = poisoned(POISON as usize);
     let fault = Arc::new(Mutex::new(SLOW));
-    let server = Arc::new(Server::over(dir.path(), ServerOptions::default(), |executor| Faulty::new(executor, &fault)));
+    let server =
+        Arc::new(Server::over(dir.path(), ServerOptions::default(), |executor| Faulty::around(executor, &fault)));
     let neighbour = |seed: u64| json!({"prompt": [5, 6, 7 + seed], "max_tokens": 60, "ignore_eos": true, "logprobs": 3, "seed": seed, "allowed_token_ids": (3..70).collect::<Vec<_>>()});
     let mut alone = Vec::new();
     for seed in 0..3 {
@@ -148,7 +149,7 @@ async fn a_step_that_takes_too_long_makes_the_server_unhealthy_until_it_ends() {
     let fault = Arc::new(Mutex::new(Fault::Late(Duration::from_millis(1500))));
     let options = ServerOptions { step_timeout: Duration::from_millis(50), ..ServerOptions::default() };
     let dir = nxd_testkit::goldens().join(UNTIED);
-    let server = Arc::new(Server::over(&dir, options, |executor| Faulty::new(executor, &fault)));
+    let server = Arc::new(Server::over(&dir, options, |executor| Faulty::around(executor, &fault)));
     let shared = Arc::clone(&server);
     let asked = tokio::spawn(async move { shared.post(COMPLETIONS, &json!({"prompt": [5], "max_tokens": 1})).await });
     let began = Instant::now();

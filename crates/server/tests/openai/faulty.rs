@@ -28,7 +28,7 @@ pub(crate) struct Faulty {
 
 impl Faulty {
     /// Wraps `inner`; `fault` may be changed at any time.
-    pub(crate) fn new(inner: CpuExecutor, fault: &Arc<Mutex<Fault>>) -> Box<dyn Executor> {
+    pub(crate) fn around(inner: CpuExecutor, fault: &Arc<Mutex<Fault>>) -> Box<dyn Executor> {
         Box::new(Faulty { inner, fault: Arc::clone(fault) })
     }
 }

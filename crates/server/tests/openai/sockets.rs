@@ -22,7 +22,7 @@ fn start(options: ServerOptions, fault: &Arc<Mutex<Fault>>) -> (SocketAddr, Rece
     let ((ended, ends), (ready, is_ready)) = (channel(), channel());
     std::thread::spawn(move || {
         let load = move |loading: &nxd_server::Loading| {
-            let (engine, model) = engine(&nxd_testkit::goldens().join(UNTIED), |inner| Faulty::new(inner, &fault));
+            let (engine, model) = engine(&nxd_testkit::goldens().join(UNTIED), |inner| Faulty::around(inner, &fault));
             loading.start(engine, model)
         };
         let _ = ended.send(server.run(load, move |_| ready.send(()).unwrap()));
