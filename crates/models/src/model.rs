@@ -1,11 +1,10 @@
 //! A model on disk, understood: configuration, decoder spec, checkpoint, tokenizer, ids that end a text.
 
 use crate::beside::beside;
-use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights, RowOrder, TensorRef};
+use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights};
 use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
 use crate::generation::Generation;
-use crate::names::Names;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
 use nxd_ops::Manifest;
@@ -150,9 +149,12 @@ impl Model {
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
-        let head = reference(names, &spec, container, "lm_head.weight").name;
+        let head = match container {
+            Container::HuggingFace => "lm_head.weight",
+            Container::Gguf => "output.weight",
+        };
         let tied = spec.tie_word_embeddings;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |name| reference(names, &spec, container, name));
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| names.find(&spec, container, weight));
         // A tied head that is stored all the same is a copy of the embedding.
         let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
         if !unexpected.is_empty() {
@@ -184,23 +186,6 @@ fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> R
             Err(ModelError::TooLarge { file: config.file().to_owned(), product, implied, found })
         }
         _ => Ok(()),
-    }
-}
-
-/// Where the weight declared as `name` lies in the checkpoint.
-fn reference(names: Names, spec: &DecoderSpec, container: Container, name: &str) -> TensorRef {
-    match container {
-        Container::HuggingFace => TensorRef { name: name.to_owned(), order: RowOrder::AsStored },
-        Container::Gguf => {
-            let attention = spec.layers.first().map(|layer| &layer.attention);
-            let order = match attention {
-                Some(attention) if names.gguf_interleaves_heads && Names::is_rotated(name) => RowOrder::LlamaHalves {
-                    heads: if name.contains(".q_proj.") { attention.num_heads } else { attention.num_kv_heads },
-                },
-                _ => RowOrder::AsStored,
-            };
-            TensorRef { name: names.in_gguf(name), order }
-        }
     }
 }
 

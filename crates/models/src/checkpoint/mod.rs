@@ -11,16 +11,18 @@ mod folder;
 pub mod gguf;
 mod map;
 mod names;
+mod part;
 pub mod safetensors;
 
 pub use error::CheckpointError;
 pub use map::LoadMode;
-pub use names::{NamedWeights, RowOrder, TensorRef};
+pub use names::NamedWeights;
+pub use part::{RowBlocks, RowOrder, Slab, TensorRef};
 
 use folder::Target;
 use gguf::Gguf;
 use map::FileBytes;
-use nxd_ops::{BlockFormat, Format, SharedBytes, quant};
+use nxd_ops::{BlockFormat, Format, Scales, SharedBytes, quant};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,8 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// The data, of any alignment.
     pub data: SharedBytes,
+    /// What its numbers are multiplied with; `None` where they are the values, and for blocks.
+    pub scales: Option<Scales>,
 }
 
 /// An opened checkpoint. Cloning is cheap.
@@ -162,7 +166,7 @@ impl Checkpoint {
         let info = self.entry(name)?;
         let format = self.format(info)?;
         let data = self.0.files[info.file].bytes(info.range.clone())?;
-        Ok(StoredTensor { origin: self.origin(info), format, shape: info.shape.clone(), data })
+        Ok(StoredTensor { origin: self.origin(info), format, shape: info.shape.clone(), data, scales: None })
     }
 
     /// A tensor's entry, which is to be there.

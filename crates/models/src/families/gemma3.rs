@@ -5,7 +5,7 @@
 
 use super::{Family, activation, base, sliding_layers};
 use crate::config::{Config, ConfigError, Container};
-use crate::names::Names;
+use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, NormPlacement, RmsNormSpec};
 use nxd_ops::{Gated, RopeScaling, RopeSpec};
 
@@ -15,11 +15,14 @@ pub(super) const FAMILY: Family = Family {
     gguf: &["gemma3"],
     spec,
     names: Names {
-        gguf: &[
-            ("post_attention_layernorm", "post_attention_norm"),
-            ("pre_feedforward_layernorm", "ffn_norm"),
-            ("post_feedforward_layernorm", "post_ffw_norm"),
-        ],
+        gguf: Layout {
+            layer: &[
+                Place::new("post_attention_layernorm", "post_attention_norm"),
+                Place::new("pre_feedforward_layernorm", "ffn_norm"),
+                Place::new("post_feedforward_layernorm", "post_ffw_norm"),
+            ],
+            ..Layout::GGUF
+        },
         ..Names::STANDARD
     },
 };

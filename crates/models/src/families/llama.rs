@@ -4,7 +4,7 @@
 
 use super::{Family, base};
 use crate::config::{Config, ConfigError};
-use crate::names::Names;
+use crate::names::{Layout, Names};
 use nxd_modules::DecoderSpec;
 
 pub(super) const FAMILY: Family = Family {
@@ -12,7 +12,7 @@ pub(super) const FAMILY: Family = Family {
     hf: &["LlamaForCausalLM"],
     gguf: &["llama"],
     spec,
-    names: Names { gguf_interleaves_heads: true, ..Names::STANDARD },
+    names: Names { gguf: Layout { pairs: true, ..Layout::GGUF }, ..Names::STANDARD },
 };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {

@@ -53,13 +53,11 @@ impl LocalWeight {
     /// When shape, format or length do not fit; the error names file and tensor.
     pub fn new(spec: &WeightSpec, stored: StoredWeight, rank: usize) -> Result<Self, SourceError> {
         let [rows, cols] = spec.shape;
-        if stored.shape != spec.shape {
+        let [stored_rows, stored_cols] = stored.shape;
+        let found = [stored.order.as_ref().map_or(stored_rows, |order| order.len()), stored_cols];
+        if found != spec.shape {
             let trim = |shape: [usize; 2]| if spec.role == Role::Vector { vec![shape[0]] } else { shape.to_vec() };
-            return Err(SourceError::Shape {
-                origin: stored.origin,
-                found: trim(stored.shape),
-                expected: trim(spec.shape),
-            });
+            return Err(SourceError::Shape { origin: stored.origin, found: trim(found), expected: trim(spec.shape) });
         }
         let format = stored.format;
         if spec.role == Role::Vector && format.is_quantised() {
@@ -68,7 +66,7 @@ impl LocalWeight {
         let Some(row_bytes) = format.row_bytes(cols) else {
             return Err(SourceError::Blocks { origin: stored.origin, cols, block_len: format.block_len(), format });
         };
-        let expected = row_bytes.saturating_mul(rows);
+        let expected = row_bytes.saturating_mul(stored_rows);
         if stored.data.len() != expected {
             return Err(SourceError::Length { origin: stored.origin, found: stored.data.len(), expected });
         }

@@ -79,11 +79,12 @@ pub struct StoredWeight {
     pub origin: String,
     /// How its numbers are stored.
     pub format: Format,
-    /// Rows and columns; a vector of `n` values is `[n, 1]` and stored as one row of `n`.
+    /// Rows and columns as they are stored; a vector of `n` values is `[n, 1]` and stored as one row of `n`.
     pub shape: [usize; 2],
     /// The stored rows, one after the other, without gaps.
     pub data: SharedBytes,
-    /// Row `i` of the weight is stored row `order[i]`; `None` where they are the same.
+    /// Row `i` of the weight is stored row `order[i]`, all of which are there; `None` where they are the same. A weight may have fewer rows
+    /// than are stored.
     pub order: Option<Arc<[u32]>>,
     /// What the numbers are multiplied with; `None` where they are the values, and for blocks, which have their scales among their bytes.
     pub scales: Option<Scales>,

@@ -49,9 +49,10 @@ fn checkpoint() -> Checkpoint {
 }
 
 fn weights(heads: usize) -> NamedWeights {
-    NamedWeights::new(checkpoint(), move |name| {
-        let order = if name.contains("attn_q") { RowOrder::LlamaHalves { heads } } else { RowOrder::AsStored };
-        TensorRef { name: format!("blk.0.{name}"), order }
+    NamedWeights::new(checkpoint(), move |weight| {
+        let pairs = RowOrder::Pairs { heads, rotary_dim: None };
+        let order = if weight.name.contains("attn_q") { pairs } else { RowOrder::AsStored };
+        TensorRef { order, ..TensorRef::whole(format!("blk.0.{}", weight.name)) }
     })
 }
 
