@@ -6,8 +6,8 @@ use crate::device::CpuOptions;
 use crate::kernels::attention::Demand;
 use crate::kernels::{experts, linear, route};
 use nxd_ops::{
-    AttendSpec, Axis, ExpertsSpec, Format, Gated, Input, KvLayer, Manifest, NormSpec, Ops, Output, Role, Rope,
-    RouterSpec, Rows, Weight, WeightSpec,
+    AttendSpec, Axis, ExpertsSpec, Format, Gated, Input, KvLayer, Manifest, Map, NormSpec, Ops, Output, Role, Rope,
+    RouterSpec, Rows, Temperature, Weight, WeightSpec,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -153,6 +153,10 @@ impl Ops for Footprint<'_> {
         self.take(self.rows, cols)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> Outline {
+        self.embed(table)
+    }
+
     fn input(&mut self, input: Input) -> Outline {
         let Input::Hidden = input;
         self.take(self.wanted, self.hidden.checked_div(self.wanted).unwrap_or(0))
@@ -181,11 +185,22 @@ impl Ops for Footprint<'_> {
         self.own(x)
     }
 
+    fn map(&mut self, x: Outline, _: Map) -> Outline {
+        self.own(x)
+    }
+
+    fn temper(&mut self, x: Outline, _: &Temperature) -> Outline {
+        self.own(x)
+    }
+
     fn gated(&mut self, gate: Outline, _: &Outline, _: Gated) -> Outline {
         self.own(gate)
     }
 
-    fn norm(&mut self, x: &Outline, _: &NormSpec) -> Outline {
+    fn norm(&mut self, x: &Outline, spec: &NormSpec) -> Outline {
+        if spec.spread.is_some() {
+            self.exchanged = self.exchanged.max(x.rows);
+        }
         self.take(x.rows, x.cols)
     }
 

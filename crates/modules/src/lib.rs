@@ -25,6 +25,6 @@ pub use moe::Moe;
 pub use norm::Norm;
 pub use sampler::Sampler;
 pub use spec::{
-    AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec, MlpSpec, MoeSpec, NormPlacement, RmsNormSpec,
-    SharedExpertSpec,
+    AttentionSpec, DecoderSpec, FeedForwardSpec, HeadSpec, LayerSpec, MlpSpec, MoeSpec, NormPlacement, NormStyle,
+    QkNorm, QkNormOver, SharedExpertSpec,
 };

@@ -12,6 +12,7 @@ pub mod experts;
 pub mod gated;
 mod lanes;
 pub mod linear;
+pub mod map;
 pub mod norm;
 pub mod rope;
 pub mod route;

@@ -3,16 +3,18 @@
 //!
 //! Source: transformers `models/gpt_oss/modeling_gpt_oss.py`; arXiv:2508.10925.
 
-use super::{Family, base_of_experts, mixture, sliding_layers};
-use crate::config::{Config, ConfigError};
+use super::base::{base_with, sliding_layers};
+use super::{Family, mixture};
+use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Part, Place};
 use nxd_modules::{DecoderSpec, MoeSpec};
-use nxd_ops::Gated;
+use nxd_ops::{Gated, RopeScaling};
 
 pub(super) const FAMILY: Family = Family {
     name: "gpt_oss",
     hf: &["GptOssForCausalLM"],
     gguf: &["gpt-oss"],
+    keys: &[],
     spec,
     names: Names {
         hf: Layout {
@@ -38,7 +40,7 @@ const FUSED_BIAS: &str = "mlp.experts.gate_up_proj_bias";
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     config.refuse(&[("swiglu_alpha", 1.702)])?;
-    let mut spec = base_of_experts(config)?;
+    let mut spec = base_with(config, &mixture::COUNTS)?;
     let bias = config.flag("attention_bias", true)?;
     let window = match config.mentions("sliding_window") {
         true => config.optional_size("sliding_window")?,
@@ -49,6 +51,12 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         let attention = &mut layer.attention;
         (attention.qkv_bias, attention.output_bias, attention.sinks) = (bias, bias, true);
         attention.window = window.filter(|_| sliding);
+        // GGUF files do not say it.
+        if let (Container::Gguf, Some(RopeScaling::Yarn { truncate, .. })) =
+            (config.container(), attention.rope.as_mut().map(|rope| &mut rope.scaling))
+        {
+            *truncate = false;
+        }
     }
     let moe = MoeSpec {
         activation: Gated::Clamped { limit: config.positive("swiglu_limit", 7.0)? as f32 },

@@ -2,15 +2,22 @@
 //!
 //! Source: transformers `models/qwen2_moe/modeling_qwen2_moe.py`; arXiv:2407.10671.
 
-use super::{Family, base_of_experts, mixture, sliding_layers};
+use super::base::{base_with, sliding_layers};
+use super::{Family, mixture};
 use crate::config::{Config, ConfigError};
 use nxd_modules::{DecoderSpec, MoeSpec, SharedExpertSpec};
 
-pub(super) const FAMILY: Family =
-    Family { name: "qwen2_moe", hf: &["Qwen2MoeForCausalLM"], gguf: &["qwen2moe"], spec, names: mixture::NAMES };
+pub(super) const FAMILY: Family = Family {
+    name: "qwen2_moe",
+    hf: &["Qwen2MoeForCausalLM"],
+    gguf: &["qwen2moe"],
+    keys: &[],
+    spec,
+    names: mixture::NAMES,
+};
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    let mut spec = base_of_experts(config)?;
+    let mut spec = base_with(config, &mixture::COUNTS)?;
     let window = match config.flag("use_sliding_window", false)? {
         true => config.optional_size("sliding_window")?,
         false => None,

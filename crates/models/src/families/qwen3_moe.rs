@@ -2,22 +2,29 @@
 //!
 //! Source: transformers `models/qwen3_moe/modeling_qwen3_moe.py`; arXiv:2505.09388.
 
-use super::{Family, base_of_experts, mixture};
+use super::base::base_with;
+use super::{Family, mixture};
 use crate::config::{Config, ConfigError, Container};
-use nxd_modules::DecoderSpec;
+use nxd_modules::{DecoderSpec, QkNorm, QkNormOver};
 
-pub(super) const FAMILY: Family =
-    Family { name: "qwen3_moe", hf: &["Qwen3MoeForCausalLM"], gguf: &["qwen3moe"], spec, names: mixture::NAMES };
+pub(super) const FAMILY: Family = Family {
+    name: "qwen3_moe",
+    hf: &["Qwen3MoeForCausalLM"],
+    gguf: &["qwen3moe"],
+    keys: &[],
+    spec,
+    names: mixture::NAMES,
+};
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    let mut spec = base_of_experts(config)?;
+    let mut spec = base_with(config, &mixture::COUNTS)?;
     let bias = config.flag("attention_bias", false)?;
     let output_bias = config.flag("attention_output_bias", bias)?;
     let window = match config.flag("use_sliding_window", false)? {
         true => config.optional_size("sliding_window")?,
         false => None,
     };
-    let norm = spec.norm;
+    let norm = QkNorm { norm: spec.norm, over: QkNormOver::Head, after_rope: false };
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
         (attention.qk_norm, attention.window) = (Some(norm), window);

@@ -39,7 +39,8 @@ macro_rules! op_suite {
         $crate::op_suite! { @cases $harness;
             embed embed_tied select_rows
             add bias scale gated shared_operands custom
-            norm norm_of_heads add_norm
+            map positions
+            norm norm_of_heads add_norm norm_over_ranks
             linear_floats linear_scaled linear_blocks linear_permuted linears linear_gated head
             route route_by_groups route_by_sparsemixer experts
             rope rope_of_request_length

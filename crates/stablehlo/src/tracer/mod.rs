@@ -24,8 +24,8 @@ use crate::record::{Element, Fold, Ranks, Value};
 use crate::sampling::{self, SampleBucket};
 use crate::target::{Spread, Target};
 use nxd_ops::{
-    AttendSpec, Axis, ExpertsSpec, Gated, Input, Kernel, KvLayer, Manifest, NormSpec, Ops, Output, Rope, RouterSpec,
-    Rows, Weight,
+    AttendSpec, Axis, ExpertsSpec, Gated, Input, Kernel, KvLayer, Manifest, Map, NormSpec, Ops, Output, Rope,
+    RouterSpec, Rows, Temperature, Weight,
 };
 use std::collections::HashMap;
 
@@ -179,6 +179,11 @@ impl Ops for Tracer<'_> {
         self.look_up(table, &tokens)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> Value {
+        let positions = self.b.input("positions", &[self.bucket().rows()], Element::I32);
+        self.look_up(table, &positions)
+    }
+
     fn input(&mut self, input: Input) -> Value {
         let Input::Hidden = input;
         let Purpose::Sample(bucket, shape) = &self.purpose else {
@@ -225,6 +230,20 @@ impl Ops for Tracer<'_> {
         self.b.rec.scale(&x, factor)
     }
 
+    fn map(&mut self, x: Value, f: Map) -> Value {
+        let wide = self.f32(&x);
+        let mapped = self.mapped(&wide, f);
+        self.b.rec.convert(&mapped, x.element())
+    }
+
+    fn temper(&mut self, x: Value, temperature: &Temperature) -> Value {
+        let factors = self.temperatures(temperature);
+        let factors = self.b.rec.broadcast(&factors, &[0], x.dims());
+        let wide = self.f32(&x);
+        let scaled = self.b.rec.multiply(&wide, &factors);
+        self.b.rec.convert(&scaled, x.element())
+    }
+
     fn gated(&mut self, gate: Value, up: &Value, activation: Gated) -> Value {
         let (gate, up) = (self.f32(&gate), self.f32(up));
         let product = self.met(&gate, &up, activation);
@@ -232,7 +251,7 @@ impl Ops for Tracer<'_> {
     }
 
     fn norm(&mut self, x: &Value, spec: &NormSpec) -> Value {
-        self.rms_norm(x, spec)
+        self.normalised(x, spec)
     }
 
     fn linear(&mut self, x: &Value, weight: Weight) -> Value {
