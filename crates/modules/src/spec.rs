@@ -134,6 +134,8 @@ pub struct AttentionSpec {
     pub temperature: Option<Temperature>,
     /// Tokens that a row sees, its own included; `None` for all before it.
     pub window: Option<usize>,
+    /// Tokens of a chunk, where the context is cut into such from its start on and rows see none but their own.
+    pub chunk: Option<usize>,
     /// Whether each head has a learned logit that takes part in the softmax and has no value.
     pub sinks: bool,
 }

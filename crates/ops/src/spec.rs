@@ -285,12 +285,15 @@ pub struct AttendSpec {
     pub softcap: Option<f32>,
     /// A vector of one logit a query head, which takes part in the softmax's sum and has no value: a row may attend to nothing.
     pub sinks: Option<crate::Weight>,
+    /// Tokens of a chunk, where the context is cut into such from its start on and rows see none but their own. The layer's window is at
+    /// least as long.
+    pub chunk: Option<usize>,
 }
 
 impl AttendSpec {
     /// Attention without a cap and without sinks.
     pub const fn new(num_heads: usize, scale: f32) -> Self {
-        AttendSpec { num_heads, scale, softcap: None, sinks: None }
+        AttendSpec { num_heads, scale, softcap: None, sinks: None, chunk: None }
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
             rope: Some(RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None }),
             temperature: None,
             window,
+            chunk: None,
             sinks: false,
         },
         mlp: FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation: Gated::Silu, gated: true, bias: false }),

@@ -83,6 +83,7 @@ pub(super) fn base_of_width(
             rope: Some(config.rope(head_dim, "full_attention", 10_000.0)?),
             temperature: None,
             window: None,
+            chunk: None,
             sinks: false,
         },
         mlp: FeedForwardSpec::Dense(MlpSpec {

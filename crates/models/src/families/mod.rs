@@ -16,6 +16,7 @@ mod gpt_oss;
 mod granite;
 mod granitemoe;
 mod llama;
+mod llama4;
 mod mistral;
 mod mixtral;
 mod mixture;
@@ -69,6 +70,7 @@ pub const FAMILIES: &[Family] = &[
     granite::FAMILY,
     granitemoe::FAMILY,
     llama::FAMILY,
+    llama4::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
     nemotron::FAMILY,
