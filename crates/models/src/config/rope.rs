@@ -83,7 +83,7 @@ impl Config {
         // GGUF files say it in values.
         let in_values = if self.container == Container::Gguf { self.optional_size("rotary_dim")? } else { None };
         let rotary_dim = in_values.unwrap_or((head_dim as f64 * partial) as usize);
-        if rotary_dim > head_dim {
+        if in_values.is_some_and(|values| values > head_dim) {
             let expected = format!("at most the head length, {head_dim}");
             return Err(self.wrong("rotary_dim", &Value::from(rotary_dim), &expected));
         }
