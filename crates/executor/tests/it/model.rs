@@ -3,15 +3,35 @@
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
 use nxd_modules::{
-    AttentionSpec, Decoder, DecoderSpec, FeedForwardSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle,
-    QkNorm, QkNormOver, Sampler,
+    AttentionSpec, Decoder, DecoderSpec, FeedForwardSpec, HeadSpec, LayerSpec, MlpSpec, MoeSpec, NormPlacement,
+    NormStyle, QkNorm, QkNormOver, Sampler, SharedExpertSpec,
 };
 use nxd_ops::{
-    Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
-    SamplingRow, Scales, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
+    Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, RouterSpec,
+    SamplingBatch, SamplingRow, Scales, Score, SharedBytes, SourceError, StoredWeight, TopKRouter, Weighing,
+    WeightSource, WeightSpec,
 };
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The same with experts in the place of MLPs, a shared one among them.
+pub(crate) fn mixture(mut spec: DecoderSpec) -> DecoderSpec {
+    for layer in &mut spec.layers {
+        let FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation, .. }) = layer.mlp else { continue };
+        layer.mlp = FeedForwardSpec::Moe(MoeSpec {
+            num_experts: 5,
+            intermediate_size,
+            activation,
+            bias: false,
+            weighing: Weighing::Output,
+            router: RouterSpec::TopK(TopKRouter { normalise: true, ..TopKRouter::new(Score::Softmax, 2) }),
+            router_bias: false,
+            correction: false,
+            shared: Some(SharedExpertSpec { intermediate_size, weighed: true }),
+        });
+    }
+    spec
+}
 
 /// A decoder with full and sliding layers, grouped heads and biases: what exercises every op.
 pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize)) -> DecoderSpec {
