@@ -2,8 +2,9 @@
 
 use crate::error::CpuError;
 use crate::isa::Isa;
+use crate::kernels::experts::{BoundExpert, BoundProjection};
 use crate::kernels::linear::{Activations, PackedMatrix};
-use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec};
+use nxd_ops::{Expert, LocalWeight, Manifest, Projection, Role, Weight, WeightSource, WeightSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -81,6 +82,16 @@ impl Bound {
     /// The packed matrices of heads.
     pub(crate) fn heads(&self, weight: Weight) -> &[PackedMatrix] {
         &self.weights[weight.0 as usize].heads
+    }
+
+    /// An expert's weights.
+    pub(crate) fn expert(&self, expert: &Expert) -> BoundExpert<'_> {
+        let projection = |Projection { weight, bias }| BoundProjection {
+            matrix: self.matrix(weight),
+            bias: bias.map(|bias| self.vector(bias)),
+        };
+        let Expert { gate, up, down } = *expert;
+        BoundExpert { gate: projection(gate), up: projection(up), down: projection(down) }
     }
 
     /// Columns of a table.

@@ -7,7 +7,7 @@ use crate::families::{self, Family};
 use crate::generation::Generation;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::{AttentionSpec, DecoderSpec};
-use nxd_ops::Manifest;
+use nxd_ops::{Manifest, WeightSpec};
 use std::path::{Path, PathBuf};
 
 /// A model's files, opened and checked. Weights are read when a device binds them.
@@ -48,7 +48,7 @@ pub enum ModelError {
         file: String,
         /// The keys and values that make the size.
         product: String,
-        /// Weights of the attention outputs alone.
+        /// Weights that these sizes make, without all others.
         implied: u64,
         /// Weights that are there.
         found: u64,
@@ -94,8 +94,9 @@ impl Model {
 
     fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
-        let config = configuration(&checkpoint)?;
+        let mut config = configuration(&checkpoint)?;
         let family = families::find(&config)?;
+        config.rename(family.keys);
         let spec = (family.spec)(&config)?;
         check_size(&checkpoint, &config, &spec)?;
         Ok(Model { checkpoint, config, family, spec, text: Text::default() })
@@ -149,14 +150,25 @@ impl Model {
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
+        let checkpoint = self.checkpoint.clone();
         let head = match container {
             Container::HuggingFace => "lm_head.weight",
             Container::Gguf => "output.weight",
         };
-        let tied = spec.tie_word_embeddings;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| names.find(&spec, container, weight));
+        let tied = spec.head.tied;
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
+            let is_stored = |name: &str| checkpoint.info(&located(&checkpoint, name.to_owned())).is_some();
+            let mut reference = names.find(&spec, container, weight, is_stored);
+            reference.name = located(&checkpoint, reference.name);
+            reference
+        });
+        // Layers behind the last one predict further tokens, which nobody here asks for.
+        let layers = self.spec.layers.len();
+        let further = layers..layers + self.config.whole("num_nextn_predict_layers", 0..=64)?.unwrap_or(0);
+        let of_further = |name: &str| layer_of(name).is_some_and(|layer| further.contains(&layer));
         // A tied head that is stored all the same is a copy of the embedding.
-        let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
+        let is_ignored = |name: &str| names.ignores(name) || (tied && name == head) || of_further(name);
+        let unexpected = weights.unexpected(manifest, is_ignored);
         if !unexpected.is_empty() {
             let file = self.checkpoint.path().display().to_string();
             let tensors = unexpected.iter().take(5).map(|name| format!("`{name}`")).collect();
@@ -166,7 +178,12 @@ impl Model {
     }
 }
 
-/// Refuses a configuration that the weights are far too small for: what is declared for each layer and head is then bounded by
+/// The number of the layer that a stored tensor of the Hugging Face layout belongs to.
+fn layer_of(stored: &str) -> Option<usize> {
+    stored.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
+}
+
+/// Refuses a configuration that the weights are far too small for: what is declared for each layer, head and expert is then bounded by
 /// the files. Shapes are compared when weights are bound.
 fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> Result<(), ModelError> {
     let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
@@ -176,6 +193,14 @@ fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> R
     // Compressed heads have less, but for what they give.
     let head_dim = |a: &AttentionSpec| a.latent.map_or(a.head_dim, |latent| latent.v_head_dim);
     let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, head_dim(&l.attention))));
+    let routers = sum(&mut spec.layers.iter().map(|l| product(&[l.mlp.num_experts(), spec.hidden_size])));
+    if routers > found {
+        let experts = spec.layers.iter().map(|layer| layer.mlp.num_experts()).max().unwrap_or(0);
+        let facts =
+            [("num_hidden_layers", spec.layers.len()), ("num_experts", experts), ("hidden_size", spec.hidden_size)];
+        let product = facts.map(|(key, value)| format!("`{}` {value}", config.key_in_file(key))).join(" × ");
+        return Err(ModelError::TooLarge { file: config.file().to_owned(), product, implied: routers, found });
+    }
     match spec.layers.first() {
         Some(layer) if implied > found => {
             let facts = [
@@ -189,6 +214,19 @@ fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> R
         }
         _ => Ok(()),
     }
+}
+
+/// The name under which `checkpoint` has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
+/// some families are stored without the head's class around them.
+fn located(checkpoint: &Checkpoint, name: String) -> String {
+    let has = |name: &str| checkpoint.info(name).is_some();
+    if has(&name) {
+        return name;
+    }
+    let within = name.strip_prefix("model.").map(|rest| format!("model.language_model.{rest}"));
+    let bare = name.split_once('.').map(|(_, rest)| rest.to_owned());
+    let others = [Some(format!("language_model.{name}")), within, bare];
+    others.into_iter().flatten().find(|other| has(other)).unwrap_or(name)
 }
 
 /// The configuration of a checkpoint.

@@ -23,7 +23,7 @@ pub struct LatentAttention {
     of_key: HeadParallelLinear,
     of_value: HeadParallelLinear,
     output: RowParallelLinear,
-    rope: Rope,
+    rope: Option<Rope>,
     kv_layer: KvLayer,
     attend: AttendSpec,
 }
@@ -37,7 +37,7 @@ impl LatentAttention {
     ///   `kv_b_proj.value` `[H * v_head_dim, kv_lora_rank]`;
     /// - `o_proj`, and the layer's KV cache.
     pub fn new(params: &mut Params<'_>, hidden_size: usize, spec: &AttentionSpec, latent: &LatentSpec) -> Self {
-        let &AttentionSpec { num_heads, qkv_bias, output_bias, window, scale, .. } = spec;
+        let &AttentionSpec { num_heads, qkv_bias, output_bias, window, scale, softcap, .. } = spec;
         let &LatentSpec { q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, norm } = latent;
         let ranks = params.mesh().size(Axis::Tensor);
         // Query heads as if they shared one KV head, each `unit` rows.
@@ -78,14 +78,14 @@ impl LatentAttention {
             of_key,
             of_value,
             output: RowParallelLinear::new(&mut params.scope("o_proj"), &layout, inner, hidden_size, output_bias),
-            rope: params.rope(&spec.rope),
+            rope: spec.rope.as_ref().map(|rope| params.rope(rope)),
             kv_layer: params.kv_layer(KvSpec {
                 num_kv_heads: 1,
                 head_dim: kv_lora_rank + qk_rope_head_dim,
                 values: Values::OfKeys(kv_lora_rank),
                 window,
             }),
-            attend: AttendSpec::new(local_heads, scale),
+            attend: AttendSpec { softcap, ..AttendSpec::new(local_heads, scale) },
         }
     }
 
@@ -93,7 +93,11 @@ impl LatentAttention {
     pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
         let [query, query_rope, latent, key_rope] = self.project(ops, x);
         let latent = self.latent_norm.forward(ops, &latent);
-        let (query_rope, key_rope) = (ops.rope(query_rope, self.rope), ops.rope(key_rope, self.rope));
+        let mut rotate = |x| match self.rope {
+            Some(rope) => ops.rope(x, rope),
+            None => x,
+        };
+        let (query_rope, key_rope) = (rotate(query_rope), rotate(key_rope));
         let row = ops.concat_heads(&latent, &key_rope, 1);
         ops.kv_write(self.kv_layer, &row, None);
         let query = self.of_key.forward(ops, &query);

@@ -1,7 +1,7 @@
 //! The bit-equality promise: a request's logits are the same bits alone or beside up to 63 others, in one piece or in chunks, with any block
 //! size, with 1 to 4 threads, with any instruction set.
 
-use crate::model::{BLOCKS, Random, Rows, Runner, Setup, latent_spec, ranks, spec};
+use crate::model::{BLOCKS, Random, Rows, Runner, Setup, latent_spec, mixture, ranks, spec};
 use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_modules::DecoderSpec;
 use nxd_ops::{BlockFormat, Format};
@@ -156,22 +156,32 @@ fn holds_in_batches(formats: impl Iterator<Item = Format>) {
 
 /// One format in both numeric modes, over threads, block sizes, KV types and instruction sets.
 fn holds_for(format: Format) {
-    let spec = small(format);
+    holds(&small(format), format);
+}
+
+fn holds(spec: &DecoderSpec, format: Format) {
     let modes: &[Activations] =
         if format.is_quantised() { &[Activations::Int8, Activations::F32] } else { &[Activations::F32] };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for &activations in modes {
         for kv in [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8] {
             let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };
-            let requests = alone(&spec, setup, &[1, 5, 40, 61], &mut random);
+            let requests = alone(spec, setup, &[1, 5, 40, 61], &mut random);
             // Plain code computes the reference and batches of its own below; with blocks of 256 it would take a minute here.
             let third = if format.block_len() == 256 { Isa::detect() } else { Isa::Scalar };
             for (threads, block_size, isa) in
                 [(1, 16, Isa::detect()), (2, 8, Isa::detect()), (3, 32, third), (4, 24, Isa::detect())]
             {
-                together(&spec, Setup { threads, block_size, isa, ..setup }, &requests, &mut random);
+                together(spec, Setup { threads, block_size, isa, ..setup }, &requests, &mut random);
             }
         }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_who_chooses_the_same_experts() {
+    for format in [Format::F32, Format::Blocks(BlockFormat::Q8_0)] {
+        holds(&mixture(small(format)), format);
     }
 }
 

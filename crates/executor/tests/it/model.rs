@@ -2,13 +2,36 @@
 
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
-use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LatentSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
+use nxd_modules::{
+    AttentionSpec, Decoder, DecoderSpec, FeedForwardSpec, HeadSpec, LatentSpec, LayerSpec, MlpSpec, MoeSpec,
+    NormPlacement, NormStyle, QkNorm, QkNormOver, Sampler, SharedExpertSpec,
+};
 use nxd_ops::{
-    Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
-    SamplingRow, Scales, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
+    Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, RouterSpec,
+    SamplingBatch, SamplingRow, Scales, Score, SharedBytes, SourceError, StoredWeight, TopKRouter, Weighing,
+    WeightSource, WeightSpec,
 };
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The same with experts in the place of MLPs, a shared one among them.
+pub(crate) fn mixture(mut spec: DecoderSpec) -> DecoderSpec {
+    for layer in &mut spec.layers {
+        let FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation, .. }) = layer.mlp else { continue };
+        layer.mlp = FeedForwardSpec::Moe(MoeSpec {
+            num_experts: 5,
+            intermediate_size,
+            activation,
+            bias: false,
+            weighing: Weighing::Output,
+            router: RouterSpec::TopK(TopKRouter { normalise: true, ..TopKRouter::new(Score::Softmax, 2) }),
+            router_bias: false,
+            correction: false,
+            shared: Some(SharedExpertSpec { intermediate_size, weighed: true }),
+        });
+    }
+    spec
+}
 
 /// A decoder with full and sliding layers, grouped heads and biases: what exercises every op.
 pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize)) -> DecoderSpec {
@@ -20,23 +43,30 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
             num_kv_heads,
             head_dim,
             scale: 0.176_776_7,
+            softcap: None,
             qkv_bias: true,
             output_bias: false,
-            qk_norm: Some(RmsNormSpec { eps: 1e-6, offset: 0.0 }),
-            rope: RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None },
+            clip: None,
+            qk_norm: Some(QkNorm { norm: NormStyle::rms(1e-6), over: QkNormOver::Head, after_rope: false }),
+            rope: Some(RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None }),
+            temperature: None,
             window,
+            chunk: None,
+            sinks: false,
             latent: None,
         },
-        mlp: MlpSpec { intermediate_size, activation: Gated::Silu, bias: false },
+        mlp: FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation: Gated::Silu, gated: true, bias: false }),
     };
     DecoderSpec {
         vocab_size: 97,
         hidden_size,
         max_position_embeddings: 4096,
+        learned_positions: false,
         embedding_scale: None,
-        tie_word_embeddings: true,
-        norm: RmsNormSpec { eps: 1e-6, offset: 0.0 },
+        norm: NormStyle::rms(1e-6),
         norm_placement: NormPlacement::Pre,
+        residual_scale: None,
+        head: HeadSpec { tied: true, ..HeadSpec::default() },
         layers: vec![layer(None), layer(Some(24))],
     }
 }
@@ -44,10 +74,11 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
 /// A decoder with latent attention, full and sliding, queries compressed in one of two layers.
 pub(crate) fn latent_spec(num_heads: usize) -> DecoderSpec {
     let mut spec = spec(num_heads, num_heads, (64, 96));
-    let norm = RmsNormSpec { eps: 1e-6, offset: 0.0 };
+    let norm = NormStyle::rms(1e-6);
     for (layer, q_lora_rank) in spec.layers.iter_mut().zip([None, Some(32)]) {
         let (kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim) = (64, 32, 16, 32);
-        layer.attention.rope = RopeSpec { head_dim: 16, rotary_dim: 16, ..layer.attention.rope.clone() };
+        let scaling = RopeScaling::None;
+        layer.attention.rope = Some(RopeSpec { head_dim: 16, rotary_dim: 16, theta: 1e4, scaling });
         layer.attention.latent =
             Some(LatentSpec { q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, norm });
     }

@@ -15,6 +15,7 @@ const KEYS: &[(&str, &str)] = &[
     ("head_dim", "attention.key_length"),
     ("value_head_dim", "attention.value_length"),
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    ("layer_norm_eps", "attention.layer_norm_epsilon"),
     ("max_position_embeddings", "context_length"),
     ("sliding_window", "attention.sliding_window"),
     ("rope_theta", "rope.freq_base"),
@@ -24,6 +25,26 @@ const KEYS: &[(&str, &str)] = &[
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
     ("num_experts", "expert_count"),
+    ("q_lora_rank", "attention.q_lora_rank"),
+    ("kv_lora_rank", "attention.kv_lora_rank"),
+    ("key_length_mla", "attention.key_length_mla"),
+    ("value_length_mla", "attention.value_length_mla"),
+    ("first_k_dense_replace", "leading_dense_block_count"),
+    ("n_shared_experts", "expert_shared_count"),
+    ("n_group", "expert_group_count"),
+    ("topk_group", "expert_group_used_count"),
+    ("expert_gating_func", "expert_gating_func"),
+    ("norm_topk_prob", "expert_weights_norm"),
+    ("routed_scaling_factor", "expert_weights_scale"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
+    ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+    ("logit_scale", "logit_scale"),
+    ("embedding_multiplier", "embedding_scale"),
+    ("residual_multiplier", "residual_scale"),
+    ("attention_multiplier", "attention.scale"),
+    ("use_parallel_residual", "use_parallel_residual"),
+    ("clip_qkv", "attention.clamp_kqv"),
 ];
 
 /// (key inside `rope_scaling`, key of the GGUF file without its architecture prefix)
@@ -85,10 +106,14 @@ pub(crate) fn from_gguf(
             fields.insert((*ours).to_owned(), found);
         }
     }
-    let scaling: Map<String, Value> = SCALING_KEYS
+    let mut scaling: Map<String, Value> = SCALING_KEYS
         .iter()
         .filter_map(|(ours, theirs)| Some(((*ours).to_owned(), value(&format!("{architecture}.{theirs}"))?)))
         .collect();
+    // A tenth of what `config.json` says, for queries and keys alike; cos and sin stay as they are then.
+    if let Some(tenth) = value(&format!("{architecture}.rope.scaling.yarn_log_multiplier")).and_then(|v| v.as_f64()) {
+        scaling.extend(["mscale", "mscale_all_dim"].map(|key| (key.to_owned(), Value::from(10.0 * tenth))));
+    }
     // Writers store the other scaling keys at times without a type, which then means none.
     if scaling.contains_key("rope_type") {
         fields.insert("rope_scaling".to_owned(), Value::Object(scaling));
@@ -105,7 +130,7 @@ pub(crate) fn from_gguf(
         fields.insert(key.to_owned(), Value::Bool(flag));
     }
     let rope_factors = tensors.rope_factors;
-    let config = Config { file, container: Container::Gguf, architecture, fields, rope_factors };
+    let config = Config { file, container: Container::Gguf, architecture, fields, renamed: &[], rope_factors };
     config.check_gguf_heads()?;
     Ok(config)
 }
@@ -113,23 +138,15 @@ pub(crate) fn from_gguf(
 impl Config {
     /// Refuses what the shared key names cannot say.
     fn check_gguf_heads(&self) -> Result<(), ConfigError> {
+        if self.has("kv_lora_rank") {
+            // Of compressed heads no length says how long the others are.
+            return Ok(());
+        }
         if let (Some(key), Some(value)) = (self.get("head_dim"), self.get("value_head_dim"))
             && key != value
         {
             return Err(self.unsupported("value_head_dim", value, &format!("the key length, {key}")));
         }
-        let rotary = self.optional_size("rotary_dim")?;
-        let head_dim = match self.optional_size("head_dim")? {
-            Some(dim) => Some(dim),
-            None => {
-                self.optional_size("hidden_size")?.zip(self.optional_size("num_attention_heads")?).map(|(e, h)| e / h)
-            }
-        };
-        match (rotary, head_dim) {
-            (Some(rotary), Some(head_dim)) if rotary != head_dim => {
-                Err(self.unsupported("rotary_dim", &Value::from(rotary), &format!("the head length, {head_dim}")))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

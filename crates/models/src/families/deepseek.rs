@@ -5,8 +5,9 @@
 //! Source: transformers `models/deepseek_v2/modeling_deepseek_v2.py` and `models/deepseek_v3/modeling_deepseek_v3.py`; arXiv:2405.04434,
 //! arXiv:2412.19437.
 
-use super::{Family, activation, base_of_experts, latent, mixture};
-use crate::config::{Config, ConfigError};
+use super::base::{activation, base_with};
+use super::{Family, latent, mixture};
+use crate::config::{Config, ConfigError, Container};
 use nxd_modules::{DecoderSpec, MoeSpec, SharedExpertSpec};
 use nxd_ops::{Gated, GroupWorth, RouterGroups, RouterSpec, Score, TopKRouter, Weighing};
 use serde_json::Value;
@@ -15,14 +16,15 @@ pub(super) const FAMILY: Family = Family {
     name: "deepseek",
     hf: &["DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"],
     gguf: &["deepseek2"],
+    keys: &[],
     spec,
     names: latent::NAMES,
 };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    let mut spec = base_of_experts(config)?;
+    let mut spec = base_with(config, &mixture::COUNTS)?;
     latent::put(config, &mut spec)?;
-    if config.whole("n_routed_experts", 0..=mixture::MAX_EXPERTS)?.is_some_and(|count| count > 0) {
+    if config.whole(experts_key(config), 0..=mixture::MAX_EXPERTS)?.is_some_and(|count| count > 0) {
         let first = config.whole("first_k_dense_replace", 0..=4096)?.unwrap_or(0);
         let every = config.whole("moe_layer_freq", 1..=4096)?.unwrap_or(1);
         mixture::put(&mut spec, experts(config)?, |layer| layer >= first && layer.is_multiple_of(every));
@@ -30,9 +32,17 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     Ok(spec)
 }
 
+/// The key that says how many experts there are.
+fn experts_key(config: &Config) -> &'static str {
+    match config.container() {
+        Container::HuggingFace => "n_routed_experts",
+        Container::Gguf => "num_experts",
+    }
+}
+
 fn experts(config: &Config) -> Result<MoeSpec, ConfigError> {
     let required = |key, most| config.whole(key, 1..=most)?.ok_or_else(|| config.missing(key));
-    let num_experts = required("n_routed_experts", mixture::MAX_EXPERTS)?;
+    let num_experts = required(experts_key(config), mixture::MAX_EXPERTS)?;
     let top_k = required("num_experts_per_tok", num_experts)?;
     let (score, worth) = choice(config)?;
     let count = config.whole("n_group", 1..=num_experts)?.unwrap_or(1);

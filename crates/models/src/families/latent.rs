@@ -4,7 +4,7 @@
 
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Part, Place};
-use nxd_modules::{DecoderSpec, LatentSpec, RmsNormSpec};
+use nxd_modules::{DecoderSpec, LatentSpec, NormStyle};
 use nxd_ops::RopeScaling;
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ pub(super) fn put(config: &Config, spec: &mut DecoderSpec) -> Result<(), ConfigE
         qk_rope_head_dim,
         v_head_dim,
         // The configuration's is for the other norms.
-        norm: RmsNormSpec { eps: 1e-6, offset: 0.0 },
+        norm: NormStyle::rms(1e-6),
     };
     let rope = config.rope(qk_rope_head_dim, "full_attention", 10_000.0)?;
     let head_dim = qk_nope_head_dim + qk_rope_head_dim;
@@ -77,7 +77,7 @@ pub(super) fn put(config: &Config, spec: &mut DecoderSpec) -> Result<(), ConfigE
         (attention.num_kv_heads, attention.head_dim, attention.latent) = (1, head_dim, Some(latent));
         attention.scale = (factor * factor / (head_dim as f64).sqrt()) as f32;
         (attention.qkv_bias, attention.output_bias) = (bias, output_bias);
-        attention.rope = rope.clone();
+        attention.rope = Some(rope.clone());
     }
     Ok(())
 }
