@@ -6,8 +6,8 @@ use crate::device::CpuOptions;
 use crate::kernels::attention::Demand;
 use crate::kernels::linear;
 use nxd_ops::{
-    AttendSpec, Axis, Format, Gated, Input, KvLayer, Manifest, NormSpec, Ops, Output, Role, Rope, Rows, Weight,
-    WeightSpec,
+    AttendSpec, Axis, Format, Gated, Input, KvLayer, Manifest, Map, NormSpec, Ops, Output, Role, Rope, Rows,
+    Temperature, Weight, WeightSpec,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -147,6 +147,10 @@ impl Ops for Footprint<'_> {
         self.take(self.rows, cols)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> Outline {
+        self.embed(table)
+    }
+
     fn input(&mut self, input: Input) -> Outline {
         let Input::Hidden = input;
         self.take(self.wanted, self.hidden.checked_div(self.wanted).unwrap_or(0))
@@ -175,11 +179,22 @@ impl Ops for Footprint<'_> {
         self.own(x)
     }
 
+    fn map(&mut self, x: Outline, _: Map) -> Outline {
+        self.own(x)
+    }
+
+    fn temper(&mut self, x: Outline, _: &Temperature) -> Outline {
+        self.own(x)
+    }
+
     fn gated(&mut self, gate: Outline, _: &Outline, _: Gated) -> Outline {
         self.own(gate)
     }
 
-    fn norm(&mut self, x: &Outline, _: &NormSpec) -> Outline {
+    fn norm(&mut self, x: &Outline, spec: &NormSpec) -> Outline {
+        if spec.spread.is_some() {
+            self.exchanged = self.exchanged.max(x.rows);
+        }
         self.take(x.rows, x.cols)
     }
 

@@ -94,8 +94,9 @@ impl Model {
 
     fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
-        let config = configuration(&checkpoint)?;
+        let mut config = configuration(&checkpoint)?;
         let family = families::find(&config)?;
+        config.rename(family.keys);
         let spec = (family.spec)(&config)?;
         check_size(&checkpoint, &config, &spec)?;
         Ok(Model { checkpoint, config, family, spec, text: Text::default() })
@@ -149,12 +150,17 @@ impl Model {
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
+        let checkpoint = self.checkpoint.clone();
         let head = match container {
             Container::HuggingFace => "lm_head.weight",
             Container::Gguf => "output.weight",
         };
-        let tied = spec.tie_word_embeddings;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| names.find(&spec, container, weight));
+        let tied = spec.head.tied;
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| {
+            let mut reference = names.find(&spec, container, weight);
+            reference.name = located(&checkpoint, reference.name);
+            reference
+        });
         // A tied head that is stored all the same is a copy of the embedding.
         let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
         if !unexpected.is_empty() {
@@ -187,6 +193,19 @@ fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> R
         }
         _ => Ok(()),
     }
+}
+
+/// The name under which `checkpoint` has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
+/// some families are stored without the head's class around them.
+fn located(checkpoint: &Checkpoint, name: String) -> String {
+    let has = |name: &str| checkpoint.info(name).is_some();
+    if has(&name) {
+        return name;
+    }
+    let within = name.strip_prefix("model.").map(|rest| format!("model.language_model.{rest}"));
+    let bare = name.split_once('.').map(|(_, rest)| rest.to_owned());
+    let others = [Some(format!("language_model.{name}")), within, bare];
+    others.into_iter().flatten().find(|other| has(other)).unwrap_or(name)
 }
 
 /// The configuration of a checkpoint.

@@ -149,8 +149,21 @@ const GGUF_MODEL: &[Place] = &[
 
 impl Names {
     /// The names that most families share.
-    pub const STANDARD: Names =
-        Names { hf: Layout::DECLARED, gguf: Layout::GGUF, ignored: &["*.rotary_emb.inv_freq", "rope_freqs.weight"] };
+    pub const STANDARD: Names = Names {
+        hf: Layout::DECLARED,
+        gguf: Layout::GGUF,
+        ignored: &[
+            "*.rotary_emb.inv_freq",
+            "rope_freqs.weight",
+            // The other parts of a model that takes more than text.
+            "vision_tower.*",
+            "model.vision_tower.*",
+            "vision_model.*",
+            "model.vision_model.*",
+            "multi_modal_projector.*",
+            "model.multi_modal_projector.*",
+        ],
+    };
 
     /// Where a declared weight lies.
     pub fn find(&self, spec: &DecoderSpec, container: Container, weight: &WeightSpec) -> TensorRef {
@@ -168,7 +181,7 @@ impl Names {
         let stored = found.as_ref().map_or(name, |(_, (stored, _))| stored);
         let mut reference = TensorRef::whole(format!("{prefix}{stored}"));
         if let (Some(layer), true) = (layer, layout.pairs) {
-            reference.order = order(&layer.attention, name);
+            reference.order = order(&layer.attention, name, weight.shape[0]);
         }
         if let Some((place, _)) = found {
             reference.transposed = place.transposed && weight.role != Role::Vector;
@@ -188,14 +201,15 @@ impl Names {
 }
 
 /// The order of a weight's rows where rotated values are stored in pairs.
-fn order(attention: &AttentionSpec, name: &str) -> RowOrder {
-    let heads = match name.split('.').nth(1) {
-        Some("q_proj" | "q_norm") => attention.num_heads,
-        Some("k_proj" | "k_norm") => attention.num_kv_heads,
-        _ => return RowOrder::AsStored,
-    };
-    let rotary_dim = attention.rope.rotary_dim;
-    RowOrder::Pairs { heads, rotary_dim: (rotary_dim < attention.head_dim).then_some(rotary_dim) }
+fn order(attention: &AttentionSpec, name: &str, rows: usize) -> RowOrder {
+    let rotated = matches!(name.split('.').nth(1), Some("q_proj" | "k_proj" | "q_norm" | "k_norm"));
+    match &attention.rope {
+        Some(rope) if rotated => RowOrder::Pairs {
+            heads: rows / attention.head_dim,
+            rotary_dim: (rope.rotary_dim < attention.head_dim).then_some(rope.rotary_dim),
+        },
+        _ => RowOrder::AsStored,
+    }
 }
 
 /// The rows of a part of `count` rows.

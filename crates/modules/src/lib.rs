@@ -20,4 +20,6 @@ pub use decoder::{Decoder, DecoderLayer};
 pub use mlp::Mlp;
 pub use norm::Norm;
 pub use sampler::Sampler;
-pub use spec::{AttentionSpec, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec};
+pub use spec::{
+    AttentionSpec, DecoderSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle, QkNorm, QkNormOver,
+};

@@ -38,7 +38,9 @@ pub use format::{BlockFormat, Format};
 pub use kernel::{Attribute, Kernel};
 pub use ops::{Input, Ops, Output, Rows};
 pub use sampling::{Drawn, SamplingBatch, SamplingParams, SamplingRow, TokenLogprob};
-pub use spec::{AttendSpec, Gated, KvLayer, KvSpec, NormSpec, Rope, RopeScaling, RopeSpec};
+pub use spec::{
+    AttendSpec, Centre, Gated, KvLayer, KvSpec, Map, NormSpec, Rope, RopeScaling, RopeSpec, Spread, Temperature,
+};
 pub use weight::{
     Dim, LocalWeight, Manifest, Params, Role, Scales, Segment, ShardLayout, Sharding, SharedBytes, SourceError,
     StoredWeight, Weight, WeightSource, WeightSpec,

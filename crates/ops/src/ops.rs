@@ -1,7 +1,7 @@
 //! The one central abstraction: what a model asks of a device during one step.
 
 use crate::kernel::Kernel;
-use crate::spec::{AttendSpec, Gated, KvLayer, NormSpec, Rope};
+use crate::spec::{AttendSpec, Gated, KvLayer, Map, NormSpec, Rope, Temperature};
 use crate::weight::Weight;
 use nxd_collectives::Axis;
 
@@ -47,6 +47,9 @@ pub trait Ops {
     /// The rows of `table` for the step's token ids, `[T, E]`. Ids whose row another rank holds give zeros.
     fn embed(&mut self, table: Weight) -> Self::Tensor;
 
+    /// The rows of `table`, which every rank has, for the positions of the step's tokens, `[T, E]`.
+    fn embed_positions(&mut self, table: Weight) -> Self::Tensor;
+
     /// A tensor that the step was opened with.
     fn input(&mut self, input: Input) -> Self::Tensor;
 
@@ -64,6 +67,12 @@ pub trait Ops {
 
     /// `x * factor`.
     fn scale(&mut self, x: Self::Tensor, factor: f32) -> Self::Tensor;
+
+    /// `f(x)`, elementwise.
+    fn map(&mut self, x: Self::Tensor, f: Map) -> Self::Tensor;
+
+    /// Each row times the factor of its position.
+    fn temper(&mut self, x: Self::Tensor, temperature: &Temperature) -> Self::Tensor;
 
     /// `act(gate) * up`, elementwise.
     fn gated(&mut self, gate: Self::Tensor, up: &Self::Tensor, activation: Gated) -> Self::Tensor;

@@ -52,11 +52,12 @@ impl Kernel for Gate<'_> {
 /// A `match` in the loop: handed over as an `impl Fn`, the functions are called through a shim that is compiled without AVX2, at ten
 /// times the cost.
 #[inline(always)]
-fn act<L: Lanes>(activation: Gated, x: L) -> L {
+pub(super) fn act<L: Lanes>(activation: Gated, x: L) -> L {
     match activation {
         Gated::Silu => silu(x),
         Gated::Gelu => gelu(x),
         Gated::GeluTanh => gelu_tanh(x),
+        Gated::Relu2 => relu2(x),
     }
 }
 
@@ -68,6 +69,13 @@ fn silu<L: Lanes>(x: L) -> L {
 #[inline(always)]
 fn gelu<L: Lanes>(x: L) -> L {
     x * normal_cdf(x)
+}
+
+#[inline(always)]
+fn relu2<L: Lanes>(x: L) -> L {
+    // Zero comes first: a NaN stays one.
+    let positive = x.splat(0.0).max(x);
+    positive * positive
 }
 
 /// `x (1 + tanh u) / 2` with `u = √(2/π) (x + 0.044715 x³)`; half of one plus tanh is the sigmoid of `2u`, without cancellation.
@@ -82,7 +90,7 @@ fn gelu_tanh<L: Lanes>(x: L) -> L {
 mod tests {
     use super::*;
 
-    const ALL: [Gated; 3] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh];
+    const ALL: [Gated; 4] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh, Gated::Relu2];
 
     fn run(isa: Isa, threads: usize, activation: Gated, gate: &[f32], up: &[f32]) -> Vec<f32> {
         let mut out = gate.to_vec();
@@ -109,6 +117,7 @@ mod tests {
         match activation {
             Gated::Silu => x / (1.0 + (-x).exp()),
             Gated::Gelu => x * normal_cdf_f64(x),
+            Gated::Relu2 => x.max(0.0).powi(2),
             Gated::GeluTanh => {
                 let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
                 x / (1.0 + (-2.0 * u).exp())

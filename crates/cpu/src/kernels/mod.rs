@@ -11,6 +11,7 @@ mod exp;
 pub mod gated;
 mod lanes;
 pub mod linear;
+pub mod map;
 pub mod norm;
 pub mod rope;
 pub(crate) mod zeroed;

@@ -1,6 +1,6 @@
 //! Rotary embeddings from a configuration, in the old key style (`rope_theta`, `rope_scaling`) and the new (`rope_parameters`).
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Container};
 use nxd_ops::{RopeScaling, RopeSpec};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -80,7 +80,13 @@ impl Config {
             Some(factor) => factor,
             None => self.positive("partial_rotary_factor", 1.0)?,
         };
-        let rotary_dim = (head_dim as f64 * partial) as usize;
+        // GGUF files say it in values.
+        let in_values = if self.container == Container::Gguf { self.optional_size("rotary_dim")? } else { None };
+        let rotary_dim = in_values.unwrap_or((head_dim as f64 * partial) as usize);
+        if in_values.is_some_and(|values| values > head_dim) {
+            let expected = format!("at most the head length, {head_dim}");
+            return Err(self.wrong("rotary_dim", &Value::from(rotary_dim), &expected));
+        }
         if rotary_dim == head_dim && !head_dim.is_multiple_of(2) {
             let expected =
                 "an even number, as values of a head are rotated in pairs; without the key it is hidden_size / heads";

@@ -2,7 +2,8 @@
 //!
 //! Source: transformers `models/llama/modeling_llama.py`; arXiv:2302.13971, arXiv:2407.21783.
 
-use super::{Family, base};
+use super::Family;
+use super::base::base;
 use crate::config::{Config, ConfigError};
 use crate::names::{Layout, Names};
 use nxd_modules::DecoderSpec;
@@ -11,6 +12,7 @@ pub(super) const FAMILY: Family = Family {
     name: "llama",
     hf: &["LlamaForCausalLM"],
     gguf: &["llama"],
+    keys: &[],
     spec,
     names: Names { gguf: Layout { pairs: true, ..Layout::GGUF }, ..Names::STANDARD },
 };

@@ -84,6 +84,12 @@ pub enum Op {
     Gated,
     /// `norm` and `add_norm`.
     Norm,
+    /// `norm` of products that are spread over ranks, with f32 weights.
+    SpreadNorm,
+    /// `map`.
+    Map,
+    /// `embed_positions` and `temper`.
+    Position,
     /// `linear` and `linears` with a weight in this format, alone or over ranks.
     Linear(Format),
     /// `head` with a weight in this format.

@@ -38,7 +38,8 @@ macro_rules! op_suite {
         $crate::op_suite! { @cases $harness;
             embed embed_tied select_rows
             add bias scale gated shared_operands custom
-            norm norm_of_heads add_norm
+            map positions
+            norm norm_of_heads add_norm norm_over_ranks
             linear_floats linear_scaled linear_blocks linear_permuted linears linear_gated head
             rope rope_of_request_length
             attend attend_copied attend_past_poison attend_with_sinks_and_caps

@@ -4,7 +4,7 @@ use super::Tracer;
 use crate::layout::{Group, WeightLayout};
 use crate::program::Part;
 use crate::record::{Element, Order, Pairs, Type, Value};
-use nxd_ops::{Gated, Kernel, Role, Weight};
+use nxd_ops::{Gated, Kernel, Map, Role, Temperature, Weight};
 
 impl Tracer<'_> {
     /// A norm weight or a bias, `[n]` in f32.
@@ -132,6 +132,11 @@ impl Tracer<'_> {
                 let erf = self.b.rec.erf(&inner);
                 self.half_of_one_plus(x, &erf)
             }
+            Gated::Relu2 => {
+                let zero = self.b.rec.splat(0.0, x.dims(), x.element());
+                let positive = self.b.rec.maximum(x, &zero);
+                self.b.rec.multiply(&positive, &positive)
+            }
             Gated::GeluTanh => {
                 let square = self.b.rec.multiply(x, x);
                 let cube = self.b.rec.multiply(&square, x);
@@ -143,6 +148,41 @@ impl Tracer<'_> {
                 self.half_of_one_plus(x, &tanh)
             }
         }
+    }
+
+    /// `f(x)`, in f32.
+    pub(super) fn mapped(&mut self, x: &Value, f: Map) -> Value {
+        match f {
+            Map::Activation(activation) => self.activate(x, activation),
+            Map::Clamp(limit) => {
+                let limits = [limit, -limit].map(|limit| self.b.rec.splat(f64::from(limit), x.dims(), x.element()));
+                let [most, least] = limits;
+                let below = self.b.rec.minimum(x, &most);
+                self.b.rec.maximum(&below, &least)
+            }
+            Map::SoftCap(cap) => {
+                let inner = self.b.rec.scale(x, 1.0 / cap);
+                let bent = self.b.rec.tanh(&inner);
+                self.b.rec.scale(&bent, cap)
+            }
+        }
+    }
+
+    /// The factor of each row's position, `[T]`.
+    pub(super) fn temperatures(&mut self, temperature: &Temperature) -> Value {
+        let rows = self.bucket().rows();
+        let positions = self.b.input("positions", &[rows], Element::I32);
+        let rec = &mut self.b.rec;
+        let (one, floor) =
+            (rec.splat(1.0, &[rows], Element::I32), rec.splat(temperature.floor as f64, &[rows], Element::I32));
+        let next = rec.add(&positions, &one);
+        let steps = rec.divide(&next, &floor);
+        let steps = rec.convert(&steps, Element::F32);
+        let one = rec.splat(1.0, &[rows], Element::F32);
+        let steps = rec.add(&steps, &one);
+        let logarithm = rec.log(&steps);
+        let grown = rec.scale(&logarithm, temperature.scale);
+        rec.add(&grown, &one)
     }
 
     /// `x * (1 + y) / 2`.

@@ -5,7 +5,8 @@ use super::options;
 use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_ops::testing::{self, Emitted, Harness, KvSetup, Model, Op, Program, SampleResult, cases};
 use nxd_ops::{
-    AttendSpec, Axis, Batch, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch, Weight,
+    AttendSpec, Axis, Batch, Centre, Gated, Input, KvLayer, Map, NormSpec, Ops, Output, Rope, Rows, SamplingBatch,
+    Temperature, Weight,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,6 +21,13 @@ enum Fault {
     OneGelu,
     NormWithoutEps,
     NormWithoutOffset,
+    NormWithoutBias,
+    NormOfOneRank,
+    NormOffCentre,
+    ClampForgotten,
+    SoftCapClamps,
+    PositionsAreTokens,
+    TemperatureForgotten,
     AddNormOfOne,
     LinearScaled,
     HeadScaled,
@@ -150,6 +158,10 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         self.scaled_by(Fault::EmbedScaled, x)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> O::Tensor {
+        if self.fault == Fault::PositionsAreTokens { self.ops.embed(table) } else { self.ops.embed_positions(table) }
+    }
+
     fn input(&mut self, input: Input) -> O::Tensor {
         self.ops.input(input)
     }
@@ -175,6 +187,18 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         self.ops.scale(x, rounded)
     }
 
+    fn map(&mut self, x: O::Tensor, f: Map) -> O::Tensor {
+        match f {
+            Map::Clamp(_) if self.fault == Fault::ClampForgotten => x,
+            Map::SoftCap(cap) if self.fault == Fault::SoftCapClamps => self.ops.map(x, Map::Clamp(cap)),
+            _ => self.ops.map(x, f),
+        }
+    }
+
+    fn temper(&mut self, x: O::Tensor, temperature: &Temperature) -> O::Tensor {
+        if self.fault == Fault::TemperatureForgotten { x } else { self.ops.temper(x, temperature) }
+    }
+
     fn gated(&mut self, gate: O::Tensor, up: &O::Tensor, activation: Gated) -> O::Tensor {
         match activation {
             Gated::Gelu if self.fault == Fault::OneGelu => self.ops.gated(gate, up, Gated::GeluTanh),
@@ -186,6 +210,9 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         match self.fault {
             Fault::NormWithoutEps => self.ops.norm(x, &NormSpec { eps: 1e-9, ..*spec }),
             Fault::NormWithoutOffset => self.ops.norm(x, &NormSpec { offset: 0.0, ..*spec }),
+            Fault::NormWithoutBias => self.ops.norm(x, &NormSpec { bias: None, ..*spec }),
+            Fault::NormOfOneRank => self.ops.norm(x, &NormSpec { spread: None, ..*spec }),
+            Fault::NormOffCentre => self.ops.norm(x, &NormSpec { centre: Centre::Zero, ..*spec }),
             _ => self.ops.norm(x, spec),
         }
     }
@@ -280,6 +307,13 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     (Fault::OneGelu, &[("gated", cases::gated)]),
     (Fault::NormWithoutEps, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
     (Fault::NormWithoutOffset, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
+    (Fault::NormWithoutBias, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
+    (Fault::NormOffCentre, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
+    (Fault::NormOfOneRank, &[("norm_over_ranks", cases::norm_over_ranks)]),
+    (Fault::ClampForgotten, &[("map", cases::map)]),
+    (Fault::SoftCapClamps, &[("map", cases::map)]),
+    (Fault::PositionsAreTokens, &[("positions", cases::positions)]),
+    (Fault::TemperatureForgotten, &[("positions", cases::positions)]),
     (Fault::AddNormOfOne, &[("add_norm", cases::add_norm)]),
     (
         Fault::LinearScaled,

@@ -93,7 +93,7 @@ fn the_architecture_must_be_supported() {
     let refused = |value: &[u8], kind, part: &str| {
         assert_refused(folder(value, kind, &[], "").path(), &["small.gguf", "`general.architecture`", part]);
     };
-    refused(&string("t5"), STRING_TYPE, "supported: llama, qwen2");
+    refused(&string("t5"), STRING_TYPE, "supported: command-r, ");
     refused(&7u32.to_le_bytes(), U32_TYPE, "is 7, expected a string");
     let file = GgufFile::empty().key("llama.block_count", U32_TYPE, &2u32.to_le_bytes());
     let file = file.tensor("token_embd.weight", &[2, 2], F32, vec![0; 16]);
