@@ -4,16 +4,18 @@ use crate::arena::{Arena, Buffer, Tensor};
 use crate::device::CpuDevice;
 use crate::error::CpuError;
 use crate::kernels::attention::{self, Attend};
+use crate::kernels::experts::{self, Mixture};
 use crate::kernels::linear::GatedPair;
 use crate::kernels::norm::{self, Affine};
+use crate::kernels::route::{self, Router};
 use crate::kernels::{elementwise, gated, linear, map, rope};
 use crate::kv::Place;
 use crate::sampling::draw_row;
 use crate::team::Lead;
 use nxd_collectives::{CollectiveError, ProcessGroup};
 use nxd_ops::{
-    AttendSpec, Axis, Batch, Capture, Centre, Drawn, Gated, Input, KvLayer, Map, NormSpec, Ops, Output, Rope, Rows,
-    SamplingBatch, Spread, Temperature, Weight,
+    AttendSpec, Axis, Batch, Capture, Centre, Drawn, ExpertsSpec, Gated, Input, KvLayer, Map, NormSpec, Ops, Output,
+    Rope, RouterSpec, Rows, SamplingBatch, Spread, Temperature, TopKRouter, Weight,
 };
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -291,6 +293,35 @@ impl Ops for CpuStep<'_> {
             let pair = GatedPair { gate, up, activation };
             linear::linear_gated(team, isa, &x.values(), x.rows(), pair, out.values(), scratch);
         }
+        out.finish()
+    }
+
+    fn route(&mut self, logits: &Tensor, spec: &RouterSpec) -> Tensor {
+        let mut out = self.take(logits.rows(), logits.cols());
+        let device = &mut *self.device;
+        let correction = match spec {
+            RouterSpec::TopK(TopKRouter { correction: Some(weight), .. }) => Some(device.bound.vector(*weight)),
+            _ => None,
+        };
+        let router = Router { spec, correction, num_experts: logits.cols() };
+        let needed = route::WORK_ROWS * logits.rows() * logits.cols();
+        if device.work.route.len() < needed {
+            device.work.route.resize(needed, 0.0);
+        }
+        let work = &mut device.work.route[..needed];
+        route::route(&device.team, device.options.isa, &logits.values(), router, out.values(), work);
+        out.finish()
+    }
+
+    fn experts(&mut self, x: &Tensor, affinities: &Tensor, spec: &ExpertsSpec) -> Tensor {
+        let mut out = self.take(x.rows(), x.cols());
+        let device = &mut *self.device;
+        let bound = &device.bound;
+        let all = spec.experts.iter().map(|expert| bound.expert(expert));
+        let mixture = Mixture { activation: spec.activation, weighing: spec.weighing };
+        let (team, isa, work) = (&device.team, device.options.isa, &mut device.work);
+        let scratch = (&mut work.experts, &mut work.linear);
+        experts::experts(team, isa, [&x.values(), &affinities.values()], (mixture, all), out.values(), scratch);
         out.finish()
     }
 

@@ -7,7 +7,7 @@ use crate::families::{self, Family};
 use crate::generation::Generation;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
-use nxd_ops::Manifest;
+use nxd_ops::{Manifest, WeightSpec};
 use std::path::{Path, PathBuf};
 
 /// A model's files, opened and checked. Weights are read when a device binds them.
@@ -48,7 +48,7 @@ pub enum ModelError {
         file: String,
         /// The keys and values that make the size.
         product: String,
-        /// Weights of the attention outputs alone.
+        /// Weights that these sizes make, without all others.
         implied: u64,
         /// Weights that are there.
         found: u64,
@@ -156,8 +156,9 @@ impl Model {
             Container::Gguf => "output.weight",
         };
         let tied = spec.head.tied;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| {
-            let mut reference = names.find(&spec, container, weight);
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
+            let is_stored = |name: &str| checkpoint.info(&located(&checkpoint, name.to_owned())).is_some();
+            let mut reference = names.find(&spec, container, weight, is_stored);
             reference.name = located(&checkpoint, reference.name);
             reference
         });
@@ -172,7 +173,7 @@ impl Model {
     }
 }
 
-/// Refuses a configuration that the weights are far too small for: what is declared for each layer and head is then bounded by
+/// Refuses a configuration that the weights are far too small for: what is declared for each layer, head and expert is then bounded by
 /// the files. Shapes are compared when weights are bound.
 fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> Result<(), ModelError> {
     let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
@@ -180,6 +181,14 @@ fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> R
     let found = sum(&mut checkpoint.tensors().map(|tensor| product(&tensor.shape)));
     let of_layer = |heads: usize, head_dim: usize| product(&[heads, head_dim, spec.hidden_size]);
     let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, l.attention.head_dim)));
+    let routers = sum(&mut spec.layers.iter().map(|l| product(&[l.mlp.num_experts(), spec.hidden_size])));
+    if routers > found {
+        let experts = spec.layers.iter().map(|layer| layer.mlp.num_experts()).max().unwrap_or(0);
+        let facts =
+            [("num_hidden_layers", spec.layers.len()), ("num_experts", experts), ("hidden_size", spec.hidden_size)];
+        let product = facts.map(|(key, value)| format!("`{}` {value}", config.key_in_file(key))).join(" × ");
+        return Err(ModelError::TooLarge { file: config.file().to_owned(), product, implied: routers, found });
+    }
     match spec.layers.first() {
         Some(layer) if implied > found => {
             let facts = [

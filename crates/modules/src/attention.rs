@@ -34,7 +34,7 @@ struct QkNorms {
 impl Attention {
     /// Declares `q_proj`, `k_proj`, `v_proj`, `o_proj`, with `q_norm`, `k_norm` and `sinks` where the spec has them, and the layer's KV cache.
     pub fn new(params: &mut Params<'_>, hidden_size: usize, spec: &AttentionSpec) -> Self {
-        let &AttentionSpec { num_heads, num_kv_heads, head_dim, window, .. } = spec;
+        let &AttentionSpec { num_heads, num_kv_heads, head_dim, window, chunk, .. } = spec;
         let ranks = params.mesh().size(Axis::Tensor);
         let heads = HeadSharding::new(num_heads, num_kv_heads, head_dim, ranks);
         let mut column = |name, layout, count: usize| {
@@ -60,8 +60,9 @@ impl Attention {
             norms: spec.qk_norm.map(|norm| QkNorms::new(params, norm, spec, &heads)),
             rope: spec.rope.as_ref().map(|rope| params.rope(rope)),
             temperature: spec.temperature,
-            kv_layer: params.kv_layer(KvSpec { num_kv_heads: heads.num_kv_heads, head_dim, window }),
-            attend: AttendSpec { softcap: spec.softcap, sinks, ..AttendSpec::new(heads.num_heads, spec.scale) },
+            // What lies further back than a chunk is long is not seen again.
+            kv_layer: params.kv_layer(KvSpec { num_kv_heads: heads.num_kv_heads, head_dim, window: window.or(chunk) }),
+            attend: AttendSpec { softcap: spec.softcap, sinks, chunk, ..AttendSpec::new(heads.num_heads, spec.scale) },
         }
     }
 

@@ -1,7 +1,7 @@
 //! The decoder: embedding, layers, final norm.
 
 use crate::attention::Attention;
-use crate::mlp::Mlp;
+use crate::feed_forward::FeedForward;
 use crate::norm::Norm;
 use crate::spec::{DecoderSpec, HeadSpec, LayerSpec, NormPlacement};
 use nxd_ops::{Ops, Output, Params, Role, Rows, Sharding, Weight};
@@ -74,7 +74,7 @@ impl Decoder {
 #[derive(Clone, Debug)]
 pub struct DecoderLayer {
     attention: Attention,
-    mlp: Mlp,
+    mlp: FeedForward,
     norms: Norms,
     residual_scale: Option<f32>,
 }
@@ -115,7 +115,7 @@ impl DecoderLayer {
     fn new(params: &mut Params<'_>, hidden_size: usize, spec: &LayerSpec, decoder: &DecoderSpec) -> Self {
         DecoderLayer {
             attention: Attention::new(&mut params.scope("self_attn"), hidden_size, &spec.attention),
-            mlp: Mlp::new(&mut params.scope("mlp"), hidden_size, &spec.mlp),
+            mlp: FeedForward::new(&mut params.scope("mlp"), hidden_size, &spec.mlp),
             norms: Norms::new(params, hidden_size, decoder),
             residual_scale: decoder.residual_scale,
         }

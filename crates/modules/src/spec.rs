@@ -1,6 +1,6 @@
 //! What a decoder is made of, as data: the result of reading a model's configuration.
 
-use nxd_ops::{Centre, Gated, RopeSpec, Temperature};
+use nxd_ops::{Centre, Gated, RopeSpec, RouterSpec, Temperature, Weighing};
 
 /// A decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,13 +40,71 @@ pub struct HeadSpec {
     pub softcap: Option<f32>,
 }
 
-/// One layer: attention and MLP.
+/// One layer: attention, and MLP or experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerSpec {
     /// Its attention.
     pub attention: AttentionSpec,
-    /// Its MLP.
-    pub mlp: MlpSpec,
+    /// Its MLP or experts.
+    pub mlp: FeedForwardSpec,
+}
+
+/// What stands behind a layer's attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FeedForwardSpec {
+    /// One MLP for every row.
+    Dense(MlpSpec),
+    /// A mixture of experts.
+    Moe(MoeSpec),
+}
+
+impl FeedForwardSpec {
+    /// Changes the MLP, if it is one.
+    pub fn change(&mut self, change: impl FnOnce(&mut MlpSpec)) {
+        if let FeedForwardSpec::Dense(mlp) = self {
+            change(mlp);
+        }
+    }
+
+    /// How many experts there are; none in an MLP.
+    pub fn num_experts(&self) -> usize {
+        match self {
+            FeedForwardSpec::Dense(_) => 0,
+            FeedForwardSpec::Moe(moe) => moe.num_experts,
+        }
+    }
+}
+
+/// A mixture of experts, each a gated MLP.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MoeSpec {
+    /// How many there are.
+    pub num_experts: usize,
+    /// Columns between an expert's projections.
+    pub intermediate_size: usize,
+    /// The activation of gates.
+    pub activation: Gated,
+    /// Whether the experts' projections have a bias.
+    pub bias: bool,
+    /// What affinities multiply.
+    pub weighing: Weighing,
+    /// How rows choose. Its correction is declared by the module.
+    pub router: RouterSpec,
+    /// Whether the router has a bias.
+    pub router_bias: bool,
+    /// Whether the router corrects its choice by a vector ([`nxd_ops::TopKRouter::correction`]).
+    pub correction: bool,
+    /// An expert that every row takes besides.
+    pub shared: Option<SharedExpertSpec>,
+}
+
+/// An expert that every row takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedExpertSpec {
+    /// Columns between its projections.
+    pub intermediate_size: usize,
+    /// Whether its result is multiplied with the sigmoid of a product of the row.
+    pub weighed: bool,
 }
 
 /// Multi-head attention with grouped KV heads.
@@ -76,6 +134,8 @@ pub struct AttentionSpec {
     pub temperature: Option<Temperature>,
     /// Tokens that a row sees, its own included; `None` for all before it.
     pub window: Option<usize>,
+    /// Tokens of a chunk, where the context is cut into such from its start on and rows see none but their own.
+    pub chunk: Option<usize>,
     /// Whether each head has a learned logit that takes part in the softmax and has no value.
     pub sinks: bool,
 }

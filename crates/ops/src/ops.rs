@@ -1,5 +1,6 @@
 //! The one central abstraction: what a model asks of a device during one step.
 
+use crate::experts::{ExpertsSpec, RouterSpec};
 use crate::kernel::Kernel;
 use crate::spec::{AttendSpec, Gated, KvLayer, Map, NormSpec, Rope, Temperature};
 use crate::weight::Weight;
@@ -106,6 +107,15 @@ pub trait Ops {
     fn head(&mut self, x: &Self::Tensor, weight: Weight) -> Self::Tensor {
         self.linear(x, weight)
     }
+
+    /// The affinity of each row for each expert, from router logits `[rows, X]`: as many, 0 for experts that are not chosen, f32 on every
+    /// device.
+    fn route(&mut self, logits: &Self::Tensor, spec: &RouterSpec) -> Self::Tensor;
+
+    /// For each row of `x` `[rows, E]` the sum of what its experts make of it, weighed by the row's `affinities` `[rows, X]`, added in the
+    /// order of the experts; an affinity of 0 means that the expert is not chosen. Where the experts' inner columns are spread over ranks,
+    /// this is the rank's part of the sum.
+    fn experts(&mut self, x: &Self::Tensor, affinities: &Self::Tensor, spec: &ExpertsSpec) -> Self::Tensor;
 
     /// Rotates each head of `x` `[T, heads * D]` by its row's position.
     fn rope(&mut self, x: Self::Tensor, rope: Rope) -> Self::Tensor;

@@ -84,7 +84,7 @@ impl Temperature {
 /// The activation of a gated MLP: `gated(g, u) = act(g) * u`.
 ///
 /// Source: Shazeer, arXiv:2002.05202.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gated {
     /// `x * sigmoid(x)`.
     Silu,
@@ -94,6 +94,13 @@ pub enum Gated {
     GeluTanh,
     /// `max(x, 0)²` (So et al., arXiv:2109.08668).
     Relu2,
+    /// `g * sigmoid(1.702 g) * (u + 1)`, of a gate `g` of at most `limit` and a `u` within `± limit`.
+    ///
+    /// Source: OpenAI, arXiv:2508.10925; `_apply_gate` of transformers' `modeling_gpt_oss.py`.
+    Clamped {
+        /// The limit.
+        limit: f32,
+    },
 }
 
 /// Rotary position embedding over the first `rotary_dim` values of each head; value `i` pairs with value `i + rotary_dim / 2`.
@@ -278,12 +285,15 @@ pub struct AttendSpec {
     pub softcap: Option<f32>,
     /// A vector of one logit a query head, which takes part in the softmax's sum and has no value: a row may attend to nothing.
     pub sinks: Option<crate::Weight>,
+    /// Tokens of a chunk, where the context is cut into such from its start on and rows see none but their own. The layer's window is at
+    /// least as long.
+    pub chunk: Option<usize>,
 }
 
 impl AttendSpec {
     /// Attention without a cap and without sinks.
     pub const fn new(num_heads: usize, scale: f32) -> Self {
-        AttendSpec { num_heads, scale, softcap: None, sinks: None }
+        AttendSpec { num_heads, scale, softcap: None, sinks: None, chunk: None }
     }
 }
 

@@ -41,10 +41,11 @@ impl Kernel for Gate<'_> {
     fn run<L: Lanes>(self, zero: L) {
         let ((gate, last_gate), (up, last_up)) = (self.gate.as_chunks_mut::<LANES>(), self.up.as_chunks::<LANES>());
         for (gate, up) in gate.iter_mut().zip(up) {
-            (act(self.activation, zero.load(gate)) * zero.load(up)).store(gate);
+            (act(self.activation, zero.load(gate)) * met(self.activation, zero.load(up))).store(gate);
         }
         if !last_gate.is_empty() {
-            (act(self.activation, zero.load_part(last_gate)) * zero.load_part(last_up)).store_part(last_gate);
+            let up = met(self.activation, zero.load_part(last_up));
+            (act(self.activation, zero.load_part(last_gate)) * up).store_part(last_gate);
         }
     }
 }
@@ -58,7 +59,30 @@ pub(super) fn act<L: Lanes>(activation: Gated, x: L) -> L {
         Gated::Gelu => gelu(x),
         Gated::GeluTanh => gelu_tanh(x),
         Gated::Relu2 => relu2(x),
+        Gated::Clamped { limit } => {
+            let x = at_most(x, limit);
+            x * sigmoid(x * x.splat(1.702))
+        }
     }
+}
+
+/// What multiplies the gate.
+#[inline(always)]
+fn met<L: Lanes>(activation: Gated, up: L) -> L {
+    match activation {
+        Gated::Clamped { limit } => {
+            let (up, least) = (at_most(up, limit), up.splat(-limit));
+            up.if_less(least, least, up) + up.splat(1.0)
+        }
+        _ => up,
+    }
+}
+
+/// The smaller of value and limit. A NaN stays one.
+#[inline(always)]
+fn at_most<L: Lanes>(x: L, limit: f32) -> L {
+    let most = x.splat(limit);
+    most.if_less(x, most, x)
 }
 
 #[inline(always)]
@@ -122,6 +146,7 @@ mod tests {
                 let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
                 x / (1.0 + (-2.0 * u).exp())
             }
+            Gated::Clamped { .. } => x / (1.0 + (-1.702 * x).exp()),
         }
     }
 
@@ -151,7 +176,7 @@ mod tests {
     #[test]
     fn every_isa_length_and_team_has_the_bits_of_the_scalar_activation() {
         let value = |i: usize| (i as f32 * 0.77).sin() * 30.0;
-        for activation in ALL {
+        for activation in [&ALL[..], &[Gated::Clamped { limit: 7.0 }]].concat() {
             for n in [0, 1, 7, 8, 9, 15, 16, 17, 40, 10_007] {
                 let (gate, up): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (value(i), value(i + 5))).unzip();
                 let alone: Vec<f32> =
@@ -166,6 +191,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn gate_and_up_are_clamped_and_a_nan_stays_one() {
+        let clamped = Gated::Clamped { limit: 7.0 };
+        let gate = [-30.0, -1.0, 0.5, 7.0, 30.0, 2.0, 2.0, f32::NAN, 1.0];
+        let up = [1.0, 0.0, -1.0, 2.0, 2.0, 50.0, -50.0, 0.0, f32::NAN];
+        for isa in Isa::available() {
+            let got = run(isa, 1, clamped, &gate, &up);
+            for (i, &got) in got.iter().enumerate().take(7) {
+                let up = f64::from(up[i].clamp(-7.0, 7.0)) + 1.0;
+                let expected = reference(clamped, f64::from(gate[i].min(7.0))) * up;
+                assert!((f64::from(got) - expected).abs() <= 3e-6, "{isa}, {i}: {got}, {expected}");
+            }
+            assert!(got[7].is_nan() && got[8].is_nan());
         }
     }
 

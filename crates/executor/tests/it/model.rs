@@ -3,8 +3,8 @@
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
 use nxd_modules::{
-    AttentionSpec, Decoder, DecoderSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle, QkNorm, QkNormOver,
-    Sampler,
+    AttentionSpec, Decoder, DecoderSpec, FeedForwardSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle,
+    QkNorm, QkNormOver, Sampler,
 };
 use nxd_ops::{
     Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
@@ -31,9 +31,10 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
             rope: Some(RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None }),
             temperature: None,
             window,
+            chunk: None,
             sinks: false,
         },
-        mlp: MlpSpec { intermediate_size, activation: Gated::Silu, gated: true, bias: false },
+        mlp: FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation: Gated::Silu, gated: true, bias: false }),
     };
     DecoderSpec {
         vocab_size: 97,

@@ -170,6 +170,15 @@ impl Config {
                     return Err(self.wrong(&key, &Value::from(original), "a context of 2 or more"));
                 }
                 let default = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+                // Phi 3.5 MoE has a factor for each set of divisors.
+                let default = match (parameters.optional("short_mscale")?, parameters.optional("long_mscale")?) {
+                    (Some(short), Some(long)) if (short - long).abs() < 1e-9 => short,
+                    (Some(short), Some(long)) => {
+                        let (key, expected) = (parameters.key("long_mscale"), format!("{short}, as short_mscale"));
+                        return Err(self.unsupported(&key, &Value::from(long), &expected));
+                    }
+                    _ => default,
+                };
                 Ok(RopeScaling::LongRope {
                     short_factor: parameters.factors("short_factor", rotary_dim / 2)?,
                     long_factor: parameters.factors("long_factor", rotary_dim / 2)?,

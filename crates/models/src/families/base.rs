@@ -1,7 +1,9 @@
 //! What families share: the fields that all configurations have, and facts that several have.
 
 use crate::config::{Config, ConfigError};
-use nxd_modules::{AttentionSpec, DecoderSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle};
+use nxd_modules::{
+    AttentionSpec, DecoderSpec, FeedForwardSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle,
+};
 use nxd_ops::Gated;
 use serde_json::Value;
 
@@ -81,14 +83,15 @@ pub(super) fn base_of_width(
             rope: Some(config.rope(head_dim, "full_attention", 10_000.0)?),
             temperature: None,
             window: None,
+            chunk: None,
             sinks: false,
         },
-        mlp: MlpSpec {
+        mlp: FeedForwardSpec::Dense(MlpSpec {
             intermediate_size,
             activation: activation(config, "hidden_act", Gated::Silu)?,
             gated: true,
             bias: false,
-        },
+        }),
     };
     Ok(DecoderSpec {
         vocab_size: config.size("vocab_size")?,

@@ -19,7 +19,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let activation = activation(config, "hidden_activation", Gated::GeluTanh)?;
     let bias = config.flag("attention_bias", false)?;
     for layer in &mut spec.layers {
-        layer.mlp.activation = activation;
+        layer.mlp.change(|mlp| mlp.activation = activation);
         (layer.attention.qkv_bias, layer.attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);
     }
     Ok(DecoderSpec {

@@ -38,7 +38,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let bias = config.flag("attention_bias", false)?;
     let softcap = factor(config, "attn_logit_softcapping")?;
     for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
-        layer.mlp.activation = activation;
+        layer.mlp.change(|mlp| mlp.activation = activation);
         let attention = &mut layer.attention;
         let scalar = match (is_gguf, num_layers) {
             (true, LAYERS_27B) => spec.hidden_size / attention.num_heads,

@@ -41,7 +41,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let activation = activation(config, "hidden_activation", Gated::GeluTanh)?;
     let qk_norm = QkNorm { norm, over: QkNormOver::Head, after_rope: false };
     for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
-        layer.mlp.activation = activation;
+        layer.mlp.change(|mlp| mlp.activation = activation);
         let attention = &mut layer.attention;
         (attention.head_dim, attention.scale, attention.qk_norm) = (head_dim, scale, Some(qk_norm));
         (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);

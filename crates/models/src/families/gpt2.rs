@@ -69,7 +69,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
         (attention.qkv_bias, attention.output_bias, attention.rope) = (true, true, None);
-        (layer.mlp.gated, layer.mlp.bias, layer.mlp.activation) = (false, true, activation);
+        layer.mlp.change(|mlp| (mlp.gated, mlp.bias, mlp.activation) = (false, true, activation));
     }
     Ok(DecoderSpec {
         learned_positions: true,

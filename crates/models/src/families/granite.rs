@@ -25,7 +25,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = scaled(config, base_with(config, &FACTORS)?)?;
     let mlp_bias = config.flag("mlp_bias", false)?;
     for layer in &mut spec.layers {
-        layer.mlp.bias = mlp_bias;
+        layer.mlp.change(|mlp| mlp.bias = mlp_bias);
     }
     Ok(spec)
 }

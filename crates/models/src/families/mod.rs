@@ -5,21 +5,31 @@
 
 mod base;
 mod cohere;
+mod dbrx;
 mod exaone4;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm4;
 mod gpt2;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod llama;
+mod llama4;
 mod mistral;
+mod mixtral;
+mod mixture;
 mod nemotron;
 mod olmo;
+mod olmoe;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
@@ -49,22 +59,31 @@ pub struct Family {
 pub const FAMILIES: &[Family] = &[
     cohere::COHERE,
     cohere::COHERE2,
+    dbrx::FAMILY,
     exaone4::FAMILY,
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
     glm4::FAMILY,
     gpt2::FAMILY,
+    gpt_oss::FAMILY,
     granite::FAMILY,
+    granitemoe::FAMILY,
     llama::FAMILY,
+    llama4::FAMILY,
     mistral::FAMILY,
+    mixtral::FAMILY,
     nemotron::FAMILY,
     olmo::OLMO2,
     olmo::OLMO3,
+    olmoe::FAMILY,
     phi::FAMILY,
     phi3::FAMILY,
+    phimoe::FAMILY,
     qwen2::FAMILY,
+    qwen2_moe::FAMILY,
     qwen3::FAMILY,
+    qwen3_moe::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,

@@ -36,7 +36,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         {
             rope.rotary_dim = attention.head_dim / 4 * 2;
         }
-        (layer.mlp.gated, layer.mlp.bias, layer.mlp.activation) = (false, mlp_bias, activation);
+        layer.mlp.change(|mlp| (mlp.gated, mlp.bias, mlp.activation) = (false, mlp_bias, activation));
     }
     // GGUF writers add the one to the weights.
     let offset = if is_gguf { 0.0 } else { 1.0 };

@@ -50,7 +50,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         {
             rope.rotary_dim = attention.head_dim / 4 * 2;
         }
-        (layer.mlp.gated, layer.mlp.bias) = (false, true);
+        layer.mlp.change(|mlp| (mlp.gated, mlp.bias) = (false, true));
     }
     Ok(DecoderSpec {
         norm: NormStyle::layer(spec.norm.eps, true),

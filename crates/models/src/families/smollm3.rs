@@ -29,7 +29,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);
         attention.rope = attention.rope.take().filter(|_| rotated);
         attention.window = window;
-        layer.mlp.bias = mlp_bias;
+        layer.mlp.change(|mlp| mlp.bias = mlp_bias);
     }
     spec.head.tied = config.flag("tie_word_embeddings", true)?;
     Ok(spec)

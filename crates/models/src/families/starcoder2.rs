@@ -32,7 +32,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
         (attention.qkv_bias, attention.output_bias, attention.window) = (bias, bias, window);
-        (layer.mlp.gated, layer.mlp.bias, layer.mlp.activation) = (false, bias, activation);
+        layer.mlp.change(|mlp| (mlp.gated, mlp.bias, mlp.activation) = (false, bias, activation));
     }
     let is_gguf = config.container() == Container::Gguf;
     Ok(DecoderSpec {

@@ -94,6 +94,10 @@ pub enum Op {
     Linear(Format),
     /// `head` with a weight in this format.
     Head(Format),
+    /// `route`.
+    Route,
+    /// What `experts` adds to the products of a single expert.
+    Experts,
     /// `rope`.
     Rope,
     /// `attend` over what `kv_write` stored.

@@ -22,7 +22,11 @@ pub(super) fn bias(x: &Rows, bias: &[f64]) -> Rows {
 }
 
 pub(super) fn gated(gate: &Rows, up: &Rows, activation: Gated) -> Rows {
-    zip(gate, up, |gate, up| act(gate, activation) * up)
+    let met = |x: f64| match activation {
+        Gated::Clamped { limit } => x.clamp(-f64::from(limit), f64::from(limit)) + 1.0,
+        _ => x,
+    };
+    zip(gate, up, |gate, up| act(gate, activation) * met(up))
 }
 
 /// The error function, by a series without cancellation.
@@ -70,6 +74,10 @@ pub(super) fn map(x: &Rows, f: Map) -> Rows {
 fn act(x: f64, activation: Gated) -> f64 {
     match activation {
         Gated::Silu => x / (1.0 + (-x).exp()),
+        Gated::Clamped { limit } => {
+            let x = x.min(f64::from(limit));
+            x / (1.0 + (-1.702 * x).exp())
+        }
         Gated::Gelu => 0.5 * x * (1.0 + erf(x / 2.0_f64.sqrt())),
         Gated::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));

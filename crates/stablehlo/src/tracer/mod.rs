@@ -5,9 +5,10 @@
 //! masked where they would be read, so they cannot touch real ones.
 //!
 //! Norms, rotary embeddings, softmax and logits are f32 whatever the activations are. Reading order: this file, `weight` (widening and
-//! products), `norm`, `rope`, `attention`.
+//! products), `norm`, `rope`, `attention`, `experts`.
 
 mod attention;
+mod experts;
 mod norm;
 mod rope;
 mod weight;
@@ -23,8 +24,8 @@ use crate::record::{Element, Fold, Ranks, Value};
 use crate::sampling::{self, SampleBucket};
 use crate::target::{Spread, Target};
 use nxd_ops::{
-    AttendSpec, Axis, Gated, Input, Kernel, KvLayer, Manifest, Map, NormSpec, Ops, Output, Rope, Rows, Temperature,
-    Weight,
+    AttendSpec, Axis, ExpertsSpec, Gated, Input, Kernel, KvLayer, Manifest, Map, NormSpec, Ops, Output, Rope,
+    RouterSpec, Rows, Temperature, Weight,
 };
 use std::collections::HashMap;
 
@@ -245,8 +246,7 @@ impl Ops for Tracer<'_> {
 
     fn gated(&mut self, gate: Value, up: &Value, activation: Gated) -> Value {
         let (gate, up) = (self.f32(&gate), self.f32(up));
-        let activated = self.activate(&gate, activation);
-        let product = self.b.rec.multiply(&activated, &up);
+        let product = self.met(&gate, &up, activation);
         self.activation(&product)
     }
 
@@ -261,6 +261,14 @@ impl Ops for Tracer<'_> {
 
     fn head(&mut self, x: &Value, weight: Weight) -> Value {
         self.product(x, weight)
+    }
+
+    fn route(&mut self, logits: &Value, spec: &RouterSpec) -> Value {
+        self.affinities(logits, spec)
+    }
+
+    fn experts(&mut self, x: &Value, affinities: &Value, spec: &ExpertsSpec) -> Value {
+        self.mixture(x, affinities, spec)
     }
 
     fn rope(&mut self, x: Value, rope: Rope) -> Value {

@@ -120,9 +120,27 @@ impl Tracer<'_> {
         self.b.rec.select(&held, &found, &zeros)
     }
 
+    /// `act(gate) * up`, in f32.
+    pub(super) fn met(&mut self, gate: &Value, up: &Value, activation: Gated) -> Value {
+        let activated = self.activate(gate, activation);
+        let Gated::Clamped { limit } = activation else { return self.b.rec.multiply(&activated, up) };
+        let [most, least, one] = [limit, -limit, 1.0].map(|x| self.b.rec.splat(f64::from(x), up.dims(), Element::F32));
+        let up = self.b.rec.minimum(up, &most);
+        let up = self.b.rec.maximum(&up, &least);
+        let up = self.b.rec.add(&up, &one);
+        self.b.rec.multiply(&activated, &up)
+    }
+
     /// `act(x)`, in f32.
-    pub(super) fn activate(&mut self, x: &Value, activation: Gated) -> Value {
+    fn activate(&mut self, x: &Value, activation: Gated) -> Value {
         match activation {
+            Gated::Clamped { limit } => {
+                let most = self.b.rec.splat(f64::from(limit), x.dims(), Element::F32);
+                let x = self.b.rec.minimum(x, &most);
+                let bent = self.b.rec.scale(&x, 1.702);
+                let sigmoid = self.b.rec.logistic(&bent);
+                self.b.rec.multiply(&x, &sigmoid)
+            }
             Gated::Silu => {
                 let sigmoid = self.b.rec.logistic(x);
                 self.b.rec.multiply(x, &sigmoid)

@@ -5,8 +5,8 @@ use super::options;
 use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_ops::testing::{self, Emitted, Harness, KvSetup, Model, Op, Program, SampleResult, cases};
 use nxd_ops::{
-    AttendSpec, Axis, Batch, Centre, Gated, Input, KvLayer, Map, NormSpec, Ops, Output, Rope, Rows, SamplingBatch,
-    Temperature, Weight,
+    AttendSpec, Axis, Batch, Centre, ExpertsSpec, Gated, Input, KvLayer, Map, NormSpec, Ops, Output, Rope, RouterSpec,
+    Rows, SamplingBatch, Temperature, TopKRouter, Weighing, Weight,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -33,6 +33,13 @@ enum Fault {
     HeadScaled,
     LinearsShareTheFirst,
     GateAndUpSwapped,
+    RouteUndivided,
+    CorrectionForgotten,
+    GroupsForgotten,
+    JitterDoubled,
+    ExpertsSwapped,
+    WeighedTooLate,
+    ExpertBiasForgotten,
     RopeForgotten,
     KeysNotWritten,
     KeysAndValuesSwapped,
@@ -245,6 +252,34 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         self.scaled_by(Fault::HeadScaled, logits)
     }
 
+    fn route(&mut self, logits: &O::Tensor, spec: &RouterSpec) -> O::Tensor {
+        let spec = match (*spec, self.fault) {
+            (RouterSpec::TopK(spec), Fault::RouteUndivided) => {
+                RouterSpec::TopK(TopKRouter { normalise: false, ..spec })
+            }
+            (RouterSpec::TopK(spec), Fault::CorrectionForgotten) => {
+                RouterSpec::TopK(TopKRouter { correction: None, ..spec })
+            }
+            (RouterSpec::TopK(spec), Fault::GroupsForgotten) => RouterSpec::TopK(TopKRouter { groups: None, ..spec }),
+            (RouterSpec::Sparsemixer { jitter }, Fault::JitterDoubled) => {
+                RouterSpec::Sparsemixer { jitter: 2.0 * jitter }
+            }
+            (spec, _) => spec,
+        };
+        self.ops.route(logits, &spec)
+    }
+
+    fn experts(&mut self, x: &O::Tensor, affinities: &O::Tensor, spec: &ExpertsSpec) -> O::Tensor {
+        let mut spec = spec.clone();
+        match self.fault {
+            Fault::ExpertsSwapped => spec.experts.reverse(),
+            Fault::WeighedTooLate => spec.weighing = Weighing::Output,
+            Fault::ExpertBiasForgotten => spec.experts.iter_mut().for_each(|expert| expert.down.bias = None),
+            _ => {}
+        }
+        self.ops.experts(x, affinities, &spec)
+    }
+
     fn rope(&mut self, x: O::Tensor, rope: Rope) -> O::Tensor {
         if self.fault == Fault::RopeForgotten { x } else { self.ops.rope(x, rope) }
     }
@@ -328,6 +363,13 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     (Fault::HeadScaled, &[("head", cases::head), ("head_over_ranks", cases::head_over_ranks)]),
     (Fault::LinearsShareTheFirst, &[("linears", cases::linears)]),
     (Fault::GateAndUpSwapped, &[("linear_gated", cases::linear_gated)]),
+    (Fault::RouteUndivided, &[("route", cases::route), ("route_by_groups", cases::route_by_groups)]),
+    (Fault::CorrectionForgotten, &[("route_by_groups", cases::route_by_groups)]),
+    (Fault::GroupsForgotten, &[("route_by_groups", cases::route_by_groups)]),
+    (Fault::JitterDoubled, &[("route_by_sparsemixer", cases::route_by_sparsemixer)]),
+    (Fault::ExpertsSwapped, &[("experts", cases::experts), ("experts_over_ranks", cases::experts_over_ranks)]),
+    (Fault::WeighedTooLate, &[("experts", cases::experts)]),
+    (Fault::ExpertBiasForgotten, &[("experts", cases::experts), ("experts_over_ranks", cases::experts_over_ranks)]),
     (Fault::RopeForgotten, &[("rope", cases::rope), ("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::OneRopeLen, &[("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::KeysNotWritten, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),

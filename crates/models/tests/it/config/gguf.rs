@@ -143,7 +143,8 @@ fn sizes_must_fit_each_other() {
         (number("attention.head_count", 8), &["`llama.attention.key_length` is 1", "an even number"]),
         (number("attention.key_length", 3), &["`llama.attention.key_length` is 3", "an even number"]),
         (number("rope.dimension_count", 4), &["`llama.rope.dimension_count` is 4", "the head length, 2"]),
-        (number("expert_count", 8), &["`llama.expert_count` is 8", "the key left out, or 0"]),
+        (number("expert_count", 8), &["`llama.expert_used_count` is missing"]),
+        (number("expert_count", 5000), &["`llama.expert_count` is 5000", "from 0 to 4096"]),
     ]);
 }
 

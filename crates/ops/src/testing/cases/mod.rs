@@ -5,6 +5,7 @@ mod custom;
 mod draw;
 mod elementwise;
 mod embed;
+mod experts;
 mod linear;
 mod map;
 mod norm;
@@ -20,6 +21,7 @@ pub use draw::{
 };
 pub use elementwise::{add, bias, gated, scale, shared_operands};
 pub use embed::{embed, embed_tied, select_rows};
+pub use experts::{experts, experts_over_ranks, route, route_by_groups, route_by_sparsemixer};
 pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linear_scaled, linears};
 pub use map::map;
 pub use norm::{add_norm, norm, norm_of_heads, norm_over_ranks};
