@@ -68,13 +68,12 @@ impl Attention {
 
     /// `[T, E]` to `[T, E]`; stores the rows' K and V on the way.
     pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
-        let mut all = ColumnParallelLinear::forward_all([&self.query, &self.key, &self.value], ops, x);
-        if let Some(limit) = self.clip {
-            all = all.map(|x| ops.map(x, Map::Clamp(limit)));
-        }
-        let [mut q, mut k, v] = all;
+        let [mut q, mut k, mut v] = ColumnParallelLinear::forward_all([&self.query, &self.key, &self.value], ops, x);
         if let Some(norms) = self.norms.filter(|norms| !norms.after_rope) {
             (q, k) = norms.forward(ops, &q, &k);
+        }
+        if let Some(limit) = self.clip {
+            [q, k, v] = [q, k, v].map(|x| ops.map(x, Map::Clamp(limit)));
         }
         if let Some(rope) = self.rope {
             (q, k) = (ops.rope(q, rope), ops.rope(k, rope));

@@ -124,7 +124,7 @@ pub struct AttentionSpec {
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub output_bias: bool,
-    /// Cuts queries, keys and values off at ± this, as they leave their projections.
+    /// Cuts queries, keys and values off at ± this, before the rotation.
     pub clip: Option<f32>,
     /// Norm of queries and keys.
     pub qk_norm: Option<QkNorm>,

@@ -1,7 +1,10 @@
 //! DBRX: layer norms without biases, fused and clipped projections, and experts of which each matrix kind is one tensor; names of its own
 //! for everything.
 //!
-//! Source: transformers `models/dbrx/modeling_dbrx.py`.
+//! The rotary base is that of the whole configuration, 10000 where it has none: the implementation that the golden data are from does not read
+//! `attn_config.rope_theta`.
+//!
+//! Source: transformers 5, `models/dbrx/modeling_dbrx.py`.
 
 use super::base::{base_with, factor};
 use super::{Family, mixture};
@@ -20,7 +23,6 @@ pub(super) const FAMILY: Family = Family {
         ("max_position_embeddings", "max_seq_len"),
         ("num_key_value_heads", "attn_config.kv_n_heads"),
         ("clip_qkv", "attn_config.clip_qkv"),
-        ("rope_theta", "attn_config.rope_theta"),
         ("intermediate_size", "ffn_config.ffn_hidden_size"),
         ("num_experts", "ffn_config.moe_num_experts"),
         ("num_experts_per_tok", "ffn_config.moe_top_k"),
