@@ -41,5 +41,5 @@ pub use sampling::{Drawn, SamplingBatch, SamplingParams, SamplingRow, TokenLogpr
 pub use spec::{AttendSpec, Gated, KvLayer, KvSpec, NormSpec, Rope, RopeScaling, RopeSpec};
 pub use weight::{
     Dim, LocalWeight, Manifest, Params, Role, Scales, Segment, ShardLayout, Sharding, SharedBytes, SourceError,
-    StoredWeight, Weight, WeightSource, WeightSpec,
+    StoredData, StoredRows, StoredWeight, Weight, WeightSource, WeightSpec,
 };

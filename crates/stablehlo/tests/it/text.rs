@@ -105,7 +105,7 @@ impl WeightSource for Made {
             origin: spec.name.clone(),
             format: Format::F32,
             shape: spec.shape,
-            data,
+            data: data.into(),
             order: None,
             scales: None,
         })
