@@ -70,6 +70,9 @@ impl TensorRef {
     /// The shape of what is selected of a tensor of `shape` for the weight of `spec`; `None` where that has no such part.
     pub(super) fn shape(&self, shape: &[usize], spec: &WeightSpec) -> Option<[usize; 2]> {
         let [mut rows, mut cols] = as_matrix(shape, spec.role)?;
+        if shape.len() > 2 && self.slab.is_none() {
+            return None;
+        }
         if let Some(Slab { index, count }) = self.slab {
             if count == 0 || index >= count || !rows.is_multiple_of(count) {
                 return None;
