@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use nxd_collectives::{Mesh, ThreadGroup};
 use nxd_cpu::{CpuDevice, CpuOptions};
 use nxd_ops::{
-    Format, Gated, Input, Manifest, Ops, Output, Params, ShardLayout, SourceError, StoredWeight,
-    WeightSource, WeightSpec,
+    Format, Gated, Input, Manifest, Ops, Output, Params, ShardLayout, SourceError, StoredWeight, WeightSource,
+    WeightSpec,
 };
 use nxd_parallel::{ColumnParallelLinear, RowParallelLinear};
 use std::{sync::Arc, thread, time::Duration};

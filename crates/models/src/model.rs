@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights};
 use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
 use crate::generation::Generation;
+use crate::quantisation::Quantisation;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
 use nxd_ops::Manifest;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct Model {
     checkpoint: Checkpoint,
     config: Config,
+    quantisation: Quantisation,
     family: &'static Family,
     spec: DecoderSpec,
     text: Text,
@@ -97,8 +99,9 @@ impl Model {
         let config = configuration(&checkpoint)?;
         let family = families::find(&config)?;
         let spec = (family.spec)(&config)?;
-        check_size(&checkpoint, &config, &spec)?;
-        Ok(Model { checkpoint, config, family, spec, text: Text::default() })
+        let quantisation = Quantisation::read(&config)?;
+        check_size(&checkpoint, &config, &quantisation, &spec)?;
+        Ok(Model { checkpoint, config, quantisation, family, spec, text: Text::default() })
     }
 
     fn read_text(&self) -> Result<Text, ModelError> {
@@ -121,6 +124,11 @@ impl Model {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How the weights are quantised.
+    pub fn quantisation(&self) -> &Quantisation {
+        &self.quantisation
     }
 
     /// The weights' files.
@@ -154,7 +162,8 @@ impl Model {
             Container::Gguf => "output.weight",
         };
         let tied = spec.tie_word_embeddings;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| names.find(&spec, container, weight));
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| names.find(&spec, container, weight))
+            .quantised(self.quantisation.clone());
         // A tied head that is stored all the same is a copy of the embedding.
         let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
         if !unexpected.is_empty() {
@@ -168,10 +177,15 @@ impl Model {
 
 /// Refuses a configuration that the weights are far too small for: what is declared for each layer and head is then bounded by
 /// the files. Shapes are compared when weights are bound.
-fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> Result<(), ModelError> {
+fn check_size(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    quantisation: &Quantisation,
+    spec: &DecoderSpec,
+) -> Result<(), ModelError> {
     let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
     let product = |factors: &[usize]| factors.iter().fold(1, |n: u64, &f| n.saturating_mul(f as u64));
-    let found = sum(&mut checkpoint.tensors().map(|tensor| product(&tensor.shape)));
+    let found = sum(&mut checkpoint.tensors().filter_map(|tensor| quantisation.weights_of(tensor)));
     let of_layer = |heads: usize, head_dim: usize| product(&[heads, head_dim, spec.hidden_size]);
     let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, l.attention.head_dim)));
     match spec.layers.first() {

@@ -61,19 +61,11 @@ const REFUSED: &[(&str, f64)] = &[
     ("num_local_experts", 0.0),
     ("attention_chunk_size", f64::NAN),
     ("use_qk_norm", 0.0),
-    ("quantization_config", f64::NAN),
     ("use_bidirectional_attention", 0.0),
 ];
 
 /// The fields that all families share, read once: a pre-norm decoder with RMS norms, rotary positions and a gated MLP.
 fn base(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    if let Some(method) = config.value("quantization_config").and_then(|q| q.get("quant_method")) {
-        return Err(config.unsupported(
-            "quantization_config.quant_method",
-            method,
-            "weights that are not quantised, or GGUF",
-        ));
-    }
     config.refuse(REFUSED)?;
     let (hidden_size, num_heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
     let num_kv_heads = config.optional_size("num_key_value_heads")?.unwrap_or(num_heads);

@@ -273,6 +273,16 @@ pub enum SourceError {
         /// Which one.
         index: usize,
     },
+    /// The tensors that are a quantised weight together do not fit each other, or what the configuration says of them.
+    #[error("{origin} {found}, expected {expected}")]
+    Quantised {
+        /// File and tensor.
+        origin: String,
+        /// What is wrong with it.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
     /// The format has no kernels for such scales.
     #[error("{origin} is stored as {format} with {scales}, which is not supported")]
     Scaling {

@@ -92,8 +92,16 @@ pub(super) struct Opened {
 
 impl Cell {
     /// The packed form of int8.
-    pub(super) const I8: Cell =
-        Cell { format: None, integers: Integers::Signed, low: 8, high: 0, groups: 1, min: false, factors: Stored::Half, block: 1 };
+    pub(super) const I8: Cell = Cell {
+        format: None,
+        integers: Integers::Signed,
+        low: 8,
+        high: 0,
+        groups: 1,
+        min: false,
+        factors: Stored::Half,
+        block: 1,
+    };
 
     pub(super) const fn of(format: BlockFormat) -> Self {
         let (integers, low, high) = match format {
