@@ -49,7 +49,7 @@ impl Bound {
             if let Role::Heads(outputs) = spec.role {
                 let head = |head: usize| {
                     let rows = local.of_rows(head * outputs..(head + 1) * outputs);
-                    PackedMatrix::pack_later(&memory, rows, activations, isa).reading_from(head * local.cols())
+                    PackedMatrix::pack_later(&memory, rows, activations, isa).reading_from(head * spec.shape[1])
                 };
                 bound.heads = (0..local.rows() / outputs).map(head).collect();
                 tracing::debug!(weight = %spec.name, heads = bound.heads.len(), "to be packed head by head");

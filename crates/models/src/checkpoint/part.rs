@@ -1,7 +1,7 @@
 //! Which part of a stored tensor a weight is: checkpoints fuse projections, stack experts, and store matrices the other way round.
 
 use super::StoredTensor;
-use nxd_ops::{Format, LocalWeight, Role, Sharding, SharedBytes, SourceError, StoredWeight, WeightSpec};
+use nxd_ops::{Format, LocalWeight, Role, Sharding, SharedBytes, SourceError, StoredData, StoredWeight, WeightSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -79,7 +79,8 @@ impl TensorRef {
     /// The shape of what is selected of a tensor of `shape` for the weight of `spec`; `None` where that has no such part.
     pub(super) fn shape(&self, shape: &[usize], spec: &WeightSpec) -> Option<[usize; 2]> {
         let [mut rows, mut cols] = as_matrix(shape, spec)?;
-        if shape.len() > 2 && self.slab.is_none() {
+        // GGUF has the matrices of heads as a tensor of three dimensions.
+        if shape.len() > 2 && self.slab.is_none() && !matches!(spec.role, Role::Heads(_)) {
             return None;
         }
         if let Some(Slab { index, count }) = self.slab {
@@ -155,7 +156,7 @@ impl TensorRef {
             }
             bytes
         } else {
-            upright.to_f32().into_iter().flat_map(f32::to_le_bytes).collect()
+            in_order_of_columns(&upright, cols).into_iter().flat_map(f32::to_le_bytes).collect()
         };
         let size = format.block_bytes();
         let mut data = Vec::with_capacity(bytes.len());
@@ -173,11 +174,10 @@ impl TensorRef {
             first = rows / count * index;
         }
         if self.transposed {
-            if stored.scales.is_some() || stored.format.block_len() > 1 {
-                return Err(Impossible::Transposed);
-            }
+            let bytes = stored.data.bytes().filter(|_| stored.scales.is_none() && stored.format.block_len() == 1);
+            let bytes = bytes.ok_or(Impossible::Transposed)?;
             let in_slab = rows / self.slab.map_or(1, |slab| slab.count);
-            data = transposed(&data, first..first + in_slab, cols, stored.format.block_bytes())?;
+            data = transposed(bytes, first..first + in_slab, cols, stored.format.block_bytes())?.into();
             (rows, cols, first) = (cols, in_slab, 0);
         }
         if self.order == RowOrder::AsStored && count == rows {
@@ -185,11 +185,13 @@ impl TensorRef {
         }
         let blocks = self.rows.unwrap_or(RowBlocks { first: 0, len: count, stride: count });
         // Scales are found by the rows of the whole tensor, so those stay where they are.
-        if self.order == RowOrder::AsStored && blocks.len >= count && stored.scales.is_none() {
+        if let (RowOrder::AsStored, Some(data), None) = (self.order, data.bytes(), &stored.scales)
+            && blocks.len >= count
+        {
             let row_bytes = stored.format.row_bytes(cols).ok_or(Impossible::Shape)?;
             let start = first + blocks.first;
             let data = data.slice(start * row_bytes..(start + count) * row_bytes).ok_or(Impossible::Shape)?;
-            return Ok(Part { data, shape: [count, cols], order: None });
+            return Ok(Part { data: data.into(), shape: [count, cols], order: None });
         }
         let declared = self.order.of(count)?;
         let place = |row: usize| u32::try_from(first + blocks.row(row)).map_err(|_| Impossible::Shape);
@@ -200,7 +202,7 @@ impl TensorRef {
 
 /// A part of a tensor, as a [`StoredWeight`] has it.
 struct Part {
-    data: SharedBytes,
+    data: StoredData,
     shape: [usize; 2],
     order: Option<Arc<[u32]>>,
 }
@@ -253,6 +255,19 @@ impl RowOrder {
         };
         Ok((0..rows).map(stored).collect())
     }
+}
+
+/// The values of a weight of `cols` columns, each where the weight has it, not where it is stored.
+fn in_order_of_columns(weight: &LocalWeight, cols: usize) -> Vec<f32> {
+    let values = weight.to_f32();
+    let Some(spans) = weight.input() else { return values };
+    let mut ordered = vec![0.0; weight.rows() * cols];
+    for (stored, row) in values.chunks_exact(weight.cols()).zip(ordered.chunks_exact_mut(cols)) {
+        for span in spans {
+            row[span.from..span.from + span.len].copy_from_slice(&stored[span.to..span.to + span.len]);
+        }
+    }
+    ordered
 }
 
 /// Rows of the blocks that are `rows` rows when each is turned, of a matrix of `cols` columns.
@@ -317,7 +332,7 @@ mod tests {
     /// The bytes of the weight, row by row.
     fn taken(reference: &TensorRef, shape: &[usize], of: &WeightSpec) -> Vec<Vec<u8>> {
         let StoredWeight { shape, data, order, .. } = reference.take(tensor(shape), of).unwrap();
-        let rows = data.chunks(shape[1]).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let rows = data.bytes().unwrap().chunks(shape[1]).map(<[u8]>::to_vec).collect::<Vec<_>>();
         order.map_or(rows.clone(), |order| order.iter().map(|&row| rows[row as usize].clone()).collect())
     }
 

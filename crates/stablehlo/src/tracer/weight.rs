@@ -24,9 +24,15 @@ impl Tracer<'_> {
 
     /// Each head's part of `x` times its own part of the weight, in f32.
     pub(super) fn product_of_heads(&mut self, x: &Value, weight: Weight) -> Value {
-        let (rows, [outputs, cols]) = (x.dims()[0], [self.layout(weight).rows, self.layout(weight).cols]);
-        let heads = x.dims()[1] / cols;
-        let x = self.activation(x);
+        let (rows, outputs, cols) = (x.dims()[0], self.layout(weight).rows, self.layout(weight).cols);
+        let inputs = self.setting.manifest.spec(weight).shape[1];
+        let heads = x.dims()[1] / inputs;
+        // A row for each head, whose columns may be stored in another order.
+        let mut x = self.b.rec.reshape(x, &[rows * heads, inputs]);
+        if self.layout(weight).by_column {
+            x = self.widened(&x, weight);
+        }
+        let x = self.activation(&x);
         let matrices = self.matrix(weight);
         let x = self.b.rec.reshape(&x, &[rows, heads, cols]);
         let matrices = self.b.rec.reshape(&matrices, &[heads, outputs / heads, cols]);

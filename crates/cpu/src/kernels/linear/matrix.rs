@@ -60,15 +60,12 @@ impl PackedMatrix {
     }
 
     /// The same, whose input begins at column `start` of what products are given: a head's matrix.
-    ///
-    /// # Panics
-    /// When it is cut along K.
     #[must_use]
     pub fn reading_from(self, start: usize) -> Self {
-        let whole = self.input.as_deref().is_none_or(|spans| matches!(spans, [InputSpan { from: 0, to: 0, .. }]));
-        assert!(whole, "the matrix of a head is not cut along K");
-        let len = self.input.as_deref().map_or(self.panels.cols, |spans| spans.iter().map(|span| span.len).sum());
-        PackedMatrix { input: Some([InputSpan { from: start, to: 0, len }].into()), ..self }
+        let whole = || [InputSpan { from: 0, to: 0, len: self.panels.cols }].into();
+        let mut input = self.input.unwrap_or_else(whole);
+        input.iter_mut().for_each(|span| span.from += start);
+        PackedMatrix { input: Some(input), ..self }
     }
 
     /// Neither packed nor with anything to pack.
