@@ -4,7 +4,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nxd_cpu::kernels::linear::{Activations, PackedMatrix, Scratch, linears};
 use nxd_cpu::{Isa, team::Team};
-use nxd_ops::{Format, LocalWeight, Role, Sharding, SharedBytes, StoredWeight, WeightSpec};
+use nxd_ops::{Format, LocalWeight, Role, Sharding, StoredWeight, WeightSpec};
 use std::hint::black_box;
 
 /// The shape of a small model's MLP, its inputs whole blocks of every format.
@@ -22,7 +22,7 @@ fn matrix(format: Format, team: &Team) -> PackedMatrix {
         sharding: Sharding::Replicated,
     };
     let bytes = ROWS * format.row_bytes(COLS).expect("whole blocks");
-    let data = SharedBytes::from((0..bytes).map(|i| (i % 37) as u8).collect::<Vec<u8>>());
+    let data = (0..bytes).map(|i| (i % 37) as u8).collect::<Vec<u8>>().into();
     let stored =
         StoredWeight { origin: "made up".to_owned(), format, shape: spec.shape, data, order: None, scales: None };
     let local = LocalWeight::new(&spec, stored, 0).expect("shape and length fit");

@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use nxd_ops::{
     Attribute, Format, Input, Kernel, Manifest, Mesh, NormSpec, Ops, Output, Params, Role, SamplingBatch, SamplingRow,
-    Sharding, SharedBytes, SourceError, StoredWeight, Weight, WeightSource, WeightSpec,
+    Sharding, SourceError, StoredWeight, Weight, WeightSource, WeightSpec,
 };
 use nxd_runtime::pjrt::{Call, Client, FfiHandler, Plugin};
 use nxd_stablehlo::device::{TracedDevice, TracedOptions};
@@ -68,7 +68,7 @@ struct Ramp;
 impl WeightSource for Ramp {
     fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
         let values: Vec<u8> = (0..WIDTH).flat_map(|i| (0.5 + i as f32 / 64.0).to_le_bytes()).collect();
-        let (origin, data) = (spec.name.clone(), SharedBytes::from(values));
+        let (origin, data) = (spec.name.clone(), values.into());
         Ok(StoredWeight { origin, format: Format::F32, shape: spec.shape, data, order: None, scales: None })
     }
 }

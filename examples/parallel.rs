@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use nxd_collectives::{Mesh, ThreadGroup};
 use nxd_cpu::{CpuDevice, CpuOptions};
 use nxd_ops::{
-    Format, Gated, Input, Manifest, Ops, Output, Params, ShardLayout, SharedBytes, SourceError, StoredWeight,
-    WeightSource, WeightSpec,
+    Format, Gated, Input, Manifest, Ops, Output, Params, ShardLayout, SourceError, StoredWeight, WeightSource,
+    WeightSpec,
 };
 use nxd_parallel::{ColumnParallelLinear, RowParallelLinear};
 use std::{sync::Arc, thread, time::Duration};
@@ -45,7 +45,7 @@ impl WeightSource for Formula {
     fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
         let [rows, cols] = spec.shape;
         let values = (0..rows * cols).map(|i| ((i % 7) as f32 - 3.0) / 8.0);
-        let data = SharedBytes::from(values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+        let data = values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into();
         Ok(StoredWeight {
             origin: format!("`{}`", spec.name),
             format: Format::F32,

@@ -5,7 +5,7 @@
 //!
 //! *Does not know*: devices, batches, scheduling. It opens files and never computes with a weight.
 //!
-//! Reading order: [`model`], [`config`], [`families`], [`names`], [`checkpoint`], [`tokenizer`], [`chat`].
+//! Reading order: [`model`], [`config`], [`families`], [`names`], [`checkpoint`], [`quantisation`], [`tokenizer`], [`chat`].
 
 mod beside;
 pub mod chat;
@@ -15,6 +15,7 @@ pub mod families;
 mod generation;
 pub mod model;
 pub mod names;
+pub mod quantisation;
 mod strings;
 pub mod tokenizer;
 

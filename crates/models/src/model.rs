@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights};
 use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
 use crate::generation::Generation;
+use crate::quantisation::Quantisation;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
 use nxd_ops::{Manifest, WeightSpec};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct Model {
     checkpoint: Checkpoint,
     config: Config,
+    quantisation: Quantisation,
     family: &'static Family,
     spec: DecoderSpec,
     text: Text,
@@ -98,8 +100,9 @@ impl Model {
         let family = families::find(&config)?;
         config.rename(family.keys);
         let spec = (family.spec)(&config)?;
-        check_size(&checkpoint, &config, &spec)?;
-        Ok(Model { checkpoint, config, family, spec, text: Text::default() })
+        let quantisation = Quantisation::read(&config)?;
+        check_size(&checkpoint, &config, &quantisation, &spec)?;
+        Ok(Model { checkpoint, config, quantisation, family, spec, text: Text::default() })
     }
 
     fn read_text(&self) -> Result<Text, ModelError> {
@@ -122,6 +125,11 @@ impl Model {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How the weights are quantised.
+    pub fn quantisation(&self) -> &Quantisation {
+        &self.quantisation
     }
 
     /// The weights' files.
@@ -150,18 +158,22 @@ impl Model {
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
-        let checkpoint = self.checkpoint.clone();
+        let (checkpoint, quantisation) = (self.checkpoint.clone(), self.quantisation.clone());
         let head = match container {
             Container::HuggingFace => "lm_head.weight",
             Container::Gguf => "output.weight",
         };
         let tied = spec.head.tied;
         let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
-            let is_stored = |name: &str| checkpoint.info(&located(&checkpoint, name.to_owned())).is_some();
+            let is_stored = |name: &str| {
+                let name = located(&checkpoint, name.to_owned());
+                checkpoint.info(&name).is_some() || quantisation.recipe(&checkpoint, &name).is_ok_and(|r| r.is_some())
+            };
             let mut reference = names.find(&spec, container, weight, is_stored);
             reference.name = located(&checkpoint, reference.name);
             reference
         });
+        let weights = weights.quantised(self.quantisation.clone());
         // A tied head that is stored all the same is a copy of the embedding.
         let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
         if !unexpected.is_empty() {
@@ -175,10 +187,15 @@ impl Model {
 
 /// Refuses a configuration that the weights are far too small for: what is declared for each layer, head and expert is then bounded by
 /// the files. Shapes are compared when weights are bound.
-fn check_size(checkpoint: &Checkpoint, config: &Config, spec: &DecoderSpec) -> Result<(), ModelError> {
+fn check_size(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    quantisation: &Quantisation,
+    spec: &DecoderSpec,
+) -> Result<(), ModelError> {
     let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
     let product = |factors: &[usize]| factors.iter().fold(1, |n: u64, &f| n.saturating_mul(f as u64));
-    let found = sum(&mut checkpoint.tensors().map(|tensor| product(&tensor.shape)));
+    let found = sum(&mut checkpoint.tensors().filter_map(|tensor| quantisation.weights_of(tensor)));
     let of_layer = |heads: usize, head_dim: usize| product(&[heads, head_dim, spec.hidden_size]);
     let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, l.attention.head_dim)));
     let routers = sum(&mut spec.layers.iter().map(|l| product(&[l.mlp.num_experts(), spec.hidden_size])));

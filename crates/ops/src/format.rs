@@ -23,9 +23,14 @@ pub enum Format {
     Blocks(BlockFormat),
 }
 
-/// A block format of GGUF files. A block holds [`BlockFormat::block_len`] neighbouring values of one row.
+/// A block format: those of GGUF files, and `INT4`, `INT4_128` and `INT8`, in which integers under group scales and zero points are read from
+/// checkpoints that keep the three in tensors of their own. A block holds [`BlockFormat::block_len`] neighbouring values of one row.
 ///
-/// Source: the block structures of `ggml-common.h` in llama.cpp.
+/// The three begin with an f32 scale and, as 16 bits, the zero point with its sign turned over; a value is `scale * (q - zero)`, exact in f32
+/// where the scale has at most 16 bits. Then come unsigned integers of 4 bits, those of value `k` under those of value `k + 16` of each 32,
+/// or signed ones of 8.
+///
+/// Source: the block structures of `ggml-common.h` in llama.cpp; OCP Microscaling Formats (MX) v1.0, section 5.3.3, for MXFP4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, missing_docs, reason = "the formats' own names")]
 pub enum BlockFormat {
@@ -41,11 +46,15 @@ pub enum BlockFormat {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
+    MXFP4,
+    INT4,
+    INT4_128,
+    INT8,
 }
 
 impl BlockFormat {
     /// Every block format, in the order of the declaration.
-    pub const ALL: [BlockFormat; 12] = [
+    pub const ALL: [BlockFormat; 16] = [
         BlockFormat::Q4_0,
         BlockFormat::Q4_1,
         BlockFormat::Q5_0,
@@ -58,6 +67,10 @@ impl BlockFormat {
         BlockFormat::Q6_K,
         BlockFormat::IQ4_NL,
         BlockFormat::IQ4_XS,
+        BlockFormat::MXFP4,
+        BlockFormat::INT4,
+        BlockFormat::INT4_128,
+        BlockFormat::INT8,
     ];
 
     /// (name, values a block, bytes a block, values a scale, whether a minimum is added)
@@ -75,10 +88,14 @@ impl BlockFormat {
             BlockFormat::Q6_K => ("Q6_K", 256, 210, 16, false),
             BlockFormat::IQ4_NL => ("IQ4_NL", 32, 18, 32, false),
             BlockFormat::IQ4_XS => ("IQ4_XS", 256, 136, 32, false),
+            BlockFormat::MXFP4 => ("MXFP4", 32, 17, 32, false),
+            BlockFormat::INT4 => ("INT4", 32, 22, 32, true),
+            BlockFormat::INT4_128 => ("INT4_128", 128, 70, 32, true),
+            BlockFormat::INT8 => ("INT8", 32, 38, 32, true),
         }
     }
 
-    /// The name used in GGUF tools.
+    /// The name used in GGUF tools, where they have the format.
     pub const fn name(self) -> &'static str {
         self.facts().0
     }
@@ -93,7 +110,7 @@ impl BlockFormat {
         self.facts().2
     }
 
-    /// Values that share one scale (and minimum): 16 or 32.
+    /// Values that are taken to share one scale (and minimum), though more may: 16 or 32.
     pub const fn group_len(self) -> usize {
         self.facts().3
     }

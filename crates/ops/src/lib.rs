@@ -45,5 +45,5 @@ pub use spec::{
 };
 pub use weight::{
     Dim, LocalWeight, Manifest, Params, Role, Scales, Segment, ShardLayout, Sharding, SharedBytes, SourceError,
-    StoredWeight, Weight, WeightSource, WeightSpec,
+    StoredData, StoredRows, StoredWeight, Weight, WeightSource, WeightSpec,
 };

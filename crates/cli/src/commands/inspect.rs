@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use indicatif::HumanBytes;
 use nxd_cpu::Isa;
 use nxd_models::checkpoint::Encoding;
+use nxd_models::quantisation::Quantisation;
 use nxd_models::{Checkpoint, Config, families, model};
 use nxd_modules::DecoderSpec;
 use nxd_ops::Format;
@@ -85,16 +86,23 @@ impl Report {
             why_not: None,
             runs_on: format!("cpu ({})", Isa::detect()),
         };
+        let quantisation = Quantisation::read(config);
+        if let Err(why) = &quantisation {
+            report.refuse(why.to_string());
+        }
+        let quantisation = quantisation.unwrap_or_default();
         // Of the quantised types, the one that most bytes have.
         let mut quantised: BTreeMap<&'static str, usize> = BTreeMap::new();
         for tensor in checkpoint.tensors() {
             let name = tensor.encoding.name();
-            report.parameters += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+            let weights = quantisation.weights_of(tensor);
+            report.parameters += weights.unwrap_or_else(|| tensor.shape.iter().map(|&n| n as u64).product());
             report.weights_bytes += tensor.bytes() as u64;
             *report.dtypes.entry(name).or_default() += 1;
             match tensor.encoding {
                 Encoding::Supported(Format::Blocks(_)) => *quantised.entry(name).or_default() += tensor.bytes(),
                 Encoding::Supported(_) => {}
+                Encoding::Other(_) if weights.is_some() => {}
                 Encoding::Other(_) => {
                     let why = format!("tensor `{}` is stored as {name}, which is not supported", tensor.name);
                     report.refuse(why);
@@ -102,8 +110,8 @@ impl Report {
             }
         }
         let most = quantised.into_iter().max_by_key(|&(_, bytes)| bytes);
-        report.quantisation = match config.value("quantization_config") {
-            Some(found) => found.get("quant_method").and_then(|m| m.as_str()).map(str::to_owned),
+        report.quantisation = match quantisation.scheme() {
+            Some(scheme) => Some(scheme.to_string()),
             None => most.map(|(name, _)| name.to_owned()),
         };
         report

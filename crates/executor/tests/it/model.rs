@@ -114,7 +114,7 @@ impl WeightSource for Made {
             origin: format!("made: tensor `{}`", spec.name),
             format,
             shape: spec.shape,
-            data,
+            data: data.into(),
             order: None,
             scales,
         })
@@ -146,6 +146,16 @@ fn random_block(block: BlockFormat, random: &mut Random) -> Vec<u8> {
         BlockFormat::Q4_K | BlockFormat::Q5_K => (&[0, 2], 1000.0),
         BlockFormat::Q6_K => (&[208], 4000.0),
         BlockFormat::IQ4_XS => (&[0], 3000.0),
+        BlockFormat::MXFP4 => {
+            bytes[0] = 120 + (random.next() % 4) as u8;
+            (&[], 1.0)
+        }
+        BlockFormat::INT4 | BlockFormat::INT4_128 | BlockFormat::INT8 => {
+            let size = if block == BlockFormat::INT8 { 128.0 } else { 16.0 };
+            bytes[..4].copy_from_slice(&(0.5 / size * (0.5 + 0.5 * random.unit().abs())).to_le_bytes());
+            bytes[4..6].copy_from_slice(&(-8 - (random.next() % 2) as i16).to_le_bytes());
+            (&[], 1.0)
+        }
     };
     for &place in places {
         bytes[place..place + 2].copy_from_slice(&half(0.5 / size * (0.5 + 0.5 * random.unit().abs())));

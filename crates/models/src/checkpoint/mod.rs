@@ -22,7 +22,7 @@ pub use part::{RowBlocks, RowOrder, Slab, TensorRef};
 use folder::Target;
 use gguf::Gguf;
 use map::FileBytes;
-use nxd_ops::{BlockFormat, Format, Scales, SharedBytes, quant};
+use nxd_ops::{BlockFormat, Format, Scales, SharedBytes, StoredData, quant};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -80,8 +80,8 @@ pub struct StoredTensor {
     pub format: Format,
     /// The shape, rows first.
     pub shape: Vec<usize>,
-    /// The data, of any alignment.
-    pub data: SharedBytes,
+    /// The data, bytes of any alignment.
+    pub data: StoredData,
     /// What its numbers are multiplied with; `None` where they are the values, and for blocks.
     pub scales: Option<Scales>,
 }
@@ -165,12 +165,23 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Result<StoredTensor, CheckpointError> {
         let info = self.entry(name)?;
         let format = self.format(info)?;
-        let data = self.0.files[info.file].bytes(info.range.clone())?;
-        Ok(StoredTensor { origin: self.origin(info), format, shape: info.shape.clone(), data, scales: None })
+        let data = self.bytes(info)?;
+        Ok(StoredTensor {
+            origin: self.origin(info),
+            format,
+            shape: info.shape.clone(),
+            data: data.into(),
+            scales: None,
+        })
+    }
+
+    /// The bytes behind an entry, whatever they mean.
+    pub(crate) fn bytes(&self, info: &TensorInfo) -> Result<SharedBytes, CheckpointError> {
+        self.0.files[info.file].bytes(info.range.clone())
     }
 
     /// A tensor's entry, which is to be there.
-    fn entry(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
+    pub(crate) fn entry(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
         self.info(name).ok_or_else(|| {
             let (file, hint) = (self.name(), names::hint(name, &self.0.tensors));
             CheckpointError::MissingTensor { file, tensor: name.to_owned(), hint }
@@ -200,16 +211,18 @@ impl Checkpoint {
             return Err(CheckpointError::Format { origin: tensor.origin, format: tensor.format.name(), supported });
         }
         let mut values = vec![0.0; len];
-        quant::decode_row(tensor.format, &tensor.data, &mut values);
+        if let Some(data) = tensor.data.bytes() {
+            quant::decode_row(tensor.format, data, &mut values);
+        }
         Ok(values)
     }
 
     /// The name in messages about the checkpoint as a whole.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         map::file_name(self.path())
     }
 
-    fn origin(&self, info: &TensorInfo) -> String {
+    pub(crate) fn origin(&self, info: &TensorInfo) -> String {
         format!("{}: tensor `{}`", self.0.files[info.file].name(), info.name)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::part::{self, TensorRef};
 use super::{Checkpoint, CheckpointError, TensorInfo};
+use crate::quantisation::{Quantisation, Recipe};
 use nxd_ops::{Format, Manifest, Role, SourceError, StoredWeight, WeightSource, WeightSpec};
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -17,13 +18,19 @@ type Names = dyn Fn(&WeightSpec) -> TensorRef + Send + Sync;
 #[derive(Clone)]
 pub struct NamedWeights {
     checkpoint: Checkpoint,
+    quantisation: Quantisation,
     names: Arc<Names>,
 }
 
 impl NamedWeights {
     /// Gives the weights of `checkpoint`; `names` tells where a declared weight is.
     pub fn new(checkpoint: Checkpoint, names: impl Fn(&WeightSpec) -> TensorRef + Send + Sync + 'static) -> Self {
-        NamedWeights { checkpoint, names: Arc::new(names) }
+        NamedWeights { checkpoint, quantisation: Quantisation::default(), names: Arc::new(names) }
+    }
+
+    /// The same, of which weights may be put together from several tensors.
+    pub fn quantised(self, quantisation: Quantisation) -> Self {
+        NamedWeights { quantisation, ..self }
     }
 
     /// The checkpoint.
@@ -33,7 +40,15 @@ impl NamedWeights {
 
     /// The checkpoint's tensors that `manifest` does not declare and that are not `ignored`, in the order of the file.
     pub fn unexpected(&self, manifest: &Manifest, ignored: impl Fn(&str) -> bool) -> Vec<&str> {
-        let declared: HashSet<String> = manifest.weights().iter().map(|w| (self.names)(w).name).collect();
+        let mut declared = HashSet::new();
+        for reference in manifest.weights().iter().map(|spec| (self.names)(spec)) {
+            // One that cannot be used is an error once it is bound.
+            if let Ok(Some(recipe)) = self.quantisation.recipe(&self.checkpoint, &reference.name) {
+                declared.extend(recipe.tensors.iter().map(|tensor| tensor.name.clone()));
+            }
+            declared.insert(reference.name);
+        }
+        let ignored = |name: &str| ignored(name) || self.quantisation.ignores(&self.checkpoint, name);
         let names = self.checkpoint.tensors().map(|tensor| tensor.name.as_str());
         names.filter(|&name| !declared.contains(name) && !ignored(name)).collect()
     }
@@ -43,29 +58,33 @@ impl NamedWeights {
     /// # Errors
     /// As for its data: when it is missing, or has another shape than declared or a format that cannot be computed with.
     pub fn stored(&self, spec: &WeightSpec) -> Result<(Format, usize), SourceError> {
-        let reference = (self.names)(spec);
+        let mut reference = (self.names)(spec);
+        if let Some(recipe) = self.recipe(&mut reference)? {
+            let origin = recipe.tensors.first().map_or_else(String::new, |tensor| self.checkpoint.origin(tensor));
+            return bytes_of(&reference, spec, recipe.format, &recipe.shape, origin);
+        }
         let info = self.checkpoint.entry(&reference.name);
         let info = info.map_err(|error| self.source_error(error, spec, &reference.name))?;
         let format = self.checkpoint.format(info).map_err(|error| self.source_error(error, spec, &reference.name))?;
-        let bytes = reference.shape(&info.shape, spec).filter(|shape| *shape == spec.shape);
-        // A vector is one stored row.
-        let bytes = bytes.and_then(|[rows, cols]| match spec.role {
-            Role::Vector => format.row_bytes(rows),
-            _ => format.row_bytes(cols)?.checked_mul(rows),
-        });
-        match bytes {
-            Some(bytes) => Ok((format, bytes)),
-            None => {
-                let (origin, found) = (self.checkpoint.origin(info), info.shape.clone());
-                Err(SourceError::Shape { origin, found, expected: part::declared(spec) })
-            }
+        bytes_of(&reference, spec, format, &info.shape, self.checkpoint.origin(info))
+    }
+
+    /// How the weight is put together that a reference names, which is then no longer transposed; `None` where it is a tensor.
+    fn recipe(&self, reference: &mut TensorRef) -> Result<Option<Recipe<'_>>, SourceError> {
+        let recipe = self.quantisation.recipe(&self.checkpoint, &reference.name)?;
+        if recipe.as_ref().is_some_and(|recipe| recipe.is_upright) {
+            reference.transposed = false;
         }
+        Ok(recipe)
     }
 }
 
 impl WeightSource for NamedWeights {
     fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
-        let reference = (self.names)(spec);
+        let mut reference = (self.names)(spec);
+        if let Some(recipe) = self.recipe(&mut reference)? {
+            return reference.take(self.quantisation.tensor(&self.checkpoint, &recipe)?, spec);
+        }
         let tensor = self.checkpoint.tensor(&reference.name);
         reference.take(tensor.map_err(|error| self.source_error(error, spec, &reference.name))?, spec)
     }
@@ -90,6 +109,26 @@ impl NamedWeights {
 impl fmt::Debug for NamedWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NamedWeights").field("checkpoint", &self.checkpoint.path()).finish_non_exhaustive()
+    }
+}
+
+/// The format of a part of a tensor of `shape`, and its bytes.
+fn bytes_of(
+    reference: &TensorRef,
+    spec: &WeightSpec,
+    format: Format,
+    shape: &[usize],
+    origin: String,
+) -> Result<(Format, usize), SourceError> {
+    let bytes = reference.shape(shape, spec).filter(|shape| *shape == spec.shape);
+    // A vector is one stored row.
+    let bytes = bytes.and_then(|[rows, cols]| match spec.role {
+        Role::Vector => format.row_bytes(rows),
+        _ => format.row_bytes(cols)?.checked_mul(rows),
+    });
+    match bytes {
+        Some(bytes) => Ok((format, bytes)),
+        None => Err(SourceError::Shape { origin, found: shape.to_vec(), expected: part::declared(spec) }),
     }
 }
 

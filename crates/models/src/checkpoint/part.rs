@@ -1,7 +1,7 @@
 //! Which part of a stored tensor a weight is: checkpoints fuse projections, stack experts, and store matrices the other way round.
 
 use super::StoredTensor;
-use nxd_ops::{Role, SharedBytes, SourceError, StoredWeight, WeightSpec};
+use nxd_ops::{Role, SharedBytes, SourceError, StoredData, StoredWeight, WeightSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -114,11 +114,10 @@ impl TensorRef {
             first = rows / count * index;
         }
         if self.transposed {
-            if stored.scales.is_some() || stored.format.block_len() > 1 {
-                return Err(Impossible::Transposed);
-            }
+            let bytes = stored.data.bytes().filter(|_| stored.scales.is_none() && stored.format.block_len() == 1);
+            let bytes = bytes.ok_or(Impossible::Transposed)?;
             let in_slab = rows / self.slab.map_or(1, |slab| slab.count);
-            data = transposed(&data, first..first + in_slab, cols, stored.format.block_bytes())?;
+            data = transposed(bytes, first..first + in_slab, cols, stored.format.block_bytes())?.into();
             (rows, cols, first) = (cols, in_slab, 0);
         }
         if self.order == RowOrder::AsStored && count == rows {
@@ -126,11 +125,13 @@ impl TensorRef {
         }
         let blocks = self.rows.unwrap_or(RowBlocks { first: 0, len: count, stride: count });
         // Scales are found by the rows of the whole tensor, so those stay where they are.
-        if self.order == RowOrder::AsStored && blocks.len >= count && stored.scales.is_none() {
+        if let (RowOrder::AsStored, Some(data), None) = (self.order, data.bytes(), &stored.scales)
+            && blocks.len >= count
+        {
             let row_bytes = stored.format.row_bytes(cols).ok_or(Impossible::Shape)?;
             let start = first + blocks.first;
             let data = data.slice(start * row_bytes..(start + count) * row_bytes).ok_or(Impossible::Shape)?;
-            return Ok(Part { data, shape: [count, cols], order: None });
+            return Ok(Part { data: data.into(), shape: [count, cols], order: None });
         }
         let declared = self.order.of(count)?;
         let place = |row: usize| u32::try_from(first + blocks.row(row)).map_err(|_| Impossible::Shape);
@@ -141,7 +142,7 @@ impl TensorRef {
 
 /// A part of a tensor, as a [`StoredWeight`] has it.
 struct Part {
-    data: SharedBytes,
+    data: StoredData,
     shape: [usize; 2],
     order: Option<Arc<[u32]>>,
 }
@@ -248,7 +249,7 @@ mod tests {
     /// The bytes of the weight, row by row.
     fn taken(reference: &TensorRef, shape: &[usize], of: &WeightSpec) -> Vec<Vec<u8>> {
         let StoredWeight { shape, data, order, .. } = reference.take(tensor(shape), of).unwrap();
-        let rows = data.chunks(shape[1]).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let rows = data.bytes().unwrap().chunks(shape[1]).map(<[u8]>::to_vec).collect::<Vec<_>>();
         order.map_or(rows.clone(), |order| order.iter().map(|&row| rows[row as usize].clone()).collect())
     }
 

@@ -22,7 +22,6 @@ const REFUSED: &[(&str, f64)] = &[
     ("attention_chunk_size", f64::NAN),
     ("use_qk_norm", 0.0),
     ("qk_layernorm", 0.0),
-    ("quantization_config", f64::NAN),
     ("use_bidirectional_attention", 0.0),
 ];
 
@@ -45,13 +44,6 @@ pub(super) fn base_of_width(
     implemented: &[&str],
     intermediate_size: usize,
 ) -> Result<DecoderSpec, ConfigError> {
-    if let Some(method) = config.value("quantization_config").and_then(|q| q.get("quant_method")) {
-        return Err(config.unsupported(
-            "quantization_config.quant_method",
-            method,
-            "weights that are not quantised, or GGUF",
-        ));
-    }
     let refused: Vec<_> = REFUSED.iter().filter(|(key, _)| !implemented.contains(key)).copied().collect();
     config.refuse(&refused)?;
     let (hidden_size, num_heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);

@@ -2,7 +2,8 @@
 //!
 //! Every block format is a case of one mechanism: integers of at most 8 bits, and for each group of 16 or 32 of them an f32 scale and
 //! perhaps a minimum. A value is `scale * q`, or `scale * q + min`, product and sum rounded one after the other. A group's scale is
-//! itself a half-precision number of the block times a small integer of the group ([`Factors`]), and so is its minimum.
+//! itself a half-precision number of the block times a small integer of the group ([`Factors`]), and so is its minimum; or a block has one f32
+//! scale and perhaps a zero point ([`Single`]).
 
 /// One block opened: its integers, and a scale and a minimum for each group of [`BlockFormat::group_len`] of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,11 +38,21 @@ pub struct Factors {
     pub mins: [i8; 16],
 }
 
+/// What a block's integers are multiplied with, where the block has one scale: that, and the zero point with its sign turned over, so that the
+/// minimum is their product.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Single {
+    /// The scale.
+    pub scale: f32,
+    /// What is added to each integer; zero unless [`BlockFormat::has_min`].
+    pub minus_zero: i16,
+}
+
 mod blocks;
 mod bytes;
 
 use crate::format::{BlockFormat, Format};
-pub use blocks::{IQ4_VALUES, open, parts};
+pub use blocks::{IQ4_VALUES, MXFP4_VALUES, open, parts, single};
 pub use bytes::{e4m3_is_nan, e4m3_to_f32, e5m2_to_f32};
 use half::{bf16, f16};
 

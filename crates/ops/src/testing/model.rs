@@ -51,11 +51,12 @@ impl Model {
     pub(super) fn rows(&self, weight: Weight) -> Rows {
         let stored = &self.stored[weight.0 as usize];
         let [rows, cols] = stored.shape;
-        let row_bytes = stored.data.len() / rows;
+        let data = stored.data.bytes().expect("made-up weights are bytes");
+        let row_bytes = data.len() / rows;
         let row = |row: usize| {
             let at = stored.order.as_ref().map_or(row, |order| order[row] as usize);
             let mut values = vec![0.0; cols];
-            quant::decode_row(stored.format, &stored.data[at * row_bytes..][..row_bytes], &mut values);
+            quant::decode_row(stored.format, &data[at * row_bytes..][..row_bytes], &mut values);
             if let Some(scales) = &stored.scales {
                 values.iter_mut().enumerate().for_each(|(col, value)| *value *= scales.at(cols, at, col));
             }
@@ -166,6 +167,7 @@ fn random_bytes(random: &mut Random, format: Format, blocks: usize) -> Vec<u8> {
             Format::I8 | Format::E4M3 | Format::E5M2 => bytes.push(random_byte(random, format)),
             Format::Blocks(block) => {
                 let mut of_block: Vec<u8> = (0..block.block_bytes()).map(|_| (random.unit() * 256.0) as u8).collect();
+                random_single(random, block, &mut of_block);
                 let (at, largest) = scales(block);
                 for &at in at {
                     let scale = f16::from_f64((0.2 + 0.8 * random.unit()) / largest);
@@ -176,6 +178,21 @@ fn random_bytes(random: &mut Random, format: Format, blocks: usize) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Puts a scale, and a zero point among the integers, where a block has one of each.
+fn random_single(random: &mut Random, block: BlockFormat, bytes: &mut [u8]) {
+    let (largest, zero) = match block {
+        BlockFormat::MXFP4 => {
+            bytes[0] = 100 + random.between(0, 25) as u8;
+            return;
+        }
+        BlockFormat::INT4 | BlockFormat::INT4_128 => (15.0, random.between(0, 16) as i16),
+        BlockFormat::INT8 => (128.0, random.between(0, 256) as i16 - 128),
+        _ => return,
+    };
+    bytes[..4].copy_from_slice(&(((0.2 + 0.8 * random.unit()) / largest) as f32).to_le_bytes());
+    bytes[4..6].copy_from_slice(&(-zero).to_le_bytes());
 }
 
 /// A byte that is a finite number.
@@ -210,7 +227,7 @@ fn random_scales(random: &mut Random, format: Format, [rows, cols]: [usize; 2]) 
     Some([tensor, of_rows, blocks].into_iter().nth(third).expect("one of three"))
 }
 
-/// Where a block keeps its half-precision scale and minimum, and about the largest integer that the scale multiplies.
+/// Where a block keeps its half-precision scale and minimum, if it has any, and about the largest integer that the scale multiplies.
 ///
 /// Source: the block structures of `ggml-common.h` in llama.cpp.
 fn scales(format: BlockFormat) -> (&'static [usize], f64) {
@@ -226,6 +243,7 @@ fn scales(format: BlockFormat) -> (&'static [usize], f64) {
         BlockFormat::Q5_K => (&[0, 2], 31.0 * 63.0),
         BlockFormat::Q6_K => (&[208], 32.0 * 128.0),
         BlockFormat::IQ4_XS => (&[0], 128.0 * 32.0),
+        BlockFormat::MXFP4 | BlockFormat::INT4 | BlockFormat::INT4_128 | BlockFormat::INT8 => (&[], 1.0),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::manifest::{Role, WeightSpec};
 use super::shard::{Dim, Segment, Sharding};
-use super::source::{Scales, SharedBytes, SourceError, StoredWeight};
+use super::source::{Scales, SharedBytes, SourceError, StoredData, StoredWeight};
 use crate::format::Format;
 use crate::quant;
 use nxd_collectives::Axis;
@@ -33,6 +33,7 @@ pub struct ScaleRun {
 /// Rows are cut anywhere. Columns of a block format are cut between blocks only: a block on a border belongs to both ranks, and
 /// [`LocalWeight::input`] says how to widen the input with zeros so that each rank adds its own columns and no others. Groups of
 /// [`Scales`] are no such blocks: they may be cut anywhere, and a part has as many [runs](LocalWeight::scale_runs) of columns as it meets.
+/// Columns that are stored in another order (act order) are so many spans of the input; a part of them has every block that one is in.
 #[derive(Clone, Debug)]
 pub struct LocalWeight {
     stored: StoredWeight,
@@ -67,10 +68,15 @@ impl LocalWeight {
             return Err(SourceError::Blocks { origin: stored.origin, cols, block_len: format.block_len(), format });
         };
         let expected = row_bytes.saturating_mul(stored_rows);
-        if stored.data.len() != expected {
-            return Err(SourceError::Length { origin: stored.origin, found: stored.data.len(), expected });
+        if let Some(found) = stored.data.bytes().map(|bytes| bytes.len()).filter(|&found| found != expected) {
+            return Err(SourceError::Length { origin: stored.origin, found, expected });
         }
         check_scales(&stored)?;
+        let is_table = matches!(spec.role, Role::Embedding | Role::TiedEmbedding);
+        if is_table && stored.data.columns().is_some() {
+            let format = format!("{format} in another order of columns");
+            return Err(SourceError::Format { origin: stored.origin, format, role: "embedding" });
+        }
         let whole = |len| vec![Segment::Range { start: 0, len }];
         let (row_segments, col_segments) = match &spec.sharding {
             Sharding::Replicated => (whole(rows), None),
@@ -90,39 +96,37 @@ impl LocalWeight {
         };
         match col_segments {
             Some(segments) => local.cut_columns(segments),
+            None if local.stored.data.columns().is_some() => local.cut_columns(&whole(cols)),
             None => local.add_columns(0, cols),
         }
         Ok(local)
     }
 
-    /// Widens each segment of columns to whole blocks and notes where the input's columns go.
+    /// Takes the blocks that columns of `segments` lie in, and notes where the input's columns go.
     fn cut_columns(&mut self, segments: &[Segment]) {
-        let (block, block_bytes) = (self.stored.format.block_len(), self.stored.format.block_bytes());
-        let (mut pieces, mut spans) = (Vec::new(), Vec::new());
-        let (mut from, mut to) = (0, 0);
-        for &segment in segments {
-            match segment {
-                Segment::Range { start, len } => {
-                    let Range { start: first, end: last } = blocks_of(start, len, block);
-                    pieces.push(Segment::Range { start: first * block_bytes, len: (last - first) * block_bytes });
-                    spans.push(InputSpan { from, to: to + start - first * block, len });
-                    self.add_columns(first * block, (last - first) * block);
-                    to += (last - first) * block;
-                }
-                // Padded columns of the input meet no weight at all.
-                Segment::Zeros { .. } => {}
-            }
-            from += segment.len();
-        }
+        let format = self.stored.format;
+        let (block, block_bytes) = (format.block_len(), format.block_bytes());
+        let (mut pieces, spans) = match self.stored.data.columns() {
+            Some(columns) => in_other_order(columns, segments, format),
+            None => in_order(segments, format),
+        };
         if spans.is_empty() {
             // A rank of padding only: one block of zeros keeps every shape positive.
             pieces.push(Segment::Zeros { len: block_bytes });
-            self.add_columns(0, block);
-            to = block;
         }
-        let as_is = matches!(spans[..], [InputSpan { from: 0, to: 0, len }] if len == from && len == to);
+        let mut cols = 0;
+        for piece in &pieces {
+            let (start, len) = match *piece {
+                Segment::Range { start, len } => (start, len),
+                Segment::Zeros { len } => (0, len),
+            };
+            self.add_columns(start / block_bytes * block, len / block_bytes * block);
+            cols += len / block_bytes * block;
+        }
+        let width: usize = segments.iter().map(|segment| segment.len()).sum();
+        let as_is = matches!(spans[..], [InputSpan { from: 0, to: 0, len }] if len == width && len == cols);
         self.pieces = pieces;
-        self.cols = to;
+        self.cols = cols;
         self.input = if as_is { None } else { Some(spans) };
     }
 
@@ -192,7 +196,7 @@ impl LocalWeight {
         let whole_rows = matches!(self.pieces[..], [Segment::Range { start: 0, len }] if len == self.row_bytes);
         match self.rows[..] {
             [Segment::Range { start, len }] if whole_rows && self.stored.order.is_none() => {
-                self.stored.data.slice(start * self.row_bytes..(start + len) * self.row_bytes)
+                self.stored.data.bytes()?.slice(start * self.row_bytes..(start + len) * self.row_bytes)
             }
             _ => None,
         }
@@ -203,16 +207,19 @@ impl LocalWeight {
     /// # Panics
     /// When `row` is not below [`LocalWeight::rows`] or `out` has another length.
     pub fn read_row(&self, row: usize, out: &mut [u8]) {
-        let Some(source) = self.stored_row(row) else {
+        let Some(index) = self.stored_index(row) else {
             out.fill(0);
             return;
         };
         let mut at = 0;
         for piece in &self.pieces {
             let target = &mut out[at..at + piece.len()];
-            match *piece {
-                Segment::Range { start, len } => target.copy_from_slice(&source[start..start + len]),
-                Segment::Zeros { .. } => target.fill(0),
+            match (*piece, &self.stored.data) {
+                (Segment::Range { start, len }, StoredData::Bytes(bytes)) => {
+                    target.copy_from_slice(&bytes[index * self.row_bytes + start..][..len]);
+                }
+                (Segment::Range { start, len }, StoredData::Rows(rows)) => rows.read(index, start..start + len, target),
+                (Segment::Zeros { .. }, _) => target.fill(0),
             }
             at += piece.len();
         }
@@ -244,8 +251,13 @@ impl LocalWeight {
             None => Some((index, index)),
         });
         let Some((first, last)) = span else { return };
-        if let Some(bytes) = self.stored.data.slice(first * self.row_bytes..(last + 1) * self.row_bytes) {
-            bytes.release();
+        match &self.stored.data {
+            StoredData::Rows(rows) => rows.release(first..last + 1),
+            StoredData::Bytes(bytes) => {
+                if let Some(bytes) = bytes.slice(first * self.row_bytes..(last + 1) * self.row_bytes) {
+                    bytes.release();
+                }
+            }
         }
     }
 
@@ -263,12 +275,6 @@ impl LocalWeight {
             self.decode(row, &bytes, values);
         }
         out
-    }
-
-    /// The stored bytes behind a local row; `None` for a row of padding.
-    fn stored_row(&self, row: usize) -> Option<&[u8]> {
-        let index = self.stored_index(row)?;
-        Some(&self.stored.data[index * self.row_bytes..(index + 1) * self.row_bytes])
     }
 
     /// Which stored row a local row is; `None` for a row of padding.
@@ -292,6 +298,61 @@ impl LocalWeight {
             Sharding::Split { axis, .. } => Some(*axis),
         }
     }
+}
+
+/// The pieces of a stored row, whole blocks, that hold the columns of `segments`, and where the rank's input goes among their columns.
+fn in_order(segments: &[Segment], format: Format) -> (Vec<Segment>, Vec<InputSpan>) {
+    let (block, block_bytes) = (format.block_len(), format.block_bytes());
+    let (mut pieces, mut spans) = (Vec::new(), Vec::new());
+    let (mut from, mut to) = (0, 0);
+    for &segment in segments {
+        match segment {
+            Segment::Range { start, len } => {
+                let Range { start: first, end: last } = blocks_of(start, len, block);
+                pieces.push(Segment::Range { start: first * block_bytes, len: (last - first) * block_bytes });
+                spans.push(InputSpan { from, to: to + start - first * block, len });
+                to += (last - first) * block;
+            }
+            // Padded columns of the input meet no weight at all.
+            Segment::Zeros { .. } => {}
+        }
+        from += segment.len();
+    }
+    (pieces, spans)
+}
+
+/// As [`in_order`], where stored column `i` is column `columns[i]` of the weight.
+fn in_other_order(columns: &[u32], segments: &[Segment], format: Format) -> (Vec<Segment>, Vec<InputSpan>) {
+    let (block, block_bytes) = (format.block_len(), format.block_bytes());
+    // Where each column of the weight is in the rank's own input.
+    let mut own = vec![None; columns.len()];
+    let mut from = 0;
+    for &segment in segments {
+        if let Segment::Range { start, len } = segment {
+            (from..).zip(&mut own[start..start + len]).for_each(|(from, own)| *own = Some(from));
+        }
+        from += segment.len();
+    }
+    let (mut pieces, mut spans, mut to) = (Vec::new(), Vec::<InputSpan>::new(), 0);
+    for (index, of_block) in columns.chunks(block).enumerate() {
+        let mut is_met = false;
+        for (i, from) in of_block.iter().enumerate().filter_map(|(i, &col)| Some((i, own[col as usize]?))) {
+            is_met = true;
+            match spans.last_mut() {
+                Some(span) if (span.from + span.len, span.to + span.len) == (from, to + i) => span.len += 1,
+                _ => spans.push(InputSpan { from, to: to + i, len: 1 }),
+            }
+        }
+        if !is_met {
+            continue;
+        }
+        match pieces.last_mut() {
+            Some(Segment::Range { start, len }) if *start + *len == index * block_bytes => *len += block_bytes,
+            _ => pieces.push(Segment::Range { start: index * block_bytes, len: block_bytes }),
+        }
+        to += block;
+    }
+    (pieces, spans)
 }
 
 /// The blocks of a row that the columns `start..start + len` lie in.

@@ -12,4 +12,4 @@ mod source;
 pub use local::{InputSpan, LocalWeight, RowReader, ScaleRun};
 pub use manifest::{Manifest, Params, Role, Weight, WeightSpec};
 pub use shard::{Dim, Segment, ShardLayout, Sharding};
-pub use source::{ByteOwner, Scales, SharedBytes, SourceError, StoredWeight, WeightSource};
+pub use source::{ByteOwner, Scales, SharedBytes, SourceError, StoredData, StoredRows, StoredWeight, WeightSource};

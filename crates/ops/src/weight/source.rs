@@ -72,6 +72,65 @@ impl std::fmt::Debug for SharedBytes {
     }
 }
 
+/// Rows of a weight that a checkpoint does not store as rows: they are put together from several tensors, or gathered from a matrix that lies
+/// the other way round, whenever one is read.
+pub trait StoredRows: Send + Sync + std::fmt::Debug {
+    /// Writes the bytes `bytes` of stored row `row`, in the weight's format, to `out`: whole blocks.
+    ///
+    /// # Panics
+    /// When there is no such row, or `out` has another length than `bytes`.
+    fn read(&self, row: usize, bytes: Range<usize>, out: &mut [u8]);
+
+    /// Says that these rows will not be read for a while ([`SharedBytes::release`]).
+    fn release(&self, rows: Range<usize>) {
+        let _ = rows;
+    }
+
+    /// Which column of the weight each stored column is, where they are stored in another order; all columns, each once.
+    fn columns(&self) -> Option<&[u32]> {
+        None
+    }
+}
+
+/// The data of a stored weight.
+#[derive(Clone, Debug)]
+pub enum StoredData {
+    /// The stored rows, one after the other, without gaps.
+    Bytes(SharedBytes),
+    /// As many rows, of which each is made when it is read.
+    Rows(Arc<dyn StoredRows>),
+}
+
+impl StoredData {
+    /// The bytes, where there are any to be read in place.
+    pub fn bytes(&self) -> Option<&SharedBytes> {
+        match self {
+            StoredData::Bytes(bytes) => Some(bytes),
+            StoredData::Rows(_) => None,
+        }
+    }
+
+    /// Which column of the weight each stored one is; `None` where they are the same.
+    pub fn columns(&self) -> Option<&[u32]> {
+        match self {
+            StoredData::Bytes(_) => None,
+            StoredData::Rows(rows) => rows.columns(),
+        }
+    }
+}
+
+impl From<SharedBytes> for StoredData {
+    fn from(bytes: SharedBytes) -> Self {
+        StoredData::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for StoredData {
+    fn from(bytes: Vec<u8>) -> Self {
+        StoredData::Bytes(bytes.into())
+    }
+}
+
 /// A whole weight as a checkpoint stores it.
 #[derive(Clone, Debug)]
 pub struct StoredWeight {
@@ -81,8 +140,8 @@ pub struct StoredWeight {
     pub format: Format,
     /// Rows and columns as they are stored; a vector of `n` values is `[n, 1]` and stored as one row of `n`.
     pub shape: [usize; 2],
-    /// The stored rows, one after the other, without gaps.
-    pub data: SharedBytes,
+    /// The stored rows.
+    pub data: StoredData,
     /// Row `i` of the weight is stored row `order[i]`, all of which are there; `None` where they are the same. A weight may have fewer rows
     /// than are stored.
     pub order: Option<Arc<[u32]>>,
@@ -213,6 +272,16 @@ pub enum SourceError {
         scale: f32,
         /// Which one.
         index: usize,
+    },
+    /// The tensors that are a quantised weight together do not fit each other, or what the configuration says of them.
+    #[error("{origin} {found}, expected {expected}")]
+    Quantised {
+        /// File and tensor.
+        origin: String,
+        /// What is wrong with it.
+        found: String,
+        /// What it should be.
+        expected: String,
     },
     /// The format has no kernels for such scales.
     #[error("{origin} is stored as {format} with {scales}, which is not supported")]

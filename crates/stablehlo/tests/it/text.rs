@@ -113,7 +113,7 @@ impl WeightSource for Made {
             origin: spec.name.clone(),
             format: Format::F32,
             shape: spec.shape,
-            data,
+            data: data.into(),
             order: None,
             scales: None,
         })

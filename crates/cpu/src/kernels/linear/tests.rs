@@ -62,10 +62,19 @@ impl Random {
                         BlockFormat::Q2_K => &[80, 82],
                         BlockFormat::Q3_K => &[108],
                         BlockFormat::Q6_K => &[208],
+                        BlockFormat::MXFP4 | BlockFormat::INT4 | BlockFormat::INT4_128 | BlockFormat::INT8 => &[],
                         _ => &[0],
                     };
                     for &at in factors {
                         bytes[at..at + 2].copy_from_slice(&f16::from_f32(self.float() * 0.01).to_le_bytes());
+                    }
+                    match block {
+                        BlockFormat::MXFP4 => bytes[0] = 118 + (self.next() % 6) as u8,
+                        BlockFormat::INT4 | BlockFormat::INT4_128 | BlockFormat::INT8 => {
+                            bytes[..4].copy_from_slice(&(self.float() * 0.01).to_le_bytes());
+                            bytes[4..6].copy_from_slice(&(-((self.next() % 17) as i16)).to_le_bytes());
+                        }
+                        _ => {}
                     }
                     data.extend(bytes);
                 }
@@ -500,7 +509,7 @@ fn a_byte_that_is_no_number_makes_its_output_nan_whatever_it_meets() {
     let (n, cols) = (20, 200);
     for (format, bad) in [(Format::E4M3, 0x7f), (Format::E4M3, 0xff), (Format::E5M2, 0x7d), (Format::E5M2, 0xfc)] {
         let mut stored = random.stored(format, n, cols);
-        let mut data = stored.data.to_vec();
+        let mut data = stored.data.bytes().unwrap().to_vec();
         data[17 * cols + 150] = bad;
         stored.data = data.into();
         let weight = local(stored, Sharding::Replicated, 0);

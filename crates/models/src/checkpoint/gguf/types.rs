@@ -48,7 +48,7 @@ pub(super) fn ggml_type(number: u32) -> Option<GgmlType> {
         30 => supported(Format::BF16),
         34 => other("TQ1_0", 256, 54),
         35 => other("TQ2_0", 256, 66),
-        39 => other("MXFP4", 32, 17),
+        39 => supported(Format::Blocks(MXFP4)),
         40 => other("NVFP4", 64, 36),
         41 => other("Q1_0", 128, 18),
         _ => return None,

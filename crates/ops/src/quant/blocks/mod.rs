@@ -1,15 +1,17 @@
-//! Opening GGUF blocks: every format turned into the same integers, scales and minima.
+//! Opening blocks: every format turned into the same integers, scales and minima.
 //!
 //! Source: the block structures of `ggml-common.h` and the `dequantize_row_*` functions of `ggml-quants.c` in llama.cpp.
 
 mod k;
 mod nonlinear;
 mod plain;
+mod single;
 
-use super::{Factors, Groups};
+use super::{Factors, Groups, Single};
 use crate::format::BlockFormat;
 use half::f16;
 pub use nonlinear::IQ4_VALUES;
+pub use single::{MXFP4_VALUES, single};
 
 /// A block's bytes as its fields. All fields are bytes, so any bytes of the right length are a block.
 trait Block: bytemuck::AnyBitPattern {
@@ -27,6 +29,11 @@ trait Block: bytemuck::AnyBitPattern {
 pub fn open(format: BlockFormat, bytes: &[u8], groups: &mut Groups) {
     let factors = parts(format, bytes, &mut groups.quants);
     let used = format.block_len() / format.group_len();
+    if let Some(Single { scale, minus_zero }) = single(format, bytes) {
+        groups.scales[..used].fill(scale);
+        groups.mins[..used].fill(if format.has_min() { scale * f32::from(minus_zero) } else { 0.0 });
+        return;
+    }
     let scale = factors.scale.to_f32();
     for (out, &multiple) in groups.scales[..used].iter_mut().zip(&factors.scales) {
         *out = scale * f32::from(multiple);
@@ -41,7 +48,8 @@ pub fn open(format: BlockFormat, bytes: &[u8], groups: &mut Groups) {
     }
 }
 
-/// Opens one block into its integers and compact factors; integers past [`BlockFormat::block_len`] keep what they held.
+/// Opens one block into its integers and compact factors; integers past [`BlockFormat::block_len`] keep what they held. The factors of a
+/// format that has a [`single`] scale are zeros.
 ///
 /// # Panics
 /// When `bytes` is not [`BlockFormat::block_bytes`] long.
@@ -60,6 +68,10 @@ pub fn parts(format: BlockFormat, bytes: &[u8], quants: &mut [i8; 256]) -> Facto
         BlockFormat::Q6_K => parts_as::<k::Q6_K>(bytes, quants),
         BlockFormat::IQ4_NL => parts_as::<nonlinear::IQ4_NL>(bytes, quants),
         BlockFormat::IQ4_XS => parts_as::<nonlinear::IQ4_XS>(bytes, quants),
+        BlockFormat::MXFP4 => parts_as::<single::MXFP4>(bytes, quants),
+        BlockFormat::INT4 => parts_as::<single::INT4>(bytes, quants),
+        BlockFormat::INT4_128 => parts_as::<single::INT4_128>(bytes, quants),
+        BlockFormat::INT8 => parts_as::<single::INT8>(bytes, quants),
     }
 }
 

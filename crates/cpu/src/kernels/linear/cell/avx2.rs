@@ -1,8 +1,7 @@
 //! AVX2: a unit is two vectors of 8 outputs each.
 
 use super::forms::Form;
-use super::{Cell, Integers, UNIT};
-use nxd_ops::quant::IQ4_VALUES;
+use super::{Cell, Integers, Stored, UNIT};
 use std::arch::x86_64::*;
 
 /// Half `h` of the two units of a pair: signed bytes where [`Cell::is_signed`] says so, else the unsigned integers
@@ -37,9 +36,9 @@ pub(in crate::kernels::linear) unsafe fn pair<F: Form>(lines: *const u8, pair: u
             *unit = _mm256_or_si256(*unit, _mm256_and_si256(placed, mask));
         }
     }
-    if let Integers::Codes = cell.integers {
+    if let Integers::Codes(values) = cell.integers {
         // SAFETY: 16 bytes.
-        let values = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(IQ4_VALUES.as_ptr().cast())) };
+        let values = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(values.as_ptr().cast())) };
         units = units.map(|codes| _mm256_shuffle_epi8(values, codes));
     }
     units
@@ -55,6 +54,21 @@ pub(in crate::kernels::linear) unsafe fn factor<F: Form>(factors: *const u8, gro
     let (half, small) = F::CELL.factors_at(group, min);
     let start = const { F::CELL.block * F::CELL.quant_bytes() };
     [0, 1].map(|h| {
+        match const { F::CELL.factors } {
+            // SAFETY: 8 of 16 bf16 among the block's factors.
+            Stored::Power => unsafe {
+                let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(factors.add(half - start + h * 16).cast()));
+                return _mm256_castsi256_ps(_mm256_slli_epi32(upper, 16));
+            },
+            // SAFETY: 8 of 16 f32, and 8 of 16 integers in 16 bits, among the block's factors.
+            Stored::Single => unsafe {
+                let scale = _mm256_loadu_ps(factors.add(half - start + h * 32).cast());
+                let Some(small) = small else { return scale };
+                let multiples = _mm_loadu_si128(factors.add(small - start + h * 16).cast());
+                return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(multiples)));
+            },
+            Stored::Half => {}
+        }
         // SAFETY: 8 of 16 f16 among the block's factors.
         let half = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(factors.add(half - start + h * 16).cast())) };
         let Some(small) = small else { return half };

@@ -1,15 +1,14 @@
 //! AVX-512: a unit is one vector.
 
 use super::forms::Form;
-use super::{Cell, Integers, UNIT};
-use nxd_ops::quant::IQ4_VALUES;
+use super::{Cell, Integers, Stored, UNIT};
 use std::arch::x86_64::*;
 
 /// What is added to every integer of a form to make it unsigned: a power of two, or 0.
 pub(in crate::kernels::linear) const fn offset<F: Form>() -> u32 {
     match F::CELL.integers {
         Integers::Less(zero) => zero as u32,
-        Integers::Signed | Integers::Codes => 128,
+        Integers::Signed | Integers::Codes(_) => 128,
     }
 }
 
@@ -38,8 +37,8 @@ pub(in crate::kernels::linear) unsafe fn pair<F: Form>(lines: *const u8, pair: u
             *unit = _mm512_or_si512(*unit, _mm512_and_si512(placed, mask));
         }
     }
-    if let Integers::Codes = cell.integers {
-        let values = _mm512_broadcast_i32x4(values(i8::MIN));
+    if let Integers::Codes(values) = cell.integers {
+        let values = _mm512_broadcast_i32x4(turned(values, i8::MIN));
         units = units.map(|codes| _mm512_shuffle_epi8(values, codes));
     }
     units
@@ -58,27 +57,42 @@ pub(in crate::kernels::linear) unsafe fn factor<F: Form>(
     min: bool,
 ) -> __m512 {
     let Some(small) = F::CELL.factors_at(group, min).1 else { return half };
+    if let Stored::Single = const { F::CELL.factors } {
+        // SAFETY: 16 integers of 16 bits of the block's factors.
+        let multiples = unsafe { _mm512_cvtepi16_epi32(_mm256_loadu_si256(block.add(small).cast())) };
+        return _mm512_mul_ps(half, _mm512_cvtepi32_ps(multiples));
+    }
     // SAFETY: 16 bytes of the block's factors.
     let multiples = unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(block.add(small).cast())) };
     _mm512_mul_ps(half, _mm512_cvtepi32_ps(multiples))
 }
 
-/// The half-precision factors of a block.
+/// The floats among the factors of a block.
 ///
 /// # Safety
 /// `block` points at a block that has them; AVX-512 is present.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(in crate::kernels::linear) unsafe fn half<F: Form>(block: *const u8, min: bool) -> __m512 {
-    // SAFETY: 32 bytes of the block's factors.
-    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(block.add(F::CELL.factors_at(0, min).0).cast())) }
+    let at = F::CELL.factors_at(0, min).0;
+    // SAFETY: 32 bytes of the block's factors, 64 of f32.
+    unsafe {
+        match const { F::CELL.factors } {
+            Stored::Half => _mm512_cvtph_ps(_mm256_loadu_si256(block.add(at).cast())),
+            Stored::Single => _mm512_loadu_ps(block.add(at).cast()),
+            Stored::Power => {
+                let upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(block.add(at).cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32(upper, 16))
+            }
+        }
+    }
 }
 
-/// The table of IQ4, each value with some bits turned over.
+/// A table, each value with some bits turned over.
 #[inline(always)]
-fn values(turned: i8) -> __m128i {
+fn turned(values: &[i8; 16], bits: i8) -> __m128i {
     // SAFETY: 16 bytes.
-    unsafe { _mm_loadu_si128(IQ4_VALUES.map(|value| value ^ turned).as_ptr().cast()) }
+    unsafe { _mm_loadu_si128(values.map(|value| value ^ bits).as_ptr().cast()) }
 }
 
 #[inline]

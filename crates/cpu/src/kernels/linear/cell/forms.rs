@@ -26,7 +26,7 @@ impl Form for I8 {
     const CELL: Cell = Cell::I8;
 }
 
-forms!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS);
+forms!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, INT4, INT4_128, INT8);
 
 /// Calls a function whose type parameter is a [`Form`] with that of a cell.
 macro_rules! by_form {
@@ -46,6 +46,10 @@ macro_rules! by_form {
             Some(::nxd_ops::BlockFormat::Q6_K) => $function::<forms::Q6_K>($($argument),*),
             Some(::nxd_ops::BlockFormat::IQ4_NL) => $function::<forms::IQ4_NL>($($argument),*),
             Some(::nxd_ops::BlockFormat::IQ4_XS) => $function::<forms::IQ4_XS>($($argument),*),
+            Some(::nxd_ops::BlockFormat::MXFP4) => $function::<forms::MXFP4>($($argument),*),
+            Some(::nxd_ops::BlockFormat::INT4) => $function::<forms::INT4>($($argument),*),
+            Some(::nxd_ops::BlockFormat::INT4_128) => $function::<forms::INT4_128>($($argument),*),
+            Some(::nxd_ops::BlockFormat::INT8) => $function::<forms::INT8>($($argument),*),
         }
     }};
 }

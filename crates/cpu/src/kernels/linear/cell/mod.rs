@@ -8,7 +8,9 @@
 //!
 //! **Factors.** Where a cell is the file's block, it is followed by its f16 scales, `[16]`, and its f16 minima, `[16]`, if it has any. Where
 //! the file has a half-precision number for 256 values and small integers for its groups, the block is 8 cells, followed by f16 scales
-//! `[16]`, f16 minima `[16]`, the groups' scales in i8, `[8 * groups][16]`, and their minima in i8. Their products are exact in f32. Plain
+//! `[16]`, f16 minima `[16]`, the groups' scales in i8, `[8 * groups][16]`, and their minima in i8. Their products are exact in f32. Integers
+//! of group scales and zero points have f32 scales `[16]` and i16 zero points with the other sign `[16]`, whose products are the minima; powers
+//! of two are bf16 scales `[16]`. Plain
 //! int8 has one scale for all of K, which is no part of a cell: a panel begins with those of its outputs (`panels.rs`).
 //!
 //! So a panel is as small as the file, but for scales of 4 or 6 bits, which take 8.
@@ -25,9 +27,9 @@ mod tests;
 
 use super::PANEL;
 use super::across::{self, Next};
-use half::f16;
+use half::{bf16, f16};
 use nxd_ops::BlockFormat;
-use nxd_ops::quant::{self, Factors, IQ4_VALUES};
+use nxd_ops::quant::{self, Factors, IQ4_VALUES, MXFP4_VALUES, Single};
 use std::ops::Range;
 
 /// Values of K in a cell, and in a block of quantised activations.
@@ -50,8 +52,21 @@ pub(super) struct Cell {
     pub(super) groups: usize,
     /// Whether groups have a minimum.
     pub(super) min: bool,
-    /// Cells that share half-precision factors.
+    /// How factors are stored.
+    pub(super) factors: Stored,
+    /// Cells that share factors.
     pub(super) block: usize,
+}
+
+/// How a cell's factors are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// f16, and where several cells share them, multiples of them in i8.
+    Half,
+    /// An f32 scale, and an i16 multiple of it as the minimum.
+    Single,
+    /// A bf16 scale.
+    Power,
 }
 
 /// What stored bits mean.
@@ -61,8 +76,8 @@ pub(super) enum Integers {
     Signed,
     /// Unsigned integers, and this is taken off each.
     Less(u8),
-    /// Places in the table of IQ4.
-    Codes,
+    /// Places in a table.
+    Codes(&'static [i8; 16]),
 }
 
 /// A cell in plain numbers.
@@ -77,8 +92,16 @@ pub(super) struct Opened {
 
 impl Cell {
     /// The packed form of int8.
-    pub(super) const I8: Cell =
-        Cell { format: None, integers: Integers::Signed, low: 8, high: 0, groups: 1, min: false, block: 1 };
+    pub(super) const I8: Cell = Cell {
+        format: None,
+        integers: Integers::Signed,
+        low: 8,
+        high: 0,
+        groups: 1,
+        min: false,
+        factors: Stored::Half,
+        block: 1,
+    };
 
     pub(super) const fn of(format: BlockFormat) -> Self {
         let (integers, low, high) = match format {
@@ -90,10 +113,18 @@ impl Cell {
             BlockFormat::Q6_K => (Integers::Less(32), 4, 2),
             BlockFormat::Q2_K => (Integers::Less(0), 2, 0),
             BlockFormat::Q3_K => (Integers::Less(4), 2, 1),
-            BlockFormat::IQ4_NL | BlockFormat::IQ4_XS => (Integers::Codes, 4, 0),
+            BlockFormat::IQ4_NL | BlockFormat::IQ4_XS => (Integers::Codes(&IQ4_VALUES), 4, 0),
+            BlockFormat::MXFP4 => (Integers::Codes(&MXFP4_VALUES), 4, 0),
+            BlockFormat::INT4 | BlockFormat::INT4_128 => (Integers::Less(0), 4, 0),
+            BlockFormat::INT8 => (Integers::Signed, 8, 0),
+        };
+        let factors = match format {
+            BlockFormat::MXFP4 => Stored::Power,
+            BlockFormat::INT4 | BlockFormat::INT4_128 | BlockFormat::INT8 => Stored::Single,
+            _ => Stored::Half,
         };
         let (groups, block) = (CELL / format.group_len(), format.block_len() / CELL);
-        Cell { format: Some(format), integers, low, high, groups, min: format.has_min(), block }
+        Cell { format: Some(format), integers, low, high, groups, min: format.has_min(), factors, block }
     }
 
     /// Whether the integers, once read, are signed bytes: too large for products of unsigned ones in 16 bits.
@@ -116,8 +147,14 @@ impl Cell {
         if !self.has_factors() {
             return 0;
         }
-        let small = if self.block > 1 { self.block * self.groups * PANEL } else { 0 };
-        (1 + self.min as usize) * (2 * PANEL + small)
+        match self.factors {
+            Stored::Half => {
+                let small = if self.block > 1 { self.block * self.groups * PANEL } else { 0 };
+                (1 + self.min as usize) * (2 * PANEL + small)
+            }
+            Stored::Single => 6 * PANEL,
+            Stored::Power => 2 * PANEL,
+        }
     }
 
     /// Bytes of a block: a multiple of 32, and of the cells in it.
@@ -130,10 +167,13 @@ impl Cell {
         self.block_bytes() / self.block
     }
 
-    /// Where a block's factors for group `group` of 16 outputs lie, from the block's start: half-precision ones, and small integers
+    /// Where a block's factors for group `group` of 16 outputs lie, from the block's start: floats, and integers that they are multiplied with
     /// where it has them. With `min` those of minima.
     pub(super) const fn factors_at(self, group: usize, min: bool) -> (usize, Option<usize>) {
         let start = self.block * self.quant_bytes();
+        if !matches!(self.factors, Stored::Half) {
+            return (start, if min { Some(start + 4 * PANEL) } else { None });
+        }
         let (half, small) = (2 * PANEL, start + (1 + self.min as usize) * 2 * PANEL);
         let group = group + min as usize * self.block * self.groups;
         (start + min as usize * half, if self.block > 1 { Some(small + group * PANEL) } else { None })
@@ -218,7 +258,7 @@ impl Cell {
         match self.integers {
             Integers::Signed => stored.cast_signed(),
             Integers::Less(zero) => stored.cast_signed() - zero.cast_signed(),
-            Integers::Codes => IQ4_VALUES[usize::from(stored)],
+            Integers::Codes(values) => values[usize::from(stored)],
         }
     }
 
@@ -237,8 +277,19 @@ impl Cell {
         }
         let factor = |group: usize, min: bool, j: usize| {
             let (half, small) = self.factors_at(index * self.groups + group, min);
-            let half = f16::from_le_bytes([block[half + j * 2], block[half + j * 2 + 1]]).to_f32();
-            small.map_or(half, |small| half * f32::from(block[small + j].cast_signed()))
+            let two = |at: usize| [block[at + j * 2], block[at + j * 2 + 1]];
+            match self.factors {
+                Stored::Half => {
+                    let half = f16::from_le_bytes(two(half)).to_f32();
+                    small.map_or(half, |small| half * f32::from(block[small + j].cast_signed()))
+                }
+                Stored::Single => {
+                    let at = half + j * 4;
+                    let scale = f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+                    small.map_or(scale, |small| scale * f32::from(i16::from_le_bytes(two(small))))
+                }
+                Stored::Power => bf16::from_le_bytes(two(half)).to_f32(),
+            }
         };
         for group in 0..self.groups {
             for j in 0..PANEL {
@@ -276,7 +327,10 @@ fn pack_panel_as<F: forms::Form>(rows: &[u8], panel: &mut [u8], next: Next) {
                     cell.place_integers(j, as_stored, &words, lines);
                 }
             }
-            place_factors(cell, j, &factors, block);
+            match quant::single(format, stored) {
+                Some(single) => place_single(cell, j, single, block),
+                None => place_factors(cell, j, &factors, block),
+            }
         }
     }
 }
@@ -309,7 +363,7 @@ fn stored_word(integers: Integers, quants: [i8; 4]) -> u32 {
         // What is taken off is half of the range, so adding it turns over one bit.
         Integers::Less(zero) => u32::from_le_bytes([a, b, c, d]) ^ (u32::from(zero) * 0x0101_0101),
         Integers::Signed => u32::from_le_bytes([a, b, c, d]),
-        Integers::Codes => {
+        Integers::Codes(_) => {
             let code = |value: u8| u32::from(CODES[usize::from(value)]);
             code(a) | code(b) << 8 | code(c) << 16 | code(d) << 24
         }
@@ -328,6 +382,20 @@ fn place_factors(cell: Cell, j: usize, factors: &Factors, block: &mut [u8]) {
                 block[small + j] = multiple.cast_unsigned();
             }
         }
+    }
+}
+
+/// Puts output `j`'s one scale, and its zero point, into a block.
+#[inline(always)]
+fn place_single(cell: Cell, j: usize, Single { scale, minus_zero }: Single, block: &mut [u8]) {
+    let (at, _) = cell.factors_at(0, false);
+    if let Stored::Power = cell.factors {
+        block[at + j * 2..][..2].copy_from_slice(&bf16::from_f32(scale).to_le_bytes());
+        return;
+    }
+    block[at + j * 4..][..4].copy_from_slice(&scale.to_le_bytes());
+    if let (_, Some(at)) = cell.factors_at(0, true) {
+        block[at + j * 2..][..2].copy_from_slice(&minus_zero.to_le_bytes());
     }
 }
 

@@ -1,15 +1,14 @@
 //! NEON: a quarter of a unit, 4 values of K by 4 outputs, is one vector.
 
 use super::forms::Form;
-use super::{Cell, Integers, UNIT};
-use nxd_ops::quant::IQ4_VALUES;
+use super::{Cell, Integers, Stored, UNIT};
 use std::arch::aarch64::*;
 
 /// By how much integers are read too large.
 pub(in crate::kernels::linear) const fn offset<F: Form>() -> i8 {
     match F::CELL.integers {
         Integers::Less(zero) => zero.cast_signed(),
-        Integers::Signed | Integers::Codes => 0,
+        Integers::Signed | Integers::Codes(_) => 0,
     }
 }
 
@@ -17,7 +16,7 @@ pub(in crate::kernels::linear) const fn offset<F: Form>() -> i8 {
 pub(in crate::kernels::linear) const fn largest<F: Form>() -> usize {
     match F::CELL.integers {
         Integers::Less(_) => (1 << (F::CELL.low + F::CELL.high)) - 1,
-        Integers::Signed | Integers::Codes => 128,
+        Integers::Signed | Integers::Codes(_) => 128,
     }
 }
 
@@ -50,9 +49,9 @@ pub(in crate::kernels::linear) unsafe fn pair<F: Form>(
             *unit = vorrq_u8(*unit, vandq_u8(placed, mask));
         }
     }
-    if let Integers::Codes = cell.integers {
+    if let Integers::Codes(values) = cell.integers {
         // SAFETY: 16 bytes.
-        let values = unsafe { vld1q_s8(IQ4_VALUES.as_ptr()) };
+        let values = unsafe { vld1q_s8(values.as_ptr()) };
         return units.map(|codes| vqtbl1q_s8(values, codes));
     }
     units.map(|unit| vreinterpretq_s8_u8(unit))
@@ -71,6 +70,21 @@ pub(in crate::kernels::linear) unsafe fn factor<F: Form>(
     quarter: usize,
 ) -> float32x4_t {
     let (half, small) = F::CELL.factors_at(group, min);
+    match const { F::CELL.factors } {
+        // SAFETY: 4 of 16 bf16 of the block's factors.
+        Stored::Power => unsafe {
+            let upper = vld1_u16(block.add(half + quarter * 8).cast());
+            return vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(upper)));
+        },
+        // SAFETY: 4 of 16 f32, and 4 of 16 integers in 16 bits, of the block's factors.
+        Stored::Single => unsafe {
+            let scale = vld1q_f32(block.add(half + quarter * 16).cast());
+            let Some(small) = small else { return scale };
+            let multiples = vmovl_s16(vld1_s16(block.add(small + quarter * 8).cast()));
+            return vmulq_f32(scale, vcvtq_f32_s32(multiples));
+        },
+        Stored::Half => {}
+    }
     // SAFETY: 8 of 32 bytes of the block's factors.
     let half = vcvt_f32_f16(vreinterpret_f16_u16(unsafe { vld1_u16(block.add(half + quarter * 8).cast()) }));
     let Some(small) = small else { return half };
