@@ -2,8 +2,9 @@
 
 use crate::error::CpuError;
 use crate::isa::Isa;
+use crate::kernels::experts::{BoundExpert, BoundProjection};
 use crate::kernels::linear::{Activations, PackedMatrix};
-use nxd_ops::{LocalWeight, Manifest, Role, Weight, WeightSource, WeightSpec};
+use nxd_ops::{Expert, LocalWeight, Manifest, Projection, Role, Weight, WeightSource, WeightSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -66,6 +67,16 @@ impl Bound {
     /// A packed matrix.
     pub(crate) fn matrix(&self, weight: Weight) -> &PackedMatrix {
         self.weights[weight.0 as usize].matrix.as_ref().expect("modules multiply with weights declared as matrices")
+    }
+
+    /// An expert's weights.
+    pub(crate) fn expert(&self, expert: &Expert) -> BoundExpert<'_> {
+        let projection = |Projection { weight, bias }| BoundProjection {
+            matrix: self.matrix(weight),
+            bias: bias.map(|bias| self.vector(bias)),
+        };
+        let Expert { gate, up, down } = *expert;
+        BoundExpert { gate: projection(gate), up: projection(up), down: projection(down) }
     }
 
     /// Columns of a table.

@@ -5,6 +5,7 @@ use crate::bound::Bound;
 use crate::error::CpuError;
 use crate::isa::Isa;
 use crate::kernels::attention::AttendScratch;
+use crate::kernels::experts::ExpertScratch;
 use crate::kernels::linear::{Activations, Scratch};
 use crate::kv::{KvCache, KvDtype};
 use crate::rope::RopeTables;
@@ -80,6 +81,8 @@ pub struct CpuDevice {
 pub(crate) struct Work {
     pub(crate) linear: Scratch,
     pub(crate) attend: AttendScratch,
+    pub(crate) experts: ExpertScratch,
+    pub(crate) route: Vec<f32>,
     pub(crate) row_bytes: Vec<u8>,
     pub(crate) gathered: Vec<f32>,
     pub(crate) sampling: Vec<Mutex<SamplingScratch>>,

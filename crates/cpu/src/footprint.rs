@@ -4,10 +4,10 @@
 use crate::arena::fitting;
 use crate::device::CpuOptions;
 use crate::kernels::attention::Demand;
-use crate::kernels::linear;
+use crate::kernels::{experts, linear, route};
 use nxd_ops::{
-    AttendSpec, Axis, Format, Gated, Input, KvLayer, Manifest, NormSpec, Ops, Output, Role, Rope, Rows, Weight,
-    WeightSpec,
+    AttendSpec, Axis, ExpertsSpec, Format, Gated, Input, KvLayer, Manifest, Map, NormSpec, Ops, Output, Role, Rope,
+    RouterSpec, Rows, Temperature, Weight, WeightSpec,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -57,6 +57,9 @@ pub struct Footprint<'m> {
     /// Widest rows that a cut weight's input is laid into.
     widened: usize,
     attended: Vec<Demand>,
+    /// Values that routers and experts work with at most.
+    routed: usize,
+    of_experts: usize,
     /// Values that the ranks exchange at most.
     exchanged: usize,
     gathered: usize,
@@ -79,6 +82,8 @@ impl<'m> Footprint<'m> {
             near_rows: 0,
             widened: 0,
             attended: Vec::new(),
+            routed: 0,
+            of_experts: 0,
             exchanged: 0,
             gathered: 0,
             hidden: 0,
@@ -96,7 +101,8 @@ impl<'m> Footprint<'m> {
     pub fn workspace(&self) -> Workspace {
         let ropes = self.manifest.ropes().iter().map(|rope| rope.rotary_dim).fold(0, usize::saturating_add);
         let tables = ropes.saturating_mul(self.rows_at_most());
-        let floats = [self.slots.values(), tables, self.exchanged, self.gathered, self.hidden];
+        let mixture = self.routed.saturating_add(self.of_experts);
+        let floats = [self.slots.values(), tables, mixture, self.exchanged, self.gathered, self.hidden];
         let floats = floats.into_iter().fold(0, usize::saturating_add).saturating_mul(size_of::<f32>());
         let products = linear::scratch_bytes(self.threads, self.prepared, self.near_rows, self.widened);
         let sampling = self.drawn_from.saturating_mul(SAMPLING_BYTES).saturating_mul(self.threads);
@@ -121,17 +127,17 @@ impl<'m> Footprint<'m> {
         if x.is_shared() { self.take(x.rows, x.cols) } else { x }
     }
 
-    /// Notes what products of `x` with `weights` prepare: at worst an input of its own for each.
-    fn prepare(&mut self, x: &Outline, weights: &[Weight]) {
-        let copies = if x.rows == 1 { self.threads } else { 1 };
+    /// Notes what products of `[rows, width]` with `weights` prepare: at worst an input of its own for each.
+    fn prepare(&mut self, rows: usize, width: usize, weights: &[Weight]) {
+        let copies = if rows == 1 { self.threads } else { 1 };
         let (mut values, mut widths) = (0_usize, Vec::new());
         for &weight in weights {
             let [_, cols] = self.shape(weight);
             if !widths.contains(&cols) {
                 widths.push(cols);
-                values = values.saturating_add(x.rows.saturating_mul(cols).saturating_mul(copies));
+                values = values.saturating_add(rows.saturating_mul(cols).saturating_mul(copies));
             }
-            if cols != x.cols {
+            if cols != width {
                 self.widened = self.widened.max(cols);
             }
         }
@@ -145,6 +151,10 @@ impl Ops for Footprint<'_> {
     fn embed(&mut self, table: Weight) -> Outline {
         let cols = self.manifest.spec(table).shape[1];
         self.take(self.rows, cols)
+    }
+
+    fn embed_positions(&mut self, table: Weight) -> Outline {
+        self.embed(table)
     }
 
     fn input(&mut self, input: Input) -> Outline {
@@ -175,11 +185,22 @@ impl Ops for Footprint<'_> {
         self.own(x)
     }
 
+    fn map(&mut self, x: Outline, _: Map) -> Outline {
+        self.own(x)
+    }
+
+    fn temper(&mut self, x: Outline, _: &Temperature) -> Outline {
+        self.own(x)
+    }
+
     fn gated(&mut self, gate: Outline, _: &Outline, _: Gated) -> Outline {
         self.own(gate)
     }
 
-    fn norm(&mut self, x: &Outline, _: &NormSpec) -> Outline {
+    fn norm(&mut self, x: &Outline, spec: &NormSpec) -> Outline {
+        if spec.spread.is_some() {
+            self.exchanged = self.exchanged.max(x.rows);
+        }
         self.take(x.rows, x.cols)
     }
 
@@ -189,14 +210,32 @@ impl Ops for Footprint<'_> {
     }
 
     fn linears<const N: usize>(&mut self, x: &Outline, weights: [Weight; N]) -> [Outline; N] {
-        self.prepare(x, &weights);
+        self.prepare(x.rows, x.cols, &weights);
         weights.map(|weight| self.take(x.rows, self.shape(weight)[0]))
     }
 
     fn linear_gated(&mut self, x: &Outline, gate: Weight, up: Weight, _: Gated) -> Outline {
-        self.prepare(x, &[gate, up]);
+        self.prepare(x.rows, x.cols, &[gate, up]);
         self.near_rows = self.near_rows.max(x.rows);
         self.take(x.rows, self.shape(gate)[0])
+    }
+
+    fn route(&mut self, logits: &Outline, _: &RouterSpec) -> Outline {
+        self.routed = self.routed.max(logits.values().saturating_mul(route::WORK_ROWS));
+        self.take(logits.rows, logits.cols)
+    }
+
+    fn experts(&mut self, x: &Outline, _: &Outline, spec: &ExpertsSpec) -> Outline {
+        let out = self.take(x.rows, x.cols);
+        // At worst every row chooses the same expert.
+        for expert in &spec.experts {
+            let inner = self.shape(expert.gate.weight)[0];
+            self.of_experts = self.of_experts.max(experts::scratch_values(x.rows, x.cols, inner));
+            self.near_rows = self.near_rows.max(x.rows);
+            self.prepare(x.rows, x.cols, &[expert.gate.weight, expert.up.weight]);
+            self.prepare(x.rows, inner, &[expert.down.weight]);
+        }
+        out
     }
 
     fn rope(&mut self, x: Outline, _: Rope) -> Outline {

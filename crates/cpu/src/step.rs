@@ -4,15 +4,18 @@ use crate::arena::{Arena, Buffer, Tensor};
 use crate::device::CpuDevice;
 use crate::error::CpuError;
 use crate::kernels::attention::{self, Attend};
+use crate::kernels::experts::{self, Mixture};
 use crate::kernels::linear::GatedPair;
-use crate::kernels::{elementwise, gated, linear, norm, rope};
+use crate::kernels::norm::{self, Affine};
+use crate::kernels::route::{self, Router};
+use crate::kernels::{elementwise, gated, linear, map, rope};
 use crate::kv::Place;
 use crate::sampling::draw_row;
 use crate::team::Lead;
 use nxd_collectives::{CollectiveError, ProcessGroup};
 use nxd_ops::{
-    AttendSpec, Axis, Batch, Capture, Drawn, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch,
-    Weight,
+    AttendSpec, Axis, Batch, Capture, Centre, Drawn, ExpertsSpec, Gated, Input, KvLayer, Map, NormSpec, Ops, Output,
+    Rope, RouterSpec, Rows, SamplingBatch, Spread, Temperature, TopKRouter, Weight,
 };
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -92,6 +95,36 @@ impl<'d> CpuStep<'d> {
         }
     }
 
+    /// The rows `ids` of a table.
+    fn look_up(&mut self, table: Weight, ids: &[u32]) -> Tensor {
+        let cols = self.device.bound.table_columns(table);
+        let mut out = self.take(ids.len(), cols);
+        for (&id, row) in ids.iter().zip(out.values().chunks_exact_mut(cols)) {
+            self.device.bound.look_up(table, id, &mut self.device.work.row_bytes, row);
+        }
+        out.finish()
+    }
+
+    /// Norms rows whose columns are spread over ranks, which each add the squares of theirs.
+    fn norm_spread(&mut self, x: &Tensor, spec: &NormSpec, spread: Spread) -> Tensor {
+        debug_assert_eq!((spec.centre, spec.bias), (Centre::Zero, None), "no model has another such norm");
+        let (rows, cols) = (x.rows(), x.cols());
+        let mut sums = self.take(rows, 1);
+        norm::squares_of_rows(self.device.options.isa, &x.values(), cols, sums.values());
+        self.collective("norm", |group| group.all_reduce_sum(sums.values()));
+        let count = (spec.width * spread.copies) as f32;
+        sums.values().iter_mut().for_each(|sum| *sum /= count);
+        let mut out = self.take(rows, cols);
+        let weight = spec.weight.map(|weight| self.device.bound.vector(weight));
+        norm::scaled_rows(&x.values(), cols, sums.values(), weight, spec, out.values());
+        out.finish()
+    }
+
+    fn affine(&self, spec: &NormSpec) -> Affine<'_> {
+        let vector = |weight| self.device.bound.vector(weight);
+        Affine { weight: spec.weight.map(vector), bias: spec.bias.map(vector) }
+    }
+
     fn take(&self, rows: usize, cols: usize) -> Buffer {
         self.arena.take(rows, cols)
     }
@@ -116,13 +149,11 @@ impl Ops for CpuStep<'_> {
     type Tensor = Tensor;
 
     fn embed(&mut self, table: Weight) -> Tensor {
-        let batch = self.batch();
-        let cols = self.device.bound.table_columns(table);
-        let mut out = self.take(batch.num_tokens(), cols);
-        for (&token, row) in batch.token_ids.iter().zip(out.values().chunks_exact_mut(cols)) {
-            self.device.bound.look_up(table, token, &mut self.device.work.row_bytes, row);
-        }
-        out.finish()
+        self.look_up(table, &self.batch().token_ids)
+    }
+
+    fn embed_positions(&mut self, table: Weight) -> Tensor {
+        self.look_up(table, &self.batch().positions)
     }
 
     fn input(&mut self, input: Input) -> Tensor {
@@ -192,6 +223,22 @@ impl Ops for CpuStep<'_> {
         x.finish()
     }
 
+    fn map(&mut self, x: Tensor, f: Map) -> Tensor {
+        let mut x = x.into_buffer();
+        map::map(&self.device.team, self.device.options.isa, f, x.values());
+        x.finish()
+    }
+
+    fn temper(&mut self, x: Tensor, temperature: &Temperature) -> Tensor {
+        let cols = x.cols();
+        let mut x = x.into_buffer();
+        for (row, &position) in x.values().chunks_exact_mut(cols.max(1)).zip(&self.batch().positions) {
+            let factor = temperature.at(position);
+            row.iter_mut().for_each(|value| *value *= factor);
+        }
+        x.finish()
+    }
+
     fn gated(&mut self, gate: Tensor, up: &Tensor, activation: Gated) -> Tensor {
         let mut gate = gate.into_buffer();
         gated::gated(&self.device.team, self.device.options.isa, activation, gate.values(), &up.values());
@@ -199,18 +246,24 @@ impl Ops for CpuStep<'_> {
     }
 
     fn norm(&mut self, x: &Tensor, spec: &NormSpec) -> Tensor {
+        if let Some(spread) = spec.spread.filter(|_| self.device.group.is_some()) {
+            return self.norm_spread(x, spec, spread);
+        }
         let mut out = self.take(x.rows(), x.cols());
-        let weight = self.device.bound.vector(spec.weight);
-        norm::rms_norm(&self.device.team, self.device.options.isa, &x.values(), weight, spec, out.values());
+        norm::norm(&self.device.team, self.device.options.isa, &x.values(), self.affine(spec), spec, out.values());
         out.finish()
     }
 
     fn add_norm(&mut self, residual: Tensor, x: &Tensor, spec: &NormSpec) -> (Tensor, Tensor) {
+        if spec.spread.is_some() {
+            let sum = self.add(residual, x);
+            let normed = self.norm(&sum, spec);
+            return (sum, normed);
+        }
         let mut sum = residual.into_buffer();
         let mut out = self.take(x.rows(), x.cols());
-        let weight = self.device.bound.vector(spec.weight);
         let (team, isa) = (&self.device.team, self.device.options.isa);
-        norm::add_rms_norm(team, isa, sum.values(), &x.values(), weight, spec, out.values());
+        norm::add_norm(team, isa, sum.values(), &x.values(), self.affine(spec), spec, out.values());
         (sum.finish(), out.finish())
     }
 
@@ -240,6 +293,35 @@ impl Ops for CpuStep<'_> {
             let pair = GatedPair { gate, up, activation };
             linear::linear_gated(team, isa, &x.values(), x.rows(), pair, out.values(), scratch);
         }
+        out.finish()
+    }
+
+    fn route(&mut self, logits: &Tensor, spec: &RouterSpec) -> Tensor {
+        let mut out = self.take(logits.rows(), logits.cols());
+        let device = &mut *self.device;
+        let correction = match spec {
+            RouterSpec::TopK(TopKRouter { correction: Some(weight), .. }) => Some(device.bound.vector(*weight)),
+            _ => None,
+        };
+        let router = Router { spec, correction, num_experts: logits.cols() };
+        let needed = route::WORK_ROWS * logits.rows() * logits.cols();
+        if device.work.route.len() < needed {
+            device.work.route.resize(needed, 0.0);
+        }
+        let work = &mut device.work.route[..needed];
+        route::route(&device.team, device.options.isa, &logits.values(), router, out.values(), work);
+        out.finish()
+    }
+
+    fn experts(&mut self, x: &Tensor, affinities: &Tensor, spec: &ExpertsSpec) -> Tensor {
+        let mut out = self.take(x.rows(), x.cols());
+        let device = &mut *self.device;
+        let bound = &device.bound;
+        let all = spec.experts.iter().map(|expert| bound.expert(expert));
+        let mixture = Mixture { activation: spec.activation, weighing: spec.weighing };
+        let (team, isa, work) = (&device.team, device.options.isa, &mut device.work);
+        let scratch = (&mut work.experts, &mut work.linear);
+        experts::experts(team, isa, [&x.values(), &affinities.values()], (mixture, all), out.values(), scratch);
         out.finish()
     }
 

@@ -61,13 +61,21 @@ impl KvGroup {
 
     /// Blocks that one request of `len` tokens holds at most.
     pub fn blocks_of_one(&self, len: usize, options: &KvOptions) -> usize {
-        let block_size = options.block_size.max(1); // the cache names the rule when it refuses 0
-        let live = match self.spec.window {
-            // Both ends of the live stretch may lie inside a block.
-            Some(window) => len.min(window.saturating_add(options.max_num_batched_tokens).saturating_add(block_size)),
-            None => len,
-        };
-        live.div_ceil(block_size)
+        // The cache names the rule when it refuses blocks of 0 tokens.
+        blocks_of_one(self.spec.window, len, options.max_num_batched_tokens.max(1), options.block_size.max(1))
+    }
+}
+
+/// Blocks of `block_size` tokens that one request of `len` tokens holds at most in a group with this window, when its steps compute up to
+/// `chunk` tokens; both are at least 1. Planners count with it, and so do those who hand blocks out.
+pub fn blocks_of_one(window: Option<usize>, len: usize, chunk: usize, block_size: usize) -> usize {
+    let whole = len.div_ceil(block_size);
+    match window {
+        // The first row sees `window - 1` older tokens; both ends of the stretch may lie inside a block.
+        Some(window) => {
+            whole.min(window.saturating_add(chunk).saturating_add(block_size).saturating_sub(3) / block_size + 1)
+        }
+        None => whole,
     }
 }
 

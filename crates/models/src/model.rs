@@ -8,7 +8,7 @@ use crate::generation::Generation;
 use crate::quantisation::Quantisation;
 use crate::tokenizer::{GgufVocab, Tokenizer, TokenizerError};
 use nxd_modules::DecoderSpec;
-use nxd_ops::Manifest;
+use nxd_ops::{Manifest, WeightSpec};
 use std::path::{Path, PathBuf};
 
 /// A model's files, opened and checked. Weights are read when a device binds them.
@@ -50,7 +50,7 @@ pub enum ModelError {
         file: String,
         /// The keys and values that make the size.
         product: String,
-        /// Weights of the attention outputs alone.
+        /// Weights that these sizes make, without all others.
         implied: u64,
         /// Weights that are there.
         found: u64,
@@ -96,8 +96,9 @@ impl Model {
 
     fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
-        let config = configuration(&checkpoint)?;
+        let mut config = configuration(&checkpoint)?;
         let family = families::find(&config)?;
+        config.rename(family.keys);
         let spec = (family.spec)(&config)?;
         let quantisation = Quantisation::read(&config)?;
         check_size(&checkpoint, &config, &quantisation, &spec)?;
@@ -157,13 +158,22 @@ impl Model {
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
+        let (checkpoint, quantisation) = (self.checkpoint.clone(), self.quantisation.clone());
         let head = match container {
             Container::HuggingFace => "lm_head.weight",
             Container::Gguf => "output.weight",
         };
-        let tied = spec.tie_word_embeddings;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight| names.find(&spec, container, weight))
-            .quantised(self.quantisation.clone());
+        let tied = spec.head.tied;
+        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
+            let is_stored = |name: &str| {
+                let name = located(&checkpoint, name.to_owned());
+                checkpoint.info(&name).is_some() || quantisation.recipe(&checkpoint, &name).is_ok_and(|r| r.is_some())
+            };
+            let mut reference = names.find(&spec, container, weight, is_stored);
+            reference.name = located(&checkpoint, reference.name);
+            reference
+        });
+        let weights = weights.quantised(self.quantisation.clone());
         // A tied head that is stored all the same is a copy of the embedding.
         let unexpected = weights.unexpected(manifest, |name| names.ignores(name) || (tied && name == head));
         if !unexpected.is_empty() {
@@ -175,7 +185,7 @@ impl Model {
     }
 }
 
-/// Refuses a configuration that the weights are far too small for: what is declared for each layer and head is then bounded by
+/// Refuses a configuration that the weights are far too small for: what is declared for each layer, head and expert is then bounded by
 /// the files. Shapes are compared when weights are bound.
 fn check_size(
     checkpoint: &Checkpoint,
@@ -188,6 +198,14 @@ fn check_size(
     let found = sum(&mut checkpoint.tensors().filter_map(|tensor| quantisation.weights_of(tensor)));
     let of_layer = |heads: usize, head_dim: usize| product(&[heads, head_dim, spec.hidden_size]);
     let implied = sum(&mut spec.layers.iter().map(|l| of_layer(l.attention.num_heads, l.attention.head_dim)));
+    let routers = sum(&mut spec.layers.iter().map(|l| product(&[l.mlp.num_experts(), spec.hidden_size])));
+    if routers > found {
+        let experts = spec.layers.iter().map(|layer| layer.mlp.num_experts()).max().unwrap_or(0);
+        let facts =
+            [("num_hidden_layers", spec.layers.len()), ("num_experts", experts), ("hidden_size", spec.hidden_size)];
+        let product = facts.map(|(key, value)| format!("`{}` {value}", config.key_in_file(key))).join(" × ");
+        return Err(ModelError::TooLarge { file: config.file().to_owned(), product, implied: routers, found });
+    }
     match spec.layers.first() {
         Some(layer) if implied > found => {
             let facts = [
@@ -201,6 +219,19 @@ fn check_size(
         }
         _ => Ok(()),
     }
+}
+
+/// The name under which `checkpoint` has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
+/// some families are stored without the head's class around them.
+fn located(checkpoint: &Checkpoint, name: String) -> String {
+    let has = |name: &str| checkpoint.info(name).is_some();
+    if has(&name) {
+        return name;
+    }
+    let within = name.strip_prefix("model.").map(|rest| format!("model.language_model.{rest}"));
+    let bare = name.split_once('.').map(|(_, rest)| rest.to_owned());
+    let others = [Some(format!("language_model.{name}")), within, bare];
+    others.into_iter().flatten().find(|other| has(other)).unwrap_or(name)
 }
 
 /// The configuration of a checkpoint.

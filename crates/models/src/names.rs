@@ -3,7 +3,7 @@
 //! Modules declare the names of the standard Hugging Face layout. Families whose files have other names, fuse projections or stack experts say so
 //! in a [`Layout`] for each container.
 
-use crate::checkpoint::{RowBlocks, RowOrder, TensorRef};
+use crate::checkpoint::{RowBlocks, RowOrder, Slab, TensorRef};
 use crate::config::Container;
 use nxd_modules::{AttentionSpec, DecoderSpec};
 use nxd_ops::{Role, WeightSpec};
@@ -24,7 +24,7 @@ pub struct Names {
 pub struct Layout {
     /// What stands before a layer's number.
     pub layers: &'static str,
-    /// What differs inside a layer; the first entry that fits holds.
+    /// What differs inside a layer. Of the entries that fit, the first holds whose tensor is there, or the first of all.
     pub layer: &'static [Place],
     /// What differs outside of layers.
     pub model: &'static [Place],
@@ -132,9 +132,16 @@ const GGUF_LAYER: &[Place] = &[
     Place::new("mlp.up_proj", "ffn_up"),
     Place::new("mlp.down_proj", "ffn_down"),
     Place::new("mlp.gate", "ffn_gate_inp"),
+    Place::new("mlp.gate.e_score_correction_bias", "exp_probs_b.bias"),
+    Place::new("mlp.shared_expert_gate", "ffn_gate_inp_shexp"),
+    Place::new("self_attn.sinks", "attn_sinks.weight"),
     Place::new("mlp.experts.*.gate_proj", "ffn_gate_exps").stacked(),
     Place::new("mlp.experts.*.up_proj", "ffn_up_exps").stacked(),
     Place::new("mlp.experts.*.down_proj", "ffn_down_exps").stacked(),
+    // Files of 2023 have them one by one.
+    Place::new("mlp.experts.*.gate_proj", "ffn_gate.*"),
+    Place::new("mlp.experts.*.up_proj", "ffn_up.*"),
+    Place::new("mlp.experts.*.down_proj", "ffn_down.*"),
     Place::new("mlp.shared_expert.gate_proj", "ffn_gate_shexp"),
     Place::new("mlp.shared_expert.up_proj", "ffn_up_shexp"),
     Place::new("mlp.shared_expert.down_proj", "ffn_down_shexp"),
@@ -149,11 +156,30 @@ const GGUF_MODEL: &[Place] = &[
 
 impl Names {
     /// The names that most families share.
-    pub const STANDARD: Names =
-        Names { hf: Layout::DECLARED, gguf: Layout::GGUF, ignored: &["*.rotary_emb.inv_freq", "rope_freqs.weight"] };
+    pub const STANDARD: Names = Names {
+        hf: Layout::DECLARED,
+        gguf: Layout::GGUF,
+        ignored: &[
+            "*.rotary_emb.inv_freq",
+            "rope_freqs.weight",
+            // The other parts of a model that takes more than text.
+            "vision_tower.*",
+            "model.vision_tower.*",
+            "vision_model.*",
+            "model.vision_model.*",
+            "multi_modal_projector.*",
+            "model.multi_modal_projector.*",
+        ],
+    };
 
-    /// Where a declared weight lies.
-    pub fn find(&self, spec: &DecoderSpec, container: Container, weight: &WeightSpec) -> TensorRef {
+    /// Where a declared weight lies in a checkpoint of which `is_stored` knows the tensors.
+    pub fn find(
+        &self,
+        spec: &DecoderSpec,
+        container: Container,
+        weight: &WeightSpec,
+        is_stored: impl Fn(&str) -> bool,
+    ) -> TensorRef {
         let (layout, shared_layer, shared_model) = match container {
             Container::HuggingFace => (&self.hf, &[][..], &[][..]),
             Container::Gguf => (&self.gguf, GGUF_LAYER, GGUF_MODEL),
@@ -164,13 +190,17 @@ impl Names {
             Some((number, name)) => (name, format!("{}.{number}.", layout.layers), [layout.layer, shared_layer]),
             None => (weight.name.as_str(), String::new(), [layout.model, shared_model]),
         };
-        let found = tables.iter().copied().flatten().find_map(|place| Some((place, place.find(name)?)));
+        let fitting = || tables.iter().copied().flatten().filter_map(|place| Some((place, place.find(name)?)));
+        let found =
+            fitting().find(|(_, (stored, _))| is_stored(&format!("{prefix}{stored}"))).or_else(|| fitting().next());
         let stored = found.as_ref().map_or(name, |(_, (stored, _))| stored);
         let mut reference = TensorRef::whole(format!("{prefix}{stored}"));
         if let (Some(layer), true) = (layer, layout.pairs) {
-            reference.order = order(&layer.attention, name);
+            reference.order = order(&layer.attention, name, weight.shape[0]);
         }
-        if let Some((place, _)) = found {
+        if let Some((place, (_, number))) = found {
+            let count = layer.map_or(0, |layer| layer.mlp.num_experts());
+            reference.slab = number.filter(|_| place.stacked).map(|index| Slab { index, count });
             reference.transposed = place.transposed && weight.role != Role::Vector;
             reference.rows = rows(place.part, weight.shape[0], layer.map(|layer| &layer.attention));
         }
@@ -188,14 +218,15 @@ impl Names {
 }
 
 /// The order of a weight's rows where rotated values are stored in pairs.
-fn order(attention: &AttentionSpec, name: &str) -> RowOrder {
-    let heads = match name.split('.').nth(1) {
-        Some("q_proj" | "q_norm") => attention.num_heads,
-        Some("k_proj" | "k_norm") => attention.num_kv_heads,
-        _ => return RowOrder::AsStored,
-    };
-    let rotary_dim = attention.rope.rotary_dim;
-    RowOrder::Pairs { heads, rotary_dim: (rotary_dim < attention.head_dim).then_some(rotary_dim) }
+fn order(attention: &AttentionSpec, name: &str, rows: usize) -> RowOrder {
+    let rotated = matches!(name.split('.').nth(1), Some("q_proj" | "k_proj" | "q_norm" | "k_norm"));
+    match &attention.rope {
+        Some(rope) if rotated => RowOrder::Pairs {
+            heads: rows / attention.head_dim,
+            rotary_dim: (rope.rotary_dim < attention.head_dim).then_some(rope.rotary_dim),
+        },
+        _ => RowOrder::AsStored,
+    }
 }
 
 /// The rows of a part of `count` rows.

@@ -1,44 +1,52 @@
 //! The decoder: embedding, layers, final norm.
 
 use crate::attention::Attention;
-use crate::mlp::Mlp;
+use crate::feed_forward::FeedForward;
 use crate::norm::Norm;
-use crate::spec::{DecoderSpec, LayerSpec, NormPlacement};
-use nxd_ops::{Ops, Output, Params, Rows};
+use crate::spec::{DecoderSpec, HeadSpec, LayerSpec, NormPlacement};
+use nxd_ops::{Ops, Output, Params, Role, Rows, Sharding, Weight};
 use nxd_parallel::{VocabParallelEmbedding, VocabParallelHead};
 
 /// A decoder-only transformer up to its final norm, and the LM head that a [`crate::Sampler`] uses.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     embedding: VocabParallelEmbedding,
+    positions: Option<Weight>,
     embedding_scale: Option<f32>,
     layers: Vec<DecoderLayer>,
     norm: Norm,
     head: VocabParallelHead,
+    head_spec: HeadSpec,
 }
 
 impl Decoder {
     /// Declares all weights under the names of the standard Hugging Face layout (`model.embed_tokens`, `model.layers.0` …).
     pub fn new(params: &mut Params<'_>, spec: &DecoderSpec) -> Self {
         let (vocab_size, hidden_size) = (spec.vocab_size, spec.hidden_size);
+        let HeadSpec { tied, bias, .. } = spec.head;
         let mut model = params.scope("model");
-        let tied = spec.tie_word_embeddings;
         let embedding = VocabParallelEmbedding::new(&mut model.scope("embed_tokens"), vocab_size, hidden_size, tied);
+        let positions = spec.learned_positions.then(|| {
+            let shape = [spec.max_position_embeddings, hidden_size];
+            model.scope("embed_positions").weight("weight", Role::Embedding, shape, Sharding::Replicated)
+        });
         let mut layers = model.scope("layers");
         let layer = |(i, layer)| DecoderLayer::new(&mut layers.scope(i), hidden_size, layer, spec);
         let layers = spec.layers.iter().enumerate().map(layer).collect();
         let norm = Norm::new(&mut model.scope("norm"), hidden_size, spec.norm);
+        let mut head = params.scope("lm_head");
         let head = if tied {
-            VocabParallelHead::tied(params, &embedding, vocab_size)
+            VocabParallelHead::tied(&mut head, &embedding, vocab_size, bias)
         } else {
-            VocabParallelHead::new(&mut params.scope("lm_head"), hidden_size, vocab_size)
+            VocabParallelHead::new(&mut head, hidden_size, vocab_size, bias)
         };
-        Decoder { embedding, embedding_scale: spec.embedding_scale, layers, norm, head }
+        let (embedding_scale, head_spec) = (spec.embedding_scale, spec.head);
+        Decoder { embedding, positions, embedding_scale, layers, norm, head, head_spec }
     }
 
-    /// The LM head.
-    pub fn head(&self) -> &VocabParallelHead {
-        &self.head
+    /// The LM head, and what becomes of its products.
+    pub fn head(&self) -> (&VocabParallelHead, HeadSpec) {
+        (&self.head, self.head_spec)
     }
 
     /// Runs the step's tokens to the final norm and emits the rows that are wanted ([`Output::Hidden`]).
@@ -46,6 +54,10 @@ impl Decoder {
         let mut x = self.embedding.forward(ops);
         if let Some(factor) = self.embedding_scale {
             x = ops.scale(x, factor);
+        }
+        if let Some(table) = self.positions {
+            let positions = ops.embed_positions(table);
+            x = ops.add(x, &positions);
         }
         ops.emit(Output::Embedding, &x);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -61,43 +73,98 @@ impl Decoder {
 /// One layer of a decoder.
 #[derive(Clone, Debug)]
 pub struct DecoderLayer {
-    attention_norm: Norm,
     attention: Attention,
-    mlp_norm: Norm,
-    mlp: Mlp,
-    /// Norms of what attention and MLP give, before it joins the residual.
-    after: Option<(Norm, Norm)>,
+    mlp: FeedForward,
+    norms: Norms,
+    residual_scale: Option<f32>,
+}
+
+/// The norms of a layer.
+#[derive(Clone, Copy, Debug)]
+enum Norms {
+    /// Before attention and MLP, and, as the case may be, after each.
+    Around { attention: Norm, mlp: Norm, after: Option<[Norm; 2]> },
+    /// After attention and MLP alone.
+    After { attention: Norm, mlp: Norm },
+    /// Before both at once.
+    Shared(Norm),
+}
+
+impl Norms {
+    fn new(params: &mut Params<'_>, hidden_size: usize, decoder: &DecoderSpec) -> Self {
+        let mut norm = |name| Norm::new(&mut params.scope(name), hidden_size, decoder.norm);
+        // The same name stands before the MLP in one placement and after the attention in others.
+        match decoder.norm_placement {
+            NormPlacement::Pre => {
+                Norms::Around { attention: norm("input_layernorm"), mlp: norm("post_attention_layernorm"), after: None }
+            }
+            NormPlacement::Sandwich => Norms::Around {
+                attention: norm("input_layernorm"),
+                mlp: norm("pre_feedforward_layernorm"),
+                after: Some([norm("post_attention_layernorm"), norm("post_feedforward_layernorm")]),
+            },
+            NormPlacement::Post => {
+                Norms::After { attention: norm("post_attention_layernorm"), mlp: norm("post_feedforward_layernorm") }
+            }
+            NormPlacement::Parallel => Norms::Shared(norm("input_layernorm")),
+        }
+    }
 }
 
 impl DecoderLayer {
     fn new(params: &mut Params<'_>, hidden_size: usize, spec: &LayerSpec, decoder: &DecoderSpec) -> Self {
-        let attention = Attention::new(&mut params.scope("self_attn"), hidden_size, &spec.attention);
-        let mlp = Mlp::new(&mut params.scope("mlp"), hidden_size, &spec.mlp);
-        let mut norm = |name| Norm::new(&mut params.scope(name), hidden_size, decoder.norm);
-        let attention_norm = norm("input_layernorm");
-        // The same name stands before the MLP in one placement and after the attention in the other.
-        let (mlp_norm, after) = match decoder.norm_placement {
-            NormPlacement::Pre => (norm("post_attention_layernorm"), None),
-            NormPlacement::Sandwich => {
-                let after = (norm("post_attention_layernorm"), norm("post_feedforward_layernorm"));
-                (norm("pre_feedforward_layernorm"), Some(after))
-            }
-        };
-        DecoderLayer { attention_norm, attention, mlp_norm, mlp, after }
+        DecoderLayer {
+            attention: Attention::new(&mut params.scope("self_attn"), hidden_size, &spec.attention),
+            mlp: FeedForward::new(&mut params.scope("mlp"), hidden_size, &spec.mlp),
+            norms: Norms::new(params, hidden_size, decoder),
+            residual_scale: decoder.residual_scale,
+        }
     }
 
     /// `[T, E]` to `[T, E]`.
     fn forward<O: Ops>(&self, ops: &mut O, x: O::Tensor) -> O::Tensor {
-        let normed = self.attention_norm.forward(ops, &x);
-        let mut attended = self.attention.forward(ops, &normed);
-        if let Some((after_attention, _)) = &self.after {
-            attended = after_attention.forward(ops, &attended);
+        match &self.norms {
+            Norms::Around { attention, mlp, after } => {
+                let normed = attention.forward(ops, &x);
+                let mut attended = self.attention.forward(ops, &normed);
+                if let Some([after, _]) = after {
+                    attended = after.forward(ops, &attended);
+                }
+                let attended = self.scaled(ops, attended);
+                let (x, normed) = mlp.add_forward(ops, x, &attended);
+                let mut y = self.mlp.forward(ops, &normed);
+                if let Some([_, after]) = after {
+                    y = after.forward(ops, &y);
+                }
+                let y = self.scaled(ops, y);
+                ops.add(x, &y)
+            }
+            Norms::After { attention, mlp } => {
+                let attended = self.attention.forward(ops, &x);
+                let attended = attention.forward(ops, &attended);
+                let attended = self.scaled(ops, attended);
+                let x = ops.add(x, &attended);
+                let y = self.mlp.forward(ops, &x);
+                let y = mlp.forward(ops, &y);
+                let y = self.scaled(ops, y);
+                ops.add(x, &y)
+            }
+            Norms::Shared(norm) => {
+                let normed = norm.forward(ops, &x);
+                let attended = self.attention.forward(ops, &normed);
+                let y = self.mlp.forward(ops, &normed);
+                let (attended, y) = (self.scaled(ops, attended), self.scaled(ops, y));
+                let x = ops.add(x, &attended);
+                ops.add(x, &y)
+            }
         }
-        let (x, normed) = self.mlp_norm.add_forward(ops, x, &attended);
-        let mut y = self.mlp.forward(ops, &normed);
-        if let Some((_, after_mlp)) = &self.after {
-            y = after_mlp.forward(ops, &y);
+    }
+
+    /// What joins the residual stream.
+    fn scaled<O: Ops>(&self, ops: &mut O, x: O::Tensor) -> O::Tensor {
+        match self.residual_scale {
+            Some(factor) => ops.scale(x, factor),
+            None => x,
         }
-        ops.add(x, &y)
     }
 }

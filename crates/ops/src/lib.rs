@@ -16,10 +16,11 @@
 //!
 //! *Does not know*: any device, file format container, model family, or thread. Of the collectives it knows `Mesh` and `Axis` only.
 //!
-//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`ops`], [`kernel`], [`batch`], [`sampling`],
+//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`experts`], [`ops`], [`kernel`], [`batch`], [`sampling`],
 //! [`philox`]; with the feature `testing` also `testing`, the op suite that every device's tests run.
 
 pub mod batch;
+pub mod experts;
 pub mod format;
 pub mod kernel;
 pub mod ops;
@@ -34,11 +35,14 @@ pub mod weight;
 pub use nxd_collectives::{Axis, Mesh};
 
 pub use batch::{Batch, BatchError, Capture, GroupTables};
+pub use experts::{Expert, ExpertsSpec, GroupWorth, Projection, RouterGroups, RouterSpec, Score, TopKRouter, Weighing};
 pub use format::{BlockFormat, Format};
 pub use kernel::{Attribute, Kernel};
 pub use ops::{Input, Ops, Output, Rows};
 pub use sampling::{Drawn, SamplingBatch, SamplingParams, SamplingRow, TokenLogprob};
-pub use spec::{AttendSpec, Gated, KvLayer, KvSpec, NormSpec, Rope, RopeScaling, RopeSpec};
+pub use spec::{
+    AttendSpec, Centre, Gated, KvLayer, KvSpec, Map, NormSpec, Rope, RopeScaling, RopeSpec, Spread, Temperature,
+};
 pub use weight::{
     Dim, LocalWeight, Manifest, Params, Role, Scales, Segment, ShardLayout, Sharding, SharedBytes, SourceError,
     StoredData, StoredRows, StoredWeight, Weight, WeightSource, WeightSpec,

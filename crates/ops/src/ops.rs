@@ -1,7 +1,8 @@
 //! The one central abstraction: what a model asks of a device during one step.
 
+use crate::experts::{ExpertsSpec, RouterSpec};
 use crate::kernel::Kernel;
-use crate::spec::{AttendSpec, Gated, KvLayer, NormSpec, Rope};
+use crate::spec::{AttendSpec, Gated, KvLayer, Map, NormSpec, Rope, Temperature};
 use crate::weight::Weight;
 use nxd_collectives::Axis;
 
@@ -47,6 +48,9 @@ pub trait Ops {
     /// The rows of `table` for the step's token ids, `[T, E]`. Ids whose row another rank holds give zeros.
     fn embed(&mut self, table: Weight) -> Self::Tensor;
 
+    /// The rows of `table`, which every rank has, for the positions of the step's tokens, `[T, E]`.
+    fn embed_positions(&mut self, table: Weight) -> Self::Tensor;
+
     /// A tensor that the step was opened with.
     fn input(&mut self, input: Input) -> Self::Tensor;
 
@@ -64,6 +68,12 @@ pub trait Ops {
 
     /// `x * factor`.
     fn scale(&mut self, x: Self::Tensor, factor: f32) -> Self::Tensor;
+
+    /// `f(x)`, elementwise.
+    fn map(&mut self, x: Self::Tensor, f: Map) -> Self::Tensor;
+
+    /// Each row times the factor of its position.
+    fn temper(&mut self, x: Self::Tensor, temperature: &Temperature) -> Self::Tensor;
 
     /// `act(gate) * up`, elementwise.
     fn gated(&mut self, gate: Self::Tensor, up: &Self::Tensor, activation: Gated) -> Self::Tensor;
@@ -97,6 +107,15 @@ pub trait Ops {
     fn head(&mut self, x: &Self::Tensor, weight: Weight) -> Self::Tensor {
         self.linear(x, weight)
     }
+
+    /// The affinity of each row for each expert, from router logits `[rows, X]`: as many, 0 for experts that are not chosen, f32 on every
+    /// device.
+    fn route(&mut self, logits: &Self::Tensor, spec: &RouterSpec) -> Self::Tensor;
+
+    /// For each row of `x` `[rows, E]` the sum of what its experts make of it, weighed by the row's `affinities` `[rows, X]`, added in the
+    /// order of the experts; an affinity of 0 means that the expert is not chosen. Where the experts' inner columns are spread over ranks,
+    /// this is the rank's part of the sum.
+    fn experts(&mut self, x: &Self::Tensor, affinities: &Self::Tensor, spec: &ExpertsSpec) -> Self::Tensor;
 
     /// Rotates each head of `x` `[T, heads * D]` by its row's position.
     fn rope(&mut self, x: Self::Tensor, rope: Rope) -> Self::Tensor;

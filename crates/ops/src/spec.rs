@@ -10,25 +10,81 @@ pub struct Rope(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KvLayer(pub u32);
 
-/// A root-mean-square norm over groups of `width` neighbouring columns: `x / sqrt(mean(x²) + eps) * (weight + offset)`.
+/// A norm over groups of `width` neighbouring columns: `(x - c) / sqrt(mean((x - c)²) + eps) * (weight + offset) + bias`, where `c` is the
+/// group's mean or 0.
 ///
-/// Source: Zhang & Sennrich, arXiv:1910.07467, eq. 4. `offset` is 1 where checkpoints store the weight's distance from one (Gemma).
+/// Source: Zhang & Sennrich, arXiv:1910.07467, eq. 4; Ba et al., arXiv:1607.06450, eq. 4. `offset` is 1 where checkpoints store the weight's distance
+/// from one (Gemma).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormSpec {
-    /// The weight, `[width]`.
-    pub weight: crate::Weight,
+    /// What is subtracted first.
+    pub centre: Centre,
+    /// The weight: one value for each column of a group, `[width]`, or for each column of the row; `None` for ones.
+    pub weight: Option<crate::Weight>,
+    /// Added last, as long as the weight.
+    pub bias: Option<crate::Weight>,
     /// Columns normalised together: the hidden size, or head_dim for norms of each head.
     pub width: usize,
     /// Added to the mean square.
     pub eps: f32,
     /// Added to the weight.
     pub offset: f32,
+    /// Where a group is a whole row whose columns are spread over ranks; `None` where ranks have whole groups.
+    pub spread: Option<Spread>,
+}
+
+/// What a norm measures from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Centre {
+    /// Zero: a root-mean-square norm.
+    Zero,
+    /// The mean of the group: a layer norm.
+    Mean,
+}
+
+/// A row whose columns are spread over the ranks of an axis. Padding is zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// The axis.
+    pub axis: nxd_collectives::Axis,
+    /// On how many ranks each column is.
+    pub copies: usize,
+}
+
+/// A function of single values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Map {
+    /// An activation.
+    Activation(Gated),
+    /// Cut off at ± the limit.
+    Clamp(f32),
+    /// `cap · tanh(x / cap)`.
+    SoftCap(f32),
+}
+
+/// A factor that grows with a row's position `p`: `1 + scale · ln(1 + floor((p + 1) / floor))`, so that attention stays sharp over long contexts.
+///
+/// Source: `attn_temperature_tuning` of transformers' `modeling_llama4.py`; Nakanishi, arXiv:2501.19399.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// Positions between two steps of the factor.
+    pub floor: usize,
+    /// How fast it grows.
+    pub scale: f32,
+}
+
+impl Temperature {
+    /// The factor at a position.
+    pub fn at(&self, position: u32) -> f32 {
+        let steps = ((f64::from(position) + 1.0) / self.floor as f64).floor();
+        (1.0 + f64::from(self.scale) * (1.0 + steps).ln()) as f32
+    }
 }
 
 /// The activation of a gated MLP: `gated(g, u) = act(g) * u`.
 ///
 /// Source: Shazeer, arXiv:2002.05202.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gated {
     /// `x * sigmoid(x)`.
     Silu,
@@ -36,6 +92,15 @@ pub enum Gated {
     Gelu,
     /// The tanh approximation of GELU (Hendrycks & Gimpel, arXiv:1606.08415).
     GeluTanh,
+    /// `max(x, 0)²` (So et al., arXiv:2109.08668).
+    Relu2,
+    /// `g * sigmoid(1.702 g) * (u + 1)`, of a gate `g` of at most `limit` and a `u` within `± limit`.
+    ///
+    /// Source: OpenAI, arXiv:2508.10925; `_apply_gate` of transformers' `modeling_gpt_oss.py`.
+    Clamped {
+        /// The limit.
+        limit: f32,
+    },
 }
 
 /// Rotary position embedding over the first `rotary_dim` values of each head; value `i` pairs with value `i + rotary_dim / 2`.
@@ -220,12 +285,15 @@ pub struct AttendSpec {
     pub softcap: Option<f32>,
     /// A vector of one logit a query head, which takes part in the softmax's sum and has no value: a row may attend to nothing.
     pub sinks: Option<crate::Weight>,
+    /// Tokens of a chunk, where the context is cut into such from its start on and rows see none but their own. The layer's window is at
+    /// least as long.
+    pub chunk: Option<usize>,
 }
 
 impl AttendSpec {
     /// Attention without a cap and without sinks.
     pub const fn new(num_heads: usize, scale: f32) -> Self {
-        AttendSpec { num_heads, scale, softcap: None, sinks: None }
+        AttendSpec { num_heads, scale, softcap: None, sinks: None, chunk: None }
     }
 }
 

@@ -41,29 +41,36 @@ impl VocabParallelEmbedding {
 #[derive(Clone, Debug)]
 pub struct VocabParallelHead {
     weight: Weight,
+    bias: Option<Weight>,
     vocab_size: usize,
     size: usize,
 }
 
 impl VocabParallelHead {
-    /// Declares `weight` `[vocab_size, inputs]`.
-    pub fn new(params: &mut Params<'_>, inputs: usize, vocab_size: usize) -> Self {
+    /// Declares `weight` `[vocab_size, inputs]`, and `bias` `[vocab_size]` when the head has one.
+    pub fn new(params: &mut Params<'_>, inputs: usize, vocab_size: usize, bias: bool) -> Self {
         let sharding = vocabulary(params, vocab_size);
-        VocabParallelHead {
-            weight: params.weight("weight", Role::Matrix, [vocab_size, inputs], sharding),
-            vocab_size,
-            size: params.mesh().size(AXIS),
-        }
+        let weight = params.weight("weight", Role::Matrix, [vocab_size, inputs], sharding);
+        Self::with(params, weight, vocab_size, bias)
     }
 
-    /// A head that uses the embedding's table.
-    pub fn tied(params: &Params<'_>, embedding: &VocabParallelEmbedding, vocab_size: usize) -> Self {
-        VocabParallelHead { weight: embedding.table, vocab_size, size: params.mesh().size(AXIS) }
+    /// A head that uses the embedding's table; declares `bias` `[vocab_size]` when it has one.
+    pub fn tied(params: &mut Params<'_>, embedding: &VocabParallelEmbedding, vocab_size: usize, bias: bool) -> Self {
+        Self::with(params, embedding.table, vocab_size, bias)
+    }
+
+    fn with(params: &mut Params<'_>, weight: Weight, vocab_size: usize, bias: bool) -> Self {
+        let sharding = vocabulary(params, vocab_size);
+        let bias = bias.then(|| params.weight("bias", Role::Vector, [vocab_size, 1], sharding));
+        VocabParallelHead { weight, bias, vocab_size, size: params.mesh().size(AXIS) }
     }
 
     /// The logits of the rows of `x`, `[rows, vocab_size]`, equal on every rank.
     pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
-        let logits = ops.head(x, self.weight);
+        let mut logits = ops.head(x, self.weight);
+        if let Some(bias) = self.bias {
+            logits = ops.bias(logits, bias);
+        }
         if self.size > 1 { ops.gather_columns(logits, AXIS, self.vocab_size) } else { logits }
     }
 }

@@ -16,12 +16,16 @@ use std::sync::Arc;
 pub struct HeadSharding {
     /// Query heads of each rank, as rows of the query projection.
     pub query: Arc<ShardLayout>,
+    /// Query heads of each rank, as values of a vector that has one for each head.
+    pub query_values: Arc<ShardLayout>,
     /// KV heads of each rank, as rows of the key and value projections.
     pub key_value: Arc<ShardLayout>,
     /// Query heads a rank, padding included.
     pub num_heads: usize,
     /// KV heads a rank, padding included.
     pub num_kv_heads: usize,
+    /// On how many ranks each KV head is.
+    pub kv_copies: usize,
 }
 
 impl HeadSharding {
@@ -35,9 +39,11 @@ impl HeadSharding {
             "{num_heads} heads, {num_kv_heads} KV heads"
         );
         let group = num_heads / num_kv_heads;
+        let mut kv_copies = 1;
         let (mut query, mut key_value) = (Vec::new(), Vec::new());
         if num_kv_heads < ranks && ranks.is_multiple_of(num_kv_heads) {
             let sharers = ranks / num_kv_heads;
+            kv_copies = sharers;
             let each = group.div_ceil(sharers);
             for rank in 0..ranks {
                 let (kv_head, member) = (rank / sharers, rank % sharers);
@@ -58,7 +64,9 @@ impl HeadSharding {
         HeadSharding {
             num_heads: query[0].len(),
             num_kv_heads: key_value[0].len(),
+            kv_copies,
             query: Arc::new(ShardLayout::units(head_dim, &query)),
+            query_values: Arc::new(ShardLayout::units(1, &query)),
             key_value: Arc::new(ShardLayout::units(head_dim, &key_value)),
         }
     }

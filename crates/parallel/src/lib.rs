@@ -20,9 +20,11 @@
 //! *Does not know*: devices, checkpoints, attention, or what a layer is for.
 
 mod embedding;
+mod expert;
 mod heads;
 mod linear;
 
 pub use embedding::{VocabParallelEmbedding, VocabParallelHead};
+pub use expert::{expert, replicated};
 pub use heads::HeadSharding;
 pub use linear::{ColumnParallelLinear, RowParallelLinear};

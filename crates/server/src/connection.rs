@@ -1,5 +1,6 @@
-//! Connections: how many, and how long each may take over a request's head.
+//! Connections: how many, and how long each may take over a request's head and leave its reply unread.
 
+use crate::patience::Patience;
 use crate::state::App;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -55,7 +56,8 @@ async fn accept(listener: TcpListener, router: Router, app: &App, graceful: &Gra
         let _ = stream.set_nodelay(true);
         let router = router.clone();
         let service = service_fn(move |request| router.clone().oneshot(request));
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Patience::new(stream, app.options.write_timeout));
+        let connection = graceful.watch(builder.serve_connection(stream, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection broke");

@@ -2,12 +2,77 @@
 
 use crate::error::ApiError;
 use crate::state::App;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The server's version.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct VersionReply {
+    version: &'static str,
+}
+
+/// The served models, which are names of one.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    /// `list`.
+    object: &'static str,
+    data: Vec<ModelEntry>,
+}
+
+/// A name that requests may give the model.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModelEntry {
+    id: String,
+    /// `model`.
+    object: &'static str,
+    /// Seconds since 1970 at which the server was started.
+    created: u64,
+    owned_by: &'static str,
+    /// The model's first name.
+    root: String,
+    /// Null: no model stands below another one.
+    parent: Option<String>,
+    /// Most tokens of a request and its reply together; null while the model loads.
+    max_model_len: Option<usize>,
+}
+
+/// What a router asks of a server.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ServerInfoReply {
+    version: &'static str,
+    served_model_name: String,
+    max_model_len: usize,
+    /// Tokens of a KV block.
+    block_size: usize,
+    kv_cache_dtype: String,
+    kv_cache_bytes: usize,
+    weights_bytes: usize,
+    max_queued_requests: usize,
+    max_queued_tokens: usize,
+    queued_requests: usize,
+    queued_tokens: usize,
+    requests_in_flight: usize,
+}
+
+/// What a router asks of a model.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ModelInfoReply {
+    /// The model's first name: nothing is told of this machine's folders.
+    model_path: String,
+    is_generation: bool,
+    architecture: String,
+    vocab_size: usize,
+    hidden_size: usize,
+    max_model_len: usize,
+    has_tokenizer: bool,
+    has_chat_template: bool,
+}
 
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -33,16 +98,21 @@ async fn ready(State(app): State<Arc<App>>) -> Result<StatusCode, ApiError> {
     app.ready().map(|()| StatusCode::OK)
 }
 
-async fn version() -> Json<Value> {
-    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+async fn version() -> Json<VersionReply> {
+    Json(VersionReply { version: env!("CARGO_PKG_VERSION") })
 }
 
-async fn models(State(app): State<Arc<App>>) -> Json<Value> {
-    let data: Vec<Value> = app.options.served_model_names.iter().map(|name| entry(&app, name)).collect();
-    Json(json!({"object": "list", "data": data}))
+async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
+    let data = app.options.served_model_names.iter().map(|name| entry(&app, name)).collect();
+    Json(ModelList { object: "list", data })
 }
 
-async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn model(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<ModelEntry>, ApiError> {
+    // What is no text is no name either.
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     match app.options.served_model_names.contains(&id) {
         true => Ok(Json(entry(&app, &id))),
         false => Err(ApiError::no_such_model(&id)),
@@ -50,49 +120,48 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Js
 }
 
 /// A served name, which is known before the model is loaded; its context is not.
-fn entry(app: &App, name: &str) -> Value {
-    let max_model_len = app.model().ok().map(|handle| handle.info().max_model_len);
-    json!({
-        "id": name,
-        "object": "model",
-        "created": app.created,
-        "owned_by": "nxd",
-        "root": app.options.served_model_names.first(),
-        "parent": null,
-        "max_model_len": max_model_len,
-    })
+fn entry(app: &App, name: &str) -> ModelEntry {
+    ModelEntry {
+        id: name.to_owned(),
+        object: "model",
+        created: app.created,
+        owned_by: "nxd",
+        root: app.model_name().to_owned(),
+        parent: None,
+        max_model_len: app.model().ok().map(|handle| handle.info().max_model_len),
+    }
 }
 
-async fn server_info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+async fn server_info(State(app): State<Arc<App>>) -> Result<Json<ServerInfoReply>, ApiError> {
     let handle = app.model()?;
-    let (info, (waiting, waiting_tokens)) = (handle.info(), handle.queued());
-    Ok(Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "served_model_name": app.options.served_model_names.first(),
-        "max_model_len": info.max_model_len,
-        "block_size": info.block_size,
-        "kv_cache_dtype": info.kv_dtype,
-        "kv_cache_bytes": info.kv_bytes,
-        "weights_bytes": info.weights_bytes,
-        "max_queued_requests": app.options.queue.max_queued_requests,
-        "max_queued_tokens": app.options.queue.max_queued_tokens,
-        "queued_requests": waiting,
-        "queued_tokens": waiting_tokens,
-        "requests_in_flight": app.in_flight.count(),
-    })))
+    let (info, (queued_requests, queued_tokens)) = (handle.info(), handle.queued());
+    Ok(Json(ServerInfoReply {
+        version: env!("CARGO_PKG_VERSION"),
+        served_model_name: app.model_name().to_owned(),
+        max_model_len: info.max_model_len,
+        block_size: info.block_size,
+        kv_cache_dtype: info.kv_dtype.clone(),
+        kv_cache_bytes: info.kv_bytes,
+        weights_bytes: info.weights_bytes,
+        max_queued_requests: app.options.queue.max_queued_requests,
+        max_queued_tokens: app.options.queue.max_queued_tokens,
+        queued_requests,
+        queued_tokens,
+        requests_in_flight: app.in_flight.count(),
+    }))
 }
 
-async fn model_info(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+async fn model_info(State(app): State<Arc<App>>) -> Result<Json<ModelInfoReply>, ApiError> {
     let handle = app.model()?;
     let (info, model) = (handle.info(), handle.model());
-    Ok(Json(json!({
-        "model_path": app.options.served_model_names.first(),
-        "is_generation": true,
-        "architecture": model.config().architecture(),
-        "vocab_size": info.vocab_size,
-        "hidden_size": info.hidden_size,
-        "max_model_len": info.max_model_len,
-        "has_tokenizer": model.tokenizer().is_some(),
-        "has_chat_template": model.tokenizer().is_some_and(|tokenizer| tokenizer.chat_template().is_some()),
-    })))
+    Ok(Json(ModelInfoReply {
+        model_path: app.model_name().to_owned(),
+        is_generation: true,
+        architecture: model.config().architecture().to_string(),
+        vocab_size: info.vocab_size,
+        hidden_size: info.hidden_size,
+        max_model_len: info.max_model_len,
+        has_tokenizer: model.tokenizer().is_some(),
+        has_chat_template: model.tokenizer().is_some_and(|tokenizer| tokenizer.chat_template().is_some()),
+    }))
 }

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod openai;
 pub mod options;
 pub mod page;
+mod patience;
 pub mod router;
 pub mod serve;
 pub mod state;
@@ -20,6 +21,6 @@ mod unique;
 
 pub use error::ApiError;
 pub use metrics::Metrics;
-pub use options::ServerOptions;
+pub use options::{OnEngineFailure, ServerOptions};
 pub use serve::{Loading, ServeError, Server};
 pub use state::App;

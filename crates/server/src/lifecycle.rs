@@ -1,8 +1,11 @@
 //! From a signal to the end: what runs goes on for a while, then it is told to end, then the server does.
 
 use crate::metrics::Throughput;
+use crate::options::OnEngineFailure;
 use crate::state::App;
+use nxd_engine::service::Handle;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -15,6 +18,14 @@ const THROUGHPUT_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+/// Why a server that serves ends.
+pub(crate) enum End {
+    /// A signal of this name came.
+    Signal(&'static str),
+    /// The engine has failed, for this reason.
+    EngineFailed(Arc<str>),
 }
 
 /// How a drain ended.
@@ -41,6 +52,33 @@ impl Signals {
     }
 }
 
+/// Waits for a reason to end.
+pub(crate) async fn end(app: &App, handle: &Handle, signals: &mut Signals) -> End {
+    let why = tokio::select! {
+        name = signals.next() => return End::Signal(name),
+        why = handle.failed() => why,
+    };
+    match app.options.on_engine_failure {
+        OnEngineFailure::Exit => {
+            tracing::error!(%why, "the engine has failed; the server ends, so that it can be started again");
+            End::EngineFailed(why)
+        }
+        OnEngineFailure::Stay => {
+            tracing::error!(%why, "the engine has failed; the server stays and answers 503 until it is ended");
+            End::Signal(signals.next().await)
+        }
+    }
+}
+
+/// Lets the errors that end all requests reach their clients. What is asked meanwhile is refused.
+pub(crate) async fn say_farewell(app: &App, signals: &mut Signals) -> Drained {
+    tokio::select! {
+        () = app.in_flight.drained() => Drained::Orderly,
+        () = tokio::time::sleep(LAST_WORDS) => Drained::AtOnce,
+        _ = signals.next() => Drained::AtOnce,
+    }
+}
+
 /// Takes nothing new and waits for what there is, but no longer than was allowed, nor past a second signal.
 pub(crate) async fn drain(app: &App, signals: &mut Signals) -> Drained {
     app.drain();
@@ -57,11 +95,7 @@ pub(crate) async fn drain(app: &App, signals: &mut Signals) -> Drained {
     }
     tracing::warn!(requests = app.in_flight.count(), "requests are ended, as the time for them is over");
     handle.abort_all();
-    tokio::select! {
-        () = app.in_flight.drained() => Drained::Orderly,
-        () = tokio::time::sleep(LAST_WORDS) => Drained::AtOnce,
-        _ = signals.next() => Drained::AtOnce,
-    }
+    say_farewell(app, signals).await
 }
 
 /// Logs what the engine does, while it does something.

@@ -3,6 +3,16 @@
 use nxd_engine::service::Limits;
 use std::time::Duration;
 
+/// What a server does once its engine has failed, and with it all requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnEngineFailure {
+    /// It ends, for a supervisor to start it again.
+    #[default]
+    Exit,
+    /// It stays and answers 503.
+    Stay,
+}
+
 /// How requests are taken in. Limits hold for everybody; nothing in a request can raise them.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -26,16 +36,22 @@ pub struct ServerOptions {
     pub request_timeout: Option<Duration>,
     /// A step that takes longer makes the server unhealthy.
     pub step_timeout: Duration,
+    /// What follows the engine's failure.
+    pub on_engine_failure: OnEngineFailure,
     /// How long requests may go on after a signal to end.
     pub shutdown_timeout: Duration,
     /// Most bytes of a body.
     pub max_body_bytes: usize,
+    /// Most bytes that all bodies may take together, from their first byte until they are understood. A single one may always come.
+    pub max_bodies_bytes: usize,
     /// Most connections at once.
     pub max_connections: usize,
     /// The longest wait for a request's head; a connection that is kept open may be silent for as long.
     pub header_timeout: Duration,
     /// The longest wait for a whole body.
     pub body_timeout: Duration,
+    /// The longest time for which a client may take nothing of a reply that waits for it.
+    pub write_timeout: Duration,
     /// Silence in a stream of events after which a comment is sent, which also finds clients that have gone.
     pub ping_interval: Duration,
     /// Most completions of one prompt.
@@ -65,11 +81,14 @@ impl Default for ServerOptions {
             queue_timeout: None,
             request_timeout: None,
             step_timeout: Duration::from_secs(300),
+            on_engine_failure: OnEngineFailure::default(),
             shutdown_timeout: Duration::from_secs(30),
             max_body_bytes: 32 << 20,
+            max_bodies_bytes: 256 << 20,
             max_connections: 1024,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
             max_n: 128,
             max_logprobs: 20,

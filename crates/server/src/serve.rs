@@ -1,7 +1,7 @@
 //! A server from its address to its end.
 
 use crate::connection;
-use crate::lifecycle::{self, Drained, Signals};
+use crate::lifecycle::{self, Drained, End, Signals};
 use crate::options::ServerOptions;
 use crate::router::router;
 use crate::state::App;
@@ -48,6 +48,12 @@ pub enum ServeError<E> {
     /// The model did not load.
     #[error("the model did not load")]
     Load(E),
+    /// The engine has failed while it served.
+    #[error("the engine has failed: {why}; every request that it had was answered with an error")]
+    EngineFailed {
+        /// What it said.
+        why: Arc<str>,
+    },
     /// The system gives no threads, signals or sockets.
     #[error("the server cannot start")]
     Start(#[source] io::Error),
@@ -93,11 +99,11 @@ impl Server {
         self.address
     }
 
-    /// Serves until a signal ends it. `load` runs on a thread of its own while the server already says that it is loading; `ready` is
+    /// Serves until a signal ends it, or the engine's failure does where the options say so. `load` runs on a thread of its own while the server already says that it is loading; `ready` is
     /// called when requests are taken.
     ///
     /// # Errors
-    /// When the model does not load, or the system gives no threads.
+    /// When the model does not load, the system gives no threads, or the engine has failed.
     pub fn run<E: Send + 'static>(
         self,
         load: impl FnOnce(&Loading) -> Result<Service, E> + Send + 'static,
@@ -114,15 +120,22 @@ impl Server {
         let ended = runtime.block_on(run(Arc::clone(&app), listener, load, ready));
         // Connections without a request are closed as they are.
         runtime.shutdown_background();
-        if let Some((service, drained)) = ended? {
-            match drained {
-                Drained::Orderly => drop(service),
-                // Its thread may be in a long step, which the end of the process cuts off.
-                Drained::AtOnce => std::mem::forget(service),
-            }
+        let Some(Ended { service, drained, failure }) = ended? else { return Ok(()) };
+        match drained {
+            Drained::Orderly => drop(service),
+            // Its thread may be in a long step, which the end of the process cuts off.
+            Drained::AtOnce => std::mem::forget(service),
         }
-        Ok(())
+        failure.map_or(Ok(()), |why| Err(ServeError::EngineFailed { why }))
     }
+}
+
+/// A server that had served, and has ended.
+struct Ended {
+    service: Service,
+    drained: Drained,
+    /// Why its engine failed, if that is what ended it.
+    failure: Option<Arc<str>>,
 }
 
 async fn run<E: Send + 'static>(
@@ -130,7 +143,7 @@ async fn run<E: Send + 'static>(
     listener: TcpListener,
     load: impl FnOnce(&Loading) -> Result<Service, E> + Send + 'static,
     ready: impl FnOnce(&Handle),
-) -> Result<Option<(Service, Drained)>, ServeError<E>> {
+) -> Result<Option<Ended>, ServeError<E>> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Start)?;
     let mut signals = Signals::new().map_err(ServeError::Start)?;
     let (stop, stopped) = oneshot::channel();
@@ -163,14 +176,18 @@ async fn run<E: Send + 'static>(
         let app = Arc::clone(&app);
         tokio::spawn(async move { lifecycle::report(&app).await })
     };
-    let name = signals.next().await;
-    tracing::info!(signal = name, "a signal to end");
-    let drained = lifecycle::drain(&app, &mut signals).await;
+    let (drained, failure) = match lifecycle::end(&app, &handle, &mut signals).await {
+        End::Signal(name) => {
+            tracing::info!(signal = name, "a signal to end");
+            (lifecycle::drain(&app, &mut signals).await, None)
+        }
+        End::EngineFailed(why) => (lifecycle::say_farewell(&app, &mut signals).await, Some(why)),
+    };
     reports.abort();
     if drained == Drained::Orderly {
         // They may have ended by themselves; a panic in them has nobody left to tell.
         let _ = stop.send(());
         let _ = connections.await;
     }
-    Ok(Some((service, drained)))
+    Ok(Some(Ended { service, drained, failure }))
 }

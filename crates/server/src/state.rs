@@ -3,12 +3,13 @@
 use crate::auth::Keys;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::openai::BodyRoom;
 use crate::options::ServerOptions;
 use crate::traffic::InFlight;
 use nxd_engine::grammar::{GrammarError, Grammars};
 use nxd_engine::service::{Handle, State};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A server's state.
@@ -21,6 +22,7 @@ pub struct App {
     pub metrics: Metrics,
     pub(crate) keys: Keys,
     pub(crate) in_flight: InFlight,
+    pub(crate) bodies: Arc<BodyRoom>,
     draining: AtomicBool,
     handle: OnceLock<Handle>,
     grammars: OnceLock<Result<Grammars, GrammarError>>,
@@ -35,6 +37,7 @@ impl App {
             metrics,
             keys: Keys::new(&options.api_keys),
             in_flight: InFlight::default(),
+            bodies: Arc::new(BodyRoom::new(options.max_bodies_bytes)),
             draining: AtomicBool::new(false),
             handle: OnceLock::new(),
             grammars: OnceLock::new(),

@@ -15,7 +15,7 @@ pub(crate) use engine::{EngineArgs, KvCacheDtype};
 pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs, PlanArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
 pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
-pub(crate) use serve::{LimitArgs, ServeArgs};
+pub(crate) use serve::{EngineFailure, LimitArgs, ServeArgs};
 pub(crate) use values::TokenIds;
 
 /// Runs large language models.
@@ -178,6 +178,8 @@ mod tests {
         let Ok(Command::Serve(args)) = parse(&["serve", "m"]) else { panic!("does not parse") };
         assert_eq!((args.host.as_str(), args.port, args.limits.max_num_queued_reqs), ("127.0.0.1", 8000, None));
         assert_eq!((args.limits.shutdown_timeout.as_secs(), args.limits.max_body), (30, 32 << 20));
+        assert_eq!((args.limits.write_timeout.as_secs(), args.limits.max_bodies), (60, 256 << 20));
+        assert_eq!(args.limits.on_engine_failure, EngineFailure::Exit);
         let line = ["serve", "m", "--api-key", "a,b", "--api-key", "c", "--served-model-name", "x, y"];
         let Ok(Command::Serve(args)) = parse(&line) else { panic!("does not parse") };
         assert_eq!(
@@ -235,6 +237,8 @@ mod tests {
             (&["serve", "m", "--port", "65536"], "0..=65535"),
             (&["serve", "m", "--max-body", "-1"], "`4GiB`"),
             (&["serve", "m", "--request-timeout", "0"], "above 0"),
+            (&["serve", "m", "--write-timeout", "0"], "above 0"),
+            (&["serve", "m", "--on-engine-failure", "restart"], "exit, stay"),
             (&["serve", "m", "--shutdown-timeout", "1e99"], "from 0 to"),
             (&["serve", "m", "--api-key", "two words"], "visible ASCII"),
             (&["serve", "m", "--cors-origins", "a.example"], "`a.example` is not an origin"),

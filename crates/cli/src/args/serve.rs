@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, builder::BoolishValueParser};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use super::{EngineArgs, RuntimeArgs, values};
 
@@ -83,6 +83,10 @@ pub(crate) struct LimitArgs {
           allow_negative_numbers = true)]
     pub(crate) step_timeout: Duration,
 
+    /// What follows the engine's failure, which ends every request with an error.
+    #[arg(long, env = "NXD_ON_ENGINE_FAILURE", value_name = "WHAT", value_enum, default_value_t)]
+    pub(crate) on_engine_failure: EngineFailure,
+
     /// How long requests may go on after SIGTERM or Ctrl-C, in seconds.
     #[arg(long, env = "NXD_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value = "30",
           value_parser = values::seconds_or_none, allow_negative_numbers = true)]
@@ -98,15 +102,35 @@ pub(crate) struct LimitArgs {
           allow_negative_numbers = true)]
     pub(crate) body_timeout: Duration,
 
+    /// The longest time for which a client may take nothing of a reply that waits for it, in seconds.
+    #[arg(long, env = "NXD_WRITE_TIMEOUT", value_name = "SECONDS", default_value = "60", value_parser = values::seconds,
+          allow_negative_numbers = true)]
+    pub(crate) write_timeout: Duration,
+
     /// Largest body of a request.
     #[arg(long, env = "NXD_MAX_BODY", value_name = "SIZE", default_value = "32MiB", value_parser = values::size_bytes,
           allow_negative_numbers = true)]
     pub(crate) max_body: u64,
 
+    /// Most memory for the bodies of all requests that are being read; beyond it 429. A single one is always read.
+    #[arg(long, env = "NXD_MAX_BODIES", value_name = "SIZE", default_value = "256MiB", value_parser = values::size_bytes,
+          allow_negative_numbers = true)]
+    pub(crate) max_bodies: u64,
+
     /// Most connections at once; further ones wait.
     #[arg(long, env = "NXD_MAX_CONNECTIONS", value_name = "N", default_value_t = 1024, value_parser = values::positive,
           allow_negative_numbers = true)]
     pub(crate) max_connections: usize,
+}
+
+/// What a server does whose engine has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineFailure {
+    /// End with exit code 1, for a supervisor to start it again.
+    #[default]
+    Exit,
+    /// Stay, and answer 503.
+    Stay,
 }
 
 /// What requests may ask for.

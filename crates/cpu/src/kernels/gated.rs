@@ -41,10 +41,11 @@ impl Kernel for Gate<'_> {
     fn run<L: Lanes>(self, zero: L) {
         let ((gate, last_gate), (up, last_up)) = (self.gate.as_chunks_mut::<LANES>(), self.up.as_chunks::<LANES>());
         for (gate, up) in gate.iter_mut().zip(up) {
-            (act(self.activation, zero.load(gate)) * zero.load(up)).store(gate);
+            (act(self.activation, zero.load(gate)) * met(self.activation, zero.load(up))).store(gate);
         }
         if !last_gate.is_empty() {
-            (act(self.activation, zero.load_part(last_gate)) * zero.load_part(last_up)).store_part(last_gate);
+            let up = met(self.activation, zero.load_part(last_up));
+            (act(self.activation, zero.load_part(last_gate)) * up).store_part(last_gate);
         }
     }
 }
@@ -52,12 +53,36 @@ impl Kernel for Gate<'_> {
 /// A `match` in the loop: handed over as an `impl Fn`, the functions are called through a shim that is compiled without AVX2, at ten
 /// times the cost.
 #[inline(always)]
-fn act<L: Lanes>(activation: Gated, x: L) -> L {
+pub(super) fn act<L: Lanes>(activation: Gated, x: L) -> L {
     match activation {
         Gated::Silu => silu(x),
         Gated::Gelu => gelu(x),
         Gated::GeluTanh => gelu_tanh(x),
+        Gated::Relu2 => relu2(x),
+        Gated::Clamped { limit } => {
+            let x = at_most(x, limit);
+            x * sigmoid(x * x.splat(1.702))
+        }
     }
+}
+
+/// What multiplies the gate.
+#[inline(always)]
+fn met<L: Lanes>(activation: Gated, up: L) -> L {
+    match activation {
+        Gated::Clamped { limit } => {
+            let (up, least) = (at_most(up, limit), up.splat(-limit));
+            up.if_less(least, least, up) + up.splat(1.0)
+        }
+        _ => up,
+    }
+}
+
+/// The smaller of value and limit. A NaN stays one.
+#[inline(always)]
+fn at_most<L: Lanes>(x: L, limit: f32) -> L {
+    let most = x.splat(limit);
+    most.if_less(x, most, x)
 }
 
 #[inline(always)]
@@ -68,6 +93,13 @@ fn silu<L: Lanes>(x: L) -> L {
 #[inline(always)]
 fn gelu<L: Lanes>(x: L) -> L {
     x * normal_cdf(x)
+}
+
+#[inline(always)]
+fn relu2<L: Lanes>(x: L) -> L {
+    // Zero comes first: a NaN stays one.
+    let positive = x.splat(0.0).max(x);
+    positive * positive
 }
 
 /// `x (1 + tanh u) / 2` with `u = √(2/π) (x + 0.044715 x³)`; half of one plus tanh is the sigmoid of `2u`, without cancellation.
@@ -82,7 +114,7 @@ fn gelu_tanh<L: Lanes>(x: L) -> L {
 mod tests {
     use super::*;
 
-    const ALL: [Gated; 3] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh];
+    const ALL: [Gated; 4] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh, Gated::Relu2];
 
     fn run(isa: Isa, threads: usize, activation: Gated, gate: &[f32], up: &[f32]) -> Vec<f32> {
         let mut out = gate.to_vec();
@@ -109,10 +141,12 @@ mod tests {
         match activation {
             Gated::Silu => x / (1.0 + (-x).exp()),
             Gated::Gelu => x * normal_cdf_f64(x),
+            Gated::Relu2 => x.max(0.0).powi(2),
             Gated::GeluTanh => {
                 let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
                 x / (1.0 + (-2.0 * u).exp())
             }
+            Gated::Clamped { .. } => x / (1.0 + (-1.702 * x).exp()),
         }
     }
 
@@ -142,7 +176,7 @@ mod tests {
     #[test]
     fn every_isa_length_and_team_has_the_bits_of_the_scalar_activation() {
         let value = |i: usize| (i as f32 * 0.77).sin() * 30.0;
-        for activation in ALL {
+        for activation in [&ALL[..], &[Gated::Clamped { limit: 7.0 }]].concat() {
             for n in [0, 1, 7, 8, 9, 15, 16, 17, 40, 10_007] {
                 let (gate, up): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (value(i), value(i + 5))).unzip();
                 let alone: Vec<f32> =
@@ -157,6 +191,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn gate_and_up_are_clamped_and_a_nan_stays_one() {
+        let clamped = Gated::Clamped { limit: 7.0 };
+        let gate = [-30.0, -1.0, 0.5, 7.0, 30.0, 2.0, 2.0, f32::NAN, 1.0];
+        let up = [1.0, 0.0, -1.0, 2.0, 2.0, 50.0, -50.0, 0.0, f32::NAN];
+        for isa in Isa::available() {
+            let got = run(isa, 1, clamped, &gate, &up);
+            for (i, &got) in got.iter().enumerate().take(7) {
+                let up = f64::from(up[i].clamp(-7.0, 7.0)) + 1.0;
+                let expected = reference(clamped, f64::from(gate[i].min(7.0))) * up;
+                assert!((f64::from(got) - expected).abs() <= 3e-6, "{isa}, {i}: {got}, {expected}");
+            }
+            assert!(got[7].is_nan() && got[8].is_nan());
         }
     }
 

@@ -3,6 +3,7 @@
 mod pool;
 
 use nxd_executor::ModelInfo;
+use nxd_executor::kv::blocks_of_one;
 use nxd_ops::GroupTables;
 use pool::{Content, Pool};
 use std::hash::{BuildHasher, RandomState};
@@ -60,7 +61,7 @@ impl BlockManager {
     /// `spare` of them.
     pub(crate) fn fits_now(&self, tables: &BlockTables, len: usize, chunk: usize, spare: usize) -> bool {
         self.pools.iter().zip(&tables.groups).all(|(pool, table)| {
-            let needed = most_blocks(pool.window, len, chunk, self.block_size);
+            let needed = blocks_of_one(pool.window, len, chunk, self.block_size);
             let had = table.blocks.len().min(needed);
             pool.num_free() >= (needed - had + spare).min(pool.num_blocks() - had)
         })
@@ -249,20 +250,8 @@ fn oldest_block(window: Option<usize>, next: usize, block_size: usize) -> usize 
 /// The blocks needed and had in a group that can never hold `len` tokens of one request, if there is one.
 pub(crate) fn never_fits(info: &ModelInfo, len: usize) -> Option<(usize, usize)> {
     // A token at a time is the least that a step can do.
-    let groups = info.kv_groups.iter().map(|(spec, had)| (most_blocks(spec.window, len, 1, info.block_size), *had));
+    let groups = info.kv_groups.iter().map(|(spec, had)| (blocks_of_one(spec.window, len, 1, info.block_size), *had));
     groups.into_iter().find(|(needed, had)| needed > had)
-}
-
-/// Blocks that a request of `len` tokens holds at most in a group, when its steps compute up to `chunk` tokens.
-fn most_blocks(window: Option<usize>, len: usize, chunk: usize, block_size: usize) -> usize {
-    let whole = len.div_ceil(block_size);
-    match window {
-        // The first row sees `window - 1` older tokens; both ends of the stretch may lie inside a block.
-        Some(window) => {
-            whole.min(window.saturating_add(chunk).saturating_add(block_size).saturating_sub(3) / block_size + 1)
-        }
-        None => whole,
-    }
 }
 
 impl Table {

@@ -298,7 +298,7 @@ proptest! {
     ) {
         let enough = len.div_ceil(block_size);
         prop_assert_eq!(never_fits(&info(&[None, Some(window)], enough, block_size), len), None);
-        let most = most_blocks(Some(window), len, 1, block_size);
+        let most = blocks_of_one(Some(window), len, 1, block_size);
         let mut blocks = manager(&[None, Some(window)], enough, block_size);
         blocks.pools[1] = Pool::new(Some(window), most);
         let (mut tables, mut computed) = (tables(&blocks), 0);

@@ -45,6 +45,11 @@ impl Compiler {
         Compiler { words, factory: OnceLock::new(), free }
     }
 
+    /// The control token with this text, if there is one.
+    pub(super) fn special_id(&self, text: &str) -> Option<u32> {
+        self.words.special_id(text)
+    }
+
     /// The grammar of `source`, which stands for what the user calls `what`.
     pub(super) fn compile(
         self: Arc<Self>,

@@ -1,6 +1,6 @@
 //! Limits that hold before anything is parsed.
 
-use super::{Constraint, GrammarError, pattern, schema};
+use super::{Constraint, Frames, GrammarError, pattern, schema};
 use serde_json::Value;
 use std::io;
 
@@ -16,7 +16,7 @@ const MAX_CHOICE_BYTES: usize = 64 << 10;
 pub(super) fn check(constraint: &Constraint) -> Result<(), GrammarError> {
     match constraint {
         Constraint::JsonObject => Ok(()),
-        Constraint::JsonSchema(value) => {
+        Constraint::JsonSchema(value) | Constraint::Frames(Frames { schema: value, .. }) => {
             // The depth first: what follows recurses.
             at_most("JSON schema", depth(value), "levels", MAX_SCHEMA_DEPTH)?;
             at_most("JSON schema", serialised(value), "bytes", MAX_SCHEMA_BYTES)?;

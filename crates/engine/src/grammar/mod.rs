@@ -40,6 +40,21 @@ pub enum Constraint {
     Choice(Vec<String>),
     /// A text of this grammar, in llguidance's form of Lark.
     Lark(String),
+    /// Any text, in which each opening mark begins a frame that holds to its schema.
+    Frames(Frames),
+}
+
+/// Text with frames in it. A frame is an opening mark, a JSON value, and a closing mark; around the value a line may break.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frames {
+    /// What begins a frame, wherever it stands. Never empty.
+    pub opening: String,
+    /// What ends it.
+    pub closing: String,
+    /// The schema of the value, as of [`Constraint::JsonSchema`].
+    pub schema: Value,
+    /// Whether there may be more than one frame.
+    pub several: bool,
 }
 
 /// Compiles constraints for one tokenizer. Clones share everything.
@@ -67,7 +82,8 @@ impl Grammars {
     /// When the constraint is refused, which [`GrammarError::is_refusal`] tells, or the compiler cannot be asked.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
         limits::check(constraint)?;
-        Arc::clone(&self.compiler).compile(source::source(constraint)?, source::name(constraint))
+        let source = source::source(constraint, |mark| self.compiler.special_id(mark))?;
+        Arc::clone(&self.compiler).compile(source, source::name(constraint))
     }
 }
 

@@ -55,6 +55,16 @@ impl Words {
         Arc::clone(&self.eos_ids)
     }
 
+    /// The token that is marked as no text and is called so.
+    pub(super) fn special_id(&self, text: &str) -> Option<u32> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let is_it = |(start, &end): (usize, &usize)| {
+            let word = self.bytes.get(start..end).unwrap_or_default();
+            word.split_first() == Some((&TokTrie::SPECIAL_TOKEN_MARKER, text.as_bytes()))
+        };
+        starts.zip(&self.ends).position(is_it).and_then(|index| u32::try_from(index).ok())
+    }
+
     /// What constraints are compiled with. Takes tens of milliseconds for a large vocabulary.
     pub(super) fn factory(&self) -> Result<ParserFactory, GrammarError> {
         // The trie asserts what it expects of its words.

@@ -48,8 +48,10 @@ use crossbeam::channel::{Sender, unbounded};
 use nxd_executor::ModelInfo;
 use nxd_models::Model;
 use parking_lot::Mutex;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use stream::Mailbox;
@@ -133,9 +135,27 @@ struct Shared {
     info: ModelInfo,
     model: Arc<Model>,
     admission: Arc<Admission>,
-    state: Mutex<State>,
+    life: Mutex<Life>,
     next_job: AtomicU64,
     pulse: Pulse,
+}
+
+/// What the service can do, and who waits for the worst.
+struct Life {
+    state: State,
+    watchers: Vec<Waker>,
+}
+
+impl Shared {
+    /// Notes that the engine has failed.
+    fn fail(&self, why: &Arc<str>) {
+        let watchers = {
+            let mut life = self.life.lock();
+            life.state = State::Dead(Arc::clone(why));
+            std::mem::take(&mut life.watchers)
+        };
+        watchers.into_iter().for_each(Waker::wake);
+    }
 }
 
 /// When the running step began, for those who watch whether the engine gets on.
@@ -180,7 +200,7 @@ impl Service {
             info: engine.info().clone(),
             model,
             admission: Arc::new(Admission::new(limits)),
-            state: Mutex::new(State::Running),
+            life: Mutex::new(Life { state: State::Running, watchers: Vec::new() }),
             next_job: AtomicU64::new(0),
             pulse: Pulse::new(),
         });
@@ -251,7 +271,22 @@ impl Handle {
 
     /// What the service can do now.
     pub fn state(&self) -> State {
-        self.shared.state.lock().clone()
+        self.shared.life.lock().state.clone()
+    }
+
+    /// Waits until the engine has failed, and says why. Needs no particular runtime; may wait for ever.
+    pub async fn failed(&self) -> Arc<str> {
+        poll_fn(|context| {
+            let mut life = self.shared.life.lock();
+            if let State::Dead(why) = &life.state {
+                return Poll::Ready(Arc::clone(why));
+            }
+            if !life.watchers.iter().any(|watcher| watcher.will_wake(context.waker())) {
+                life.watchers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// How long the running step takes already; `None` between steps.
@@ -266,9 +301,9 @@ impl Handle {
 
     /// Takes nothing new from now on. What runs goes on.
     pub fn drain(&self) {
-        let mut state = self.shared.state.lock();
-        if *state == State::Running {
-            *state = State::Draining;
+        let mut life = self.shared.life.lock();
+        if life.state == State::Running {
+            life.state = State::Draining;
         }
     }
 

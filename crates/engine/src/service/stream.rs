@@ -40,6 +40,8 @@ pub struct Piece {
     pub logprobs: Vec<TokenLogprob>,
     /// Text that is sure to stay; empty while a character or a possible stop string is not whole.
     pub text: String,
+    /// Whether it is a stop id of the request, with which the completion ends.
+    pub stops: bool,
 }
 
 /// The end of a completion.

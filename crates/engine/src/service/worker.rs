@@ -3,7 +3,7 @@
 use super::admission::Ticket;
 use super::report::{Ended, StepReport};
 use super::stream::{End, Event, Failure, Mailbox, Piece, Stop};
-use super::{Job, Shared, State, TextOptions};
+use super::{Job, Shared, TextOptions};
 use crate::engine::Engine;
 use crate::request::{FinishReason, Finished, Output, RequestId, Stats};
 use crate::scheduler::Counts;
@@ -100,7 +100,7 @@ impl Worker {
             None => Failure::ShutDown,
             Some(why) => {
                 tracing::error!(%why, requests = self.jobs.len(), "the engine has failed");
-                *self.shared.state.lock() = State::Dead(Arc::clone(why));
+                self.shared.fail(why);
                 Failure::Dead(Arc::clone(why))
             }
         };
@@ -261,12 +261,13 @@ impl Worker {
             choice.tokens += 1;
             active.generated_tokens += 1;
             let text = choice.generation.push(token);
-            let piece = Piece { choice: output.choice, token, logprobs: output.logprobs, text };
-            self.outgoing.push((Arc::clone(&active.mailbox), Event::Piece(piece)));
             stop = match choice.generation.stop_string() {
                 Some(text) => Some(Stop::Text(text.to_owned())),
                 None => active.stop_ids.contains(&token).then_some(Stop::Id(token)),
             };
+            let stops = matches!(stop, Some(Stop::Id(_)));
+            let piece = Piece { choice: output.choice, token, logprobs: output.logprobs, text, stops };
+            self.outgoing.push((Arc::clone(&active.mailbox), Event::Piece(piece)));
         }
         let stopped = matches!(stop, Some(Stop::Text(_)));
         let finished = match output.finished {

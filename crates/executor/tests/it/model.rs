@@ -2,7 +2,10 @@
 
 use nxd_collectives::ThreadGroup;
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, Isa, KvDtype};
-use nxd_modules::{AttentionSpec, Decoder, DecoderSpec, LayerSpec, MlpSpec, NormPlacement, RmsNormSpec, Sampler};
+use nxd_modules::{
+    AttentionSpec, Decoder, DecoderSpec, FeedForwardSpec, HeadSpec, LayerSpec, MlpSpec, NormPlacement, NormStyle,
+    QkNorm, QkNormOver, Sampler,
+};
 use nxd_ops::{
     Batch, BlockFormat, Format, Gated, GroupTables, Manifest, Mesh, Params, Role, RopeScaling, RopeSpec, SamplingBatch,
     SamplingRow, Scales, SharedBytes, SourceError, StoredWeight, WeightSource, WeightSpec,
@@ -20,22 +23,29 @@ pub(crate) fn spec(num_heads: usize, num_kv_heads: usize, sizes: (usize, usize))
             num_kv_heads,
             head_dim,
             scale: 0.176_776_7,
+            softcap: None,
             qkv_bias: true,
             output_bias: false,
-            qk_norm: Some(RmsNormSpec { eps: 1e-6, offset: 0.0 }),
-            rope: RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None },
+            clip: None,
+            qk_norm: Some(QkNorm { norm: NormStyle::rms(1e-6), over: QkNormOver::Head, after_rope: false }),
+            rope: Some(RopeSpec { head_dim, rotary_dim: head_dim, theta: 1e4, scaling: RopeScaling::None }),
+            temperature: None,
             window,
+            chunk: None,
+            sinks: false,
         },
-        mlp: MlpSpec { intermediate_size, activation: Gated::Silu, bias: false },
+        mlp: FeedForwardSpec::Dense(MlpSpec { intermediate_size, activation: Gated::Silu, gated: true, bias: false }),
     };
     DecoderSpec {
         vocab_size: 97,
         hidden_size,
         max_position_embeddings: 4096,
+        learned_positions: false,
         embedding_scale: None,
-        tie_word_embeddings: true,
-        norm: RmsNormSpec { eps: 1e-6, offset: 0.0 },
+        norm: NormStyle::rms(1e-6),
         norm_placement: NormPlacement::Pre,
+        residual_scale: None,
+        head: HeadSpec { tied: true, ..HeadSpec::default() },
         layers: vec![layer(None), layer(Some(24))],
     }
 }

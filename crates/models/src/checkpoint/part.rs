@@ -69,7 +69,7 @@ impl TensorRef {
 
     /// The shape of what is selected of a tensor of `shape` for the weight of `spec`; `None` where that has no such part.
     pub(super) fn shape(&self, shape: &[usize], spec: &WeightSpec) -> Option<[usize; 2]> {
-        let [mut rows, mut cols] = as_matrix(shape, spec.role)?;
+        let [mut rows, mut cols] = as_matrix(shape, spec)?;
         if shape.len() > 2 && self.slab.is_none() {
             return None;
         }
@@ -94,7 +94,7 @@ impl TensorRef {
     /// # Errors
     /// When `stored` has no such part, or its format cannot be taken apart like this.
     pub(super) fn take(&self, stored: StoredTensor, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
-        let matrix = as_matrix(&stored.shape, spec.role).zip(self.shape(&stored.shape, spec));
+        let matrix = as_matrix(&stored.shape, spec).zip(self.shape(&stored.shape, spec));
         let taken = matrix.map(|(matrix, [rows, _])| self.part(&stored, matrix, rows));
         let StoredTensor { origin, format, shape: found, scales, .. } = stored;
         match taken {
@@ -193,12 +193,14 @@ impl RowOrder {
     }
 }
 
-/// Rows and columns of a tensor; `None` for one without dimensions, and for a vector where a matrix is wanted.
-fn as_matrix(shape: &[usize], role: Role) -> Option<[usize; 2]> {
+/// Rows and columns of a tensor; `None` for one without dimensions, and for a vector where a matrix of several rows is wanted.
+fn as_matrix(shape: &[usize], spec: &WeightSpec) -> Option<[usize; 2]> {
     let product = |shape: &[usize]| shape.iter().try_fold(1, |product: usize, &n| product.checked_mul(n));
-    match (shape, role) {
+    match (shape, spec.role) {
         ([], _) => None,
         (shape, Role::Vector) => Some([product(shape)?, 1]),
+        // GGUF leaves out a single row's dimension.
+        (&[cols], Role::Matrix) if spec.shape[0] == 1 => Some([1, cols]),
         ([_], _) => None,
         ([leading @ .., cols], _) => Some([product(leading)?, *cols]),
     }

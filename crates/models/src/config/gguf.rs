@@ -15,6 +15,7 @@ const KEYS: &[(&str, &str)] = &[
     ("head_dim", "attention.key_length"),
     ("value_head_dim", "attention.value_length"),
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    ("layer_norm_eps", "attention.layer_norm_epsilon"),
     ("max_position_embeddings", "context_length"),
     ("sliding_window", "attention.sliding_window"),
     ("rope_theta", "rope.freq_base"),
@@ -24,6 +25,15 @@ const KEYS: &[(&str, &str)] = &[
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
     ("num_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
+    ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"),
+    ("logit_scale", "logit_scale"),
+    ("embedding_multiplier", "embedding_scale"),
+    ("residual_multiplier", "residual_scale"),
+    ("attention_multiplier", "attention.scale"),
+    ("use_parallel_residual", "use_parallel_residual"),
+    ("clip_qkv", "attention.clamp_kqv"),
 ];
 
 /// (key inside `rope_scaling`, key of the GGUF file without its architecture prefix)
@@ -105,7 +115,7 @@ pub(crate) fn from_gguf(
         fields.insert(key.to_owned(), Value::Bool(flag));
     }
     let rope_factors = tensors.rope_factors;
-    let config = Config { file, container: Container::Gguf, architecture, fields, rope_factors };
+    let config = Config { file, container: Container::Gguf, architecture, fields, renamed: &[], rope_factors };
     config.check_gguf_heads()?;
     Ok(config)
 }
@@ -118,18 +128,6 @@ impl Config {
         {
             return Err(self.unsupported("value_head_dim", value, &format!("the key length, {key}")));
         }
-        let rotary = self.optional_size("rotary_dim")?;
-        let head_dim = match self.optional_size("head_dim")? {
-            Some(dim) => Some(dim),
-            None => {
-                self.optional_size("hidden_size")?.zip(self.optional_size("num_attention_heads")?).map(|(e, h)| e / h)
-            }
-        };
-        match (rotary, head_dim) {
-            (Some(rotary), Some(head_dim)) if rotary != head_dim => {
-                Err(self.unsupported("rotary_dim", &Value::from(rotary), &format!("the head length, {head_dim}")))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

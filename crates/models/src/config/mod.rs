@@ -28,6 +28,8 @@ pub struct Config {
     /// The architecture: a class name, or GGUF's `general.architecture`.
     architecture: String,
     fields: Map<String, Value>,
+    /// The family's own names of keys: (ours, theirs).
+    renamed: &'static [(&'static str, &'static str)],
     /// Divisors of the rotary frequencies, where the checkpoint holds them as a tensor.
     rope_factors: Option<Vec<f64>>,
 }
@@ -97,9 +99,21 @@ impl Config {
     /// When the file cannot be read, is no JSON object, or names no architecture.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let fields = read_object(path)?;
-        let mut config =
-            Config { file, container: Container::HuggingFace, architecture: String::new(), fields, rope_factors: None };
+        let mut fields = read_object(path)?;
+        // A model that takes more than text keeps its decoder's keys apart; what is not among them stands outside.
+        if let Some(Value::Object(text)) = fields.remove("text_config") {
+            let outside = std::mem::replace(&mut fields, text);
+            let architectures = outside.get("architectures").cloned();
+            for (key, value) in outside {
+                fields.entry(key).or_insert(value);
+            }
+            if let Some(architectures) = architectures {
+                fields.insert("architectures".to_owned(), architectures);
+            }
+        }
+        let container = Container::HuggingFace;
+        let (architecture, renamed) = (String::new(), &[][..]);
+        let mut config = Config { file, container, architecture, fields, renamed, rope_factors: None };
         let architectures = config.fields.get("architectures").cloned().unwrap_or(Value::Null);
         config.architecture = match architectures.get(0).and_then(Value::as_str) {
             Some(name) => name.to_owned(),
@@ -107,6 +121,23 @@ impl Config {
             None => return Err(config.wrong("architectures", &architectures, "a list with the name of a model class")),
         };
         Ok(config)
+    }
+
+    /// Gives keys that a family names in its own way, `theirs`, their usual names: (ours, theirs), where a dot leads into an object. GGUF files have
+    /// one name for a thing.
+    pub(crate) fn rename(&mut self, keys: &'static [(&'static str, &'static str)]) {
+        if self.container == Container::Gguf {
+            return;
+        }
+        self.renamed = keys;
+        for (ours, theirs) in keys {
+            let mut path = theirs.split('.');
+            let first = path.next().and_then(|key| self.fields.get(key));
+            let found = path.fold(first, |value, key| value.and_then(|value| value.get(key))).cloned();
+            if let (Some(value), false) = (found, self.fields.contains_key(*ours)) {
+                self.fields.insert((*ours).to_owned(), value);
+            }
+        }
     }
 
     /// The file, for messages.
@@ -205,6 +236,16 @@ impl Config {
         value.as_str().map(Some).ok_or_else(|| self.wrong(key, value, "a string"))
     }
 
+    /// A list of whole numbers, or `None` when the key is missing or null.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<u64>>, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = value.as_array().and_then(|list| list.iter().map(Value::as_u64).collect());
+        list.map(Some).ok_or_else(|| self.wrong(key, value, "a list of whole numbers"))
+    }
+
     /// A list of texts, or `None` when the key is missing or null.
     ///
     /// # Errors
@@ -253,7 +294,10 @@ impl Config {
     /// The key as the file spells it.
     pub(crate) fn key_in_file(&self, key: &str) -> String {
         match self.container {
-            Container::HuggingFace => key.to_owned(),
+            Container::HuggingFace => {
+                let renamed = self.renamed.iter().find(|(ours, _)| *ours == key);
+                renamed.map_or(key, |(_, theirs)| theirs).to_owned()
+            }
             Container::Gguf => gguf::key_in_file(&self.architecture, key),
         }
     }

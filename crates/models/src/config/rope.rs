@@ -1,6 +1,6 @@
 //! Rotary embeddings from a configuration, in the old key style (`rope_theta`, `rope_scaling`) and the new (`rope_parameters`).
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Container};
 use nxd_ops::{RopeScaling, RopeSpec};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -80,7 +80,13 @@ impl Config {
             Some(factor) => factor,
             None => self.positive("partial_rotary_factor", 1.0)?,
         };
-        let rotary_dim = (head_dim as f64 * partial) as usize;
+        // GGUF files say it in values.
+        let in_values = if self.container == Container::Gguf { self.optional_size("rotary_dim")? } else { None };
+        let rotary_dim = in_values.unwrap_or((head_dim as f64 * partial) as usize);
+        if in_values.is_some_and(|values| values > head_dim) {
+            let expected = format!("at most the head length, {head_dim}");
+            return Err(self.wrong("rotary_dim", &Value::from(rotary_dim), &expected));
+        }
         if rotary_dim == head_dim && !head_dim.is_multiple_of(2) {
             let expected =
                 "an even number, as values of a head are rotated in pairs; without the key it is hidden_size / heads";
@@ -164,6 +170,15 @@ impl Config {
                     return Err(self.wrong(&key, &Value::from(original), "a context of 2 or more"));
                 }
                 let default = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+                // Phi 3.5 MoE has a factor for each set of divisors.
+                let default = match (parameters.optional("short_mscale")?, parameters.optional("long_mscale")?) {
+                    (Some(short), Some(long)) if (short - long).abs() < 1e-9 => short,
+                    (Some(short), Some(long)) => {
+                        let (key, expected) = (parameters.key("long_mscale"), format!("{short}, as short_mscale"));
+                        return Err(self.unsupported(&key, &Value::from(long), &expected));
+                    }
+                    _ => default,
+                };
                 Ok(RopeScaling::LongRope {
                     short_factor: parameters.factors("short_factor", rotary_dim / 2)?,
                     long_factor: parameters.factors("long_factor", rotary_dim / 2)?,

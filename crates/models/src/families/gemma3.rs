@@ -3,28 +3,19 @@
 //!
 //! Source: transformers `models/gemma3/modeling_gemma3.py`; arXiv:2503.19786.
 
-use super::{Family, activation, base, sliding_layers};
+use super::Family;
+use super::base::{activation, base, sliding_layers};
 use crate::config::{Config, ConfigError, Container};
-use crate::names::{Layout, Names, Place};
-use nxd_modules::{DecoderSpec, NormPlacement, RmsNormSpec};
+use nxd_modules::{DecoderSpec, HeadSpec, NormPlacement, NormStyle, QkNorm, QkNormOver};
 use nxd_ops::{Gated, RopeScaling, RopeSpec};
 
 pub(super) const FAMILY: Family = Family {
     name: "gemma3",
-    hf: &["Gemma3ForCausalLM"],
+    hf: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
     gguf: &["gemma3"],
+    keys: &[],
     spec,
-    names: Names {
-        gguf: Layout {
-            layer: &[
-                Place::new("post_attention_layernorm", "post_attention_norm"),
-                Place::new("pre_feedforward_layernorm", "ffn_norm"),
-                Place::new("post_feedforward_layernorm", "post_ffw_norm"),
-            ],
-            ..Layout::GGUF
-        },
-        ..Names::STANDARD
-    },
+    names: super::gemma2::NAMES,
 };
 
 /// Layers of the 27B model, the one whose scores are not scaled by its head_dim; GGUF files do not say so.
@@ -34,7 +25,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base(config)?;
     let is_gguf = config.container() == Container::Gguf;
     // GGUF writers add the one to the weights.
-    let norm = RmsNormSpec { offset: if is_gguf { 0.0 } else { 1.0 }, ..spec.norm };
+    let norm = NormStyle { offset: if is_gguf { 0.0 } else { 1.0 }, ..spec.norm };
     let num_layers = spec.layers.len();
     let attention = spec.layers[0].attention.clone();
     let head_dim = config.optional_size("head_dim")?.unwrap_or(256);
@@ -48,17 +39,18 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let local = RopeSpec { scaling: RopeScaling::None, theta: local_theta(config, head_dim)?, ..global.clone() };
     let bias = config.flag("attention_bias", false)?;
     let activation = activation(config, "hidden_activation", Gated::GeluTanh)?;
+    let qk_norm = QkNorm { norm, over: QkNormOver::Head, after_rope: false };
     for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
-        layer.mlp.activation = activation;
+        layer.mlp.change(|mlp| mlp.activation = activation);
         let attention = &mut layer.attention;
-        (attention.head_dim, attention.scale, attention.qk_norm) = (head_dim, scale, Some(norm));
+        (attention.head_dim, attention.scale, attention.qk_norm) = (head_dim, scale, Some(qk_norm));
         (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);
         attention.window = sliding.then_some(window);
-        attention.rope = if sliding { local.clone() } else { global.clone() };
+        attention.rope = Some(if sliding { local.clone() } else { global.clone() });
     }
     Ok(DecoderSpec {
         embedding_scale: Some((spec.hidden_size as f32).sqrt()),
-        tie_word_embeddings: config.flag("tie_word_embeddings", true)?,
+        head: HeadSpec { tied: config.flag("tie_word_embeddings", true)?, ..spec.head },
         norm,
         norm_placement: NormPlacement::Sandwich,
         ..spec

@@ -2,13 +2,14 @@
 //!
 //! Source: transformers `models/mistral/modeling_mistral.py`; arXiv:2310.06825. GGUF files of Mistral models name themselves `llama`.
 
-use super::{Family, base, sliding_layers};
+use super::Family;
+use super::base::{base, sliding_layers};
 use crate::config::{Config, ConfigError};
 use crate::names::Names;
 use nxd_modules::DecoderSpec;
 
 pub(super) const FAMILY: Family =
-    Family { name: "mistral", hf: &["MistralForCausalLM"], gguf: &[], spec, names: Names::STANDARD };
+    Family { name: "mistral", hf: &["MistralForCausalLM"], gguf: &[], keys: &[], spec, names: Names::STANDARD };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base(config)?;

@@ -2,28 +2,25 @@
 //!
 //! Source: transformers `models/qwen3/modeling_qwen3.py`; arXiv:2505.09388.
 
-use super::{Family, base, sliding_layers};
+use super::Family;
+use super::base::{base, upper_windows};
 use crate::config::{Config, ConfigError};
 use crate::names::Names;
-use nxd_modules::DecoderSpec;
+use nxd_modules::{DecoderSpec, QkNorm, QkNormOver};
 
 pub(super) const FAMILY: Family =
-    Family { name: "qwen3", hf: &["Qwen3ForCausalLM"], gguf: &["qwen3"], spec, names: Names::STANDARD };
+    Family { name: "qwen3", hf: &["Qwen3ForCausalLM"], gguf: &["qwen3"], keys: &[], spec, names: Names::STANDARD };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base(config)?;
     let bias = config.flag("attention_bias", false)?;
-    let window = match config.flag("use_sliding_window", false)? {
-        true => config.optional_size("sliding_window")?,
-        false => None,
-    };
-    let first = config.whole("max_window_layers", 0..=4096)?.unwrap_or(28);
-    let sliding = sliding_layers(config, spec.layers.len(), |layer| layer >= first)?;
-    for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {
-        layer.attention.qk_norm = Some(spec.norm);
+    let norm = QkNorm { norm: spec.norm, over: QkNormOver::Head, after_rope: false };
+    let windows = upper_windows(config, spec.layers.len())?;
+    for (layer, window) in spec.layers.iter_mut().zip(windows) {
+        layer.attention.qk_norm = Some(norm);
         layer.attention.qkv_bias = bias;
         layer.attention.output_bias = config.flag("attention_output_bias", bias)?;
-        layer.attention.window = window.filter(|_| sliding);
+        layer.attention.window = window;
     }
     Ok(spec)
 }

@@ -84,10 +84,20 @@ pub enum Op {
     Gated,
     /// `norm` and `add_norm`.
     Norm,
+    /// `norm` of products that are spread over ranks, with f32 weights.
+    SpreadNorm,
+    /// `map`.
+    Map,
+    /// `embed_positions` and `temper`.
+    Position,
     /// `linear` and `linears` with a weight in this format, alone or over ranks.
     Linear(Format),
     /// `head` with a weight in this format.
     Head(Format),
+    /// `route`.
+    Route,
+    /// What `experts` adds to the products of a single expert.
+    Experts,
     /// `rope`.
     Rope,
     /// `attend` over what `kv_write` stored.

@@ -27,6 +27,7 @@ mod model;
 mod random;
 mod reference;
 mod requests;
+mod routing;
 
 pub use harness::{Emitted, Harness, KvSetup, Op, Program, SampleResult};
 pub use model::Model;
@@ -38,11 +39,13 @@ macro_rules! op_suite {
         $crate::op_suite! { @cases $harness;
             embed embed_tied select_rows
             add bias scale gated shared_operands custom
-            norm norm_of_heads add_norm
+            map positions
+            norm norm_of_heads add_norm norm_over_ranks
             linear_floats linear_scaled linear_blocks linear_permuted linears linear_gated head
+            route route_by_groups route_by_sparsemixer experts
             rope rope_of_request_length
             attend attend_copied attend_past_poison attend_with_sinks_and_caps
-            all_reduce gather_columns embed_over_ranks linear_over_ranks head_over_ranks attend_over_ranks
+            all_reduce gather_columns embed_over_ranks linear_over_ranks head_over_ranks attend_over_ranks experts_over_ranks
             draw_greedy draw_filtered draw_penalised draw_biased draw_targets draw_forbidden draw_not_finite draw_logprobs
         }
     };

@@ -4,7 +4,7 @@ use super::random::Random;
 use super::reference::Rows;
 use crate::format::{BlockFormat, Format};
 use crate::quant;
-use crate::spec::{KvLayer, KvSpec, NormSpec, Rope, RopeSpec};
+use crate::spec::{Centre, KvLayer, KvSpec, NormSpec, Rope, RopeSpec};
 use crate::weight::{
     Dim, Manifest, Params, Role, Scales, ShardLayout, Sharding, SourceError, StoredWeight, Weight, WeightSource,
     WeightSpec,
@@ -124,7 +124,8 @@ impl Builder {
 
     /// A norm with a random weight.
     pub(super) fn norm(&mut self, width: usize, offset: f32) -> NormSpec {
-        NormSpec { weight: self.vector(width), width, eps: 1e-5, offset }
+        let weight = Some(self.vector(width));
+        NormSpec { centre: Centre::Zero, weight, bias: None, width, eps: 1e-5, offset, spread: None }
     }
 
     pub(super) fn rope(&mut self, spec: &RopeSpec) -> Rope {

@@ -1,6 +1,6 @@
 //! What ops are to compute: in double precision, row by row, as their definitions read.
 
-use crate::spec::{AttendSpec, Gated, RopeSpec};
+use crate::spec::{AttendSpec, Centre, Gated, Map, NormSpec, RopeSpec};
 
 /// A tensor, or a weight, as rows of numbers.
 pub(super) type Rows = Vec<Vec<f64>>;
@@ -22,15 +22,11 @@ pub(super) fn bias(x: &Rows, bias: &[f64]) -> Rows {
 }
 
 pub(super) fn gated(gate: &Rows, up: &Rows, activation: Gated) -> Rows {
-    let act = |x: f64| match activation {
-        Gated::Silu => x / (1.0 + (-x).exp()),
-        Gated::Gelu => 0.5 * x * (1.0 + erf(x / 2.0_f64.sqrt())),
-        Gated::GeluTanh => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-            0.5 * x * (1.0 + inner.tanh())
-        }
+    let met = |x: f64| match activation {
+        Gated::Clamped { limit } => x.clamp(-f64::from(limit), f64::from(limit)) + 1.0,
+        _ => x,
     };
-    zip(gate, up, |gate, up| act(gate) * up)
+    zip(gate, up, |gate, up| act(gate, activation) * met(up))
 }
 
 /// The error function, by a series without cancellation.
@@ -48,14 +44,47 @@ fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
 }
 
-/// Groups of as many columns as `weight` has values, each over the root of its mean square.
-pub(super) fn norm(x: &Rows, weight: &[f64], eps: f32, offset: f32) -> Rows {
+/// Groups of [`NormSpec::width`] columns, each over the root of its mean square distance from its centre; `weight` and `bias` have a value for each
+/// column of a group, or of the row.
+pub(super) fn norm(x: &Rows, spec: &NormSpec, weight: &[f64], bias: &[f64]) -> Rows {
     let group = |group: &[f64]| -> Vec<f64> {
-        let mean = group.iter().map(|x| x * x).sum::<f64>() / group.len() as f64;
-        let root = (mean + f64::from(eps)).sqrt();
-        group.iter().zip(weight).map(|(x, w)| x / root * (w + f64::from(offset))).collect()
+        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / group.len() as f64;
+        let centre = if spec.centre == Centre::Mean { mean(&mut group.iter().copied()) } else { 0.0 };
+        let root = (mean(&mut group.iter().map(|x| (x - centre).powi(2))) + f64::from(spec.eps)).sqrt();
+        group.iter().map(|x| (x - centre) / root).collect()
     };
-    x.iter().map(|row| row.chunks(weight.len()).flat_map(group).collect()).collect()
+    let weighted = |row: Vec<f64>| -> Vec<f64> {
+        let columns = row.into_iter().enumerate();
+        let weighted =
+            columns.map(|(i, x)| x * (weight[i % weight.len()] + f64::from(spec.offset)) + bias[i % bias.len()]);
+        weighted.collect()
+    };
+    x.iter().map(|row| weighted(row.chunks(spec.width).flat_map(group).collect())).collect()
+}
+
+/// `f` of every value.
+pub(super) fn map(x: &Rows, f: Map) -> Rows {
+    zip(x, x, |x, _| match f {
+        Map::Activation(activation) => act(x, activation),
+        Map::Clamp(limit) => x.clamp(-f64::from(limit), f64::from(limit)),
+        Map::SoftCap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
+    })
+}
+
+fn act(x: f64, activation: Gated) -> f64 {
+    match activation {
+        Gated::Silu => x / (1.0 + (-x).exp()),
+        Gated::Clamped { limit } => {
+            let x = x.min(f64::from(limit));
+            x / (1.0 + (-1.702 * x).exp())
+        }
+        Gated::Gelu => 0.5 * x * (1.0 + erf(x / 2.0_f64.sqrt())),
+        Gated::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Gated::Relu2 => x.max(0.0).powi(2),
+    }
 }
 
 /// `x · weightᵀ`.

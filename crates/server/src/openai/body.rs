@@ -2,13 +2,15 @@
 
 use super::fields::{Fields, found};
 use super::json::Strict;
+use super::room::Held;
 use crate::error::ApiError;
 use crate::state::App;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::Value;
+use hyper::body::Frame;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 impl FromRequest<Arc<App>> for Fields {
@@ -18,12 +20,14 @@ impl FromRequest<Arc<App>> for Fields {
         let (head, body) = request.into_parts();
         check_type(&head.headers)?;
         let options = &app.options;
-        let read = tokio::time::timeout(options.body_timeout, read(body, options.max_body_bytes)).await;
+        let mut held = Held::nothing(&app.bodies);
+        let read = tokio::time::timeout(options.body_timeout, read(body, options.max_body_bytes, &mut held)).await;
         let bytes = read.map_err(|_| {
             let message = format!("the body did not come within {} s", options.body_timeout.as_secs_f64());
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "body_timeout", message)
         })??;
-        parse(&bytes)
+        held.grow_for_values(&bytes)?;
+        Ok(Fields::of_body(parse(&bytes)?, held))
     }
 }
 
@@ -45,21 +49,30 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
-    match Limited::new(body, max_bytes).collect().await {
-        Ok(whole) => Ok(whole.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("the body has more than {max_bytes} bytes, which is the limit");
-            let code = "request_too_large";
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", code, message))
+async fn read(body: Body, max_bytes: usize, held: &mut Held) -> Result<Vec<u8>, ApiError> {
+    let (mut body, mut whole) = (Limited::new(body, max_bytes), Vec::new());
+    while let Some(frame) = body.frame().await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                held.grow(data.len())?;
+                whole.extend_from_slice(&data);
+            }
+            // Trailers, of which none is known.
+            Ok(Err(_)) => {}
+            Err(error) if error.is::<LengthLimitError>() => {
+                let message = format!("the body has more than {max_bytes} bytes, which is the limit");
+                let code = "request_too_large";
+                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", code, message));
+            }
+            Err(_) => return Err(not_json("the body broke off".to_owned())),
         }
-        Err(_) => Err(not_json("the body broke off".to_owned())),
     }
+    Ok(whole)
 }
 
-fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
+fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(bytes) {
-        Ok(Strict(Value::Object(map))) => Ok(Fields(map)),
+        Ok(Strict(Value::Object(map))) => Ok(map),
         Ok(Strict(other)) => Err(not_json(format!("the body is {}; a JSON object is allowed", found(&other)))),
         Err(error) => Err(not_json(format!("the body is not JSON: {error}"))),
     }

@@ -188,7 +188,7 @@ mod tests {
 
     fn asked(body: Value) -> Result<Option<Asked>, ApiError> {
         let Value::Object(map) = body else { panic!("an object") };
-        read(&Fields(map))
+        read(&Fields::new(map))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A field that is null counts as absent, and one that nobody asks for is ignored.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::room::Held;
 use crate::error::ApiError;
 use serde_json::{Map, Value, json};
 
@@ -10,8 +11,12 @@ use serde_json::{Map, Value, json};
 const MAX_SHOWN_CHARS: usize = 60;
 
 /// The fields of a body, which is an object.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Fields(pub(super) Map<String, Value>);
+#[derive(Debug)]
+pub(super) struct Fields {
+    map: Map<String, Value>,
+    /// The memory that they take of what all bodies may take; an object within a body takes none of its own.
+    _held: Option<Held>,
+}
 
 /// A field of which the schema knows.
 pub(super) trait Field: Sync {
@@ -68,9 +73,19 @@ pub(super) struct Other {
 }
 
 impl Fields {
+    /// The fields of an object within a body.
+    pub(super) fn new(map: Map<String, Value>) -> Fields {
+        Fields { map, _held: None }
+    }
+
+    /// The fields of a body, which give `held` back when they are dropped.
+    pub(super) fn of_body(map: Map<String, Value>, held: Held) -> Fields {
+        Fields { map, _held: Some(held) }
+    }
+
     /// A field's value; `None` when it is absent or null.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.map.get(name).filter(|value| !value.is_null())
     }
 }
 
@@ -306,7 +321,7 @@ mod tests {
 
     fn fields(value: Value) -> Fields {
         let Value::Object(map) = value else { panic!("an object") };
-        Fields(map)
+        Fields::new(map)
     }
 
     #[test]

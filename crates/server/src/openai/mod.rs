@@ -5,7 +5,7 @@
 //!
 //! *Does not know*: connections, keys, metrics, how the engine schedules.
 //!
-//! Reading order: `fields`, `body`, `params`, `prompt`, `constraint`, `generate`, `stream`, `logprobs`, `completions`, `chat`, `embeddings`,
+//! Reading order: `fields`, `room`, `body`, `params`, `prompt`, `constraint`, `generate`, `stream`, `logprobs`, `completions`, `chat`, `embeddings`,
 //! `tokenize`, `openapi`.
 
 mod body;
@@ -21,9 +21,12 @@ mod logprobs;
 mod openapi;
 mod params;
 mod prompt;
+mod room;
 mod stream;
 mod tokenize;
 mod usage;
+
+pub(crate) use room::BodyRoom;
 
 use crate::state::App;
 use axum::Router;

@@ -6,6 +6,7 @@ use super::embeddings::EmbeddingReply;
 use super::fields::Field;
 use super::tokenize::{DetokenizeReply, TokenizeReply};
 use super::{chat, completions, embeddings, tokenize};
+use crate::info::{ModelInfoReply, ModelList, ServerInfoReply, VersionReply};
 use axum::Json;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -24,14 +25,51 @@ const ERRORS: &[(&str, &str)] = &[
     ("504", "The request took longer than is allowed."),
 ];
 
-/// Routes without a body, for which see the documentation: path, what it gives, and the type of a reply that has a body.
-const LOOKS: &[(&str, &str, Option<&str>)] = &[
-    ("/v1/models", "The served models.", Some("application/json")),
-    ("/health", "200 when tokens can be generated.", None),
-    ("/ready", "200 when requests are taken.", None),
-    ("/version", "The server's version.", Some("application/json")),
-    ("/metrics", "Metrics for Prometheus.", Some("text/plain")),
-    ("/openapi.json", "This document.", Some("application/json")),
+/// A route that is looked at: nothing is sent to it.
+struct Look {
+    path: &'static str,
+    about: &'static str,
+    /// The route's own errors.
+    errors: &'static [&'static str],
+    shows: Shows,
+}
+
+/// What stands in a reply's body.
+enum Shows {
+    Nothing,
+    /// JSON of this schema.
+    Json(&'static str),
+    /// JSON that describes itself.
+    Schema,
+    /// Lines for people or programs.
+    Text,
+}
+
+const LOOKS: &[Look] = &[
+    Look { path: "/v1/models", about: "The served models.", errors: &["401"], shows: Shows::Json("ModelList") },
+    Look {
+        path: "/v1/models/{id}",
+        about: "A served model.",
+        errors: &["401", "404"],
+        shows: Shows::Json("ModelEntry"),
+    },
+    Look { path: "/health", about: "200 when tokens can be generated.", errors: &["503"], shows: Shows::Nothing },
+    Look { path: "/ready", about: "200 when requests are taken.", errors: &["503"], shows: Shows::Nothing },
+    Look { path: "/version", about: "The server's version.", errors: &[], shows: Shows::Json("VersionReply") },
+    Look {
+        path: "/server_info",
+        about: "The server's limits and what it holds.",
+        errors: &["401", "503"],
+        shows: Shows::Json("ServerInfoReply"),
+    },
+    Look {
+        path: "/model_info",
+        about: "What the served model is.",
+        errors: &["401", "503"],
+        shows: Shows::Json("ModelInfoReply"),
+    },
+    Look { path: "/metrics", about: "Metrics for Prometheus.", errors: &["401"], shows: Shows::Text },
+    Look { path: "/openapi.json", about: "This document.", errors: &["401"], shows: Shows::Schema },
 ];
 
 /// A route with a body.
@@ -103,16 +141,14 @@ fn write() -> Value {
     add::<EmbeddingReply>(&mut schemas);
     add::<TokenizeReply>(&mut schemas);
     add::<DetokenizeReply>(&mut schemas);
+    add::<ModelList>(&mut schemas);
+    add::<VersionReply>(&mut schemas);
+    add::<ServerInfoReply>(&mut schemas);
+    add::<ModelInfoReply>(&mut schemas);
     schemas.insert("Error".to_owned(), error_schema());
     let mut paths = Map::new();
-    for (path, about, media) in LOOKS {
-        let mut ok = json!({"description": about});
-        if let Some(media) = media {
-            ok["content"] = json!({*media: {"schema": {}}});
-        }
-        let mut responses = errors(&["401", "503"]);
-        responses.insert("200".to_owned(), ok);
-        paths.insert((*path).to_owned(), json!({"get": {"summary": about, "responses": responses}}));
+    for look in LOOKS {
+        paths.insert(look.path.to_owned(), json!({"get": glance(look)}));
     }
     for route in routes() {
         paths.insert(route.path.to_owned(), json!({"post": operation(&route)}));
@@ -128,6 +164,24 @@ fn write() -> Value {
         // A server without keys takes requests without one.
         "security": [{}, {"key": []}],
     })
+}
+
+fn glance(look: &Look) -> Value {
+    let mut ok = json!({"description": look.about});
+    match look.shows {
+        Shows::Nothing => {}
+        Shows::Json(name) => ok["content"] = json!({"application/json": {"schema": reference(name)}}),
+        Shows::Schema => ok["content"] = json!({"application/json": {"schema": {"type": "object"}}}),
+        Shows::Text => ok["content"] = json!({"text/plain": {"schema": {"type": "string"}}}),
+    }
+    let mut responses = errors(look.errors);
+    responses.insert("200".to_owned(), ok);
+    let mut operation = json!({"summary": look.about, "responses": responses});
+    if look.path.contains("{id}") {
+        let id = json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}});
+        operation["parameters"] = json!([id]);
+    }
+    operation
 }
 
 fn operation(route: &Route) -> Value {
@@ -212,6 +266,19 @@ mod tests {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(document.pointer(pointer).is_some(), "{reference} is not in the document");
         }
+    }
+
+    #[test]
+    fn replies_of_routes_that_are_looked_at_are_described() {
+        let document = write();
+        let content = |path: &str| document["paths"][path]["get"]["responses"]["200"]["content"].clone();
+        let model = &document["components"]["schemas"]["ModelEntry"];
+        assert_eq!(content("/v1/models")["application/json"]["schema"], reference("ModelList"));
+        assert_eq!(content("/v1/models/{id}")["application/json"]["schema"], reference("ModelEntry"));
+        assert!(model["properties"]["max_model_len"]["type"].as_array().unwrap().contains(&json!("null")), "{model}");
+        assert_eq!(content("/metrics")["text/plain"]["schema"], json!({"type": "string"}));
+        assert_eq!(content("/health"), Value::Null);
+        assert_eq!(document["paths"]["/v1/models/{id}"]["get"]["parameters"][0]["in"], "path");
     }
 
     #[test]

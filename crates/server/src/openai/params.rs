@@ -343,7 +343,7 @@ fn stream_options(fields: &Fields, stream: bool) -> Result<(bool, bool), ApiErro
             Err(ApiError::invalid(STREAM_OPTIONS.name, "`stream_options` is allowed with `stream: true` alone"))
         }
         Some(Value::Object(map)) => {
-            let inner = Fields(map.clone());
+            let inner = Fields::new(map.clone());
             let within = |error: ApiError| {
                 let param = error.param.map(|name| format!("stream_options.{name}"));
                 ApiError { param, ..error }

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn prompts(value: Value) -> Result<Vec<Prompt>, ApiError> {
-        read(&Fields([("prompt".to_owned(), value)].into_iter().collect()), "prompt", 4, 10)
+        read(&Fields::new([("prompt".to_owned(), value)].into_iter().collect()), "prompt", 4, 10)
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
     fn prompts_are_cut_at_either_end() {
         let cut = |options: Value, room| {
             let Value::Object(map) = options else { panic!("an object") };
-            let encoding = Encoding::read(&Fields(map), true)?;
+            let encoding = Encoding::read(&Fields::new(map), true)?;
             encoding.tokens(Prompt::Ids(vec![1, 2, 3, 4]), None, room, "prompt")
         };
         assert_eq!(cut(json!({}), 2), Ok(vec![1, 2, 3, 4]));

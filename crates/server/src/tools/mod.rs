@@ -19,7 +19,7 @@ mod tests;
 
 pub use id::call_id;
 pub use parser::{Delta, ToolParser};
-pub use plan::{ToolPlan, plan};
+pub use plan::{Held, ToolPlan, plan};
 pub use request::{Tool, ToolChoice, ToolError, ToolRequest};
 
 /// Most characters of a function's name.

@@ -24,6 +24,13 @@ pub(super) struct Syntax {
     pub(super) name_first: bool,
 }
 
+impl Syntax {
+    /// What stands before and behind every call, and nowhere else; `None` where calls may stand without.
+    pub(super) fn frame(self) -> Option<(&'static str, &'static str)> {
+        if self.bare || self.name_first { None } else { self.opening.zip(self.closing) }
+    }
+}
+
 /// Calls without a frame: the text is constrained to be nothing else.
 const FORCED: Syntax = Syntax { opening: None, closing: None, bare: false, name_first: false };
 

@@ -53,6 +53,33 @@ async fn a_stream_opens_with_the_role_and_closes_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_hidden_stop_token_has_no_log_probability_streamed_or_not() {
+    let server = Server::start();
+    let plain = json!({"messages": user(), "max_tokens": 9, "temperature": 0, "ignore_eos": true, "logprobs": true, "return_token_ids": true});
+    let ids = server.ok(PATH, &plain).await["choices"][0]["token_ids"].clone();
+    let ids: Vec<u64> = serde_json::from_value(ids).unwrap();
+    // The first token that was not drawn before ends the reply behind it.
+    let stop = ids[1..].iter().find(|id| **id != ids[0]).unwrap();
+    let drawn = ids.iter().position(|id| id == stop).unwrap() + 1;
+    for (include, shown) in [(false, drawn - 1), (true, drawn)] {
+        let mut body = plain.clone();
+        (body["stop_token_ids"], body["include_stop_str_in_output"]) = (json!([stop]), json!(include));
+        let whole = server.ok(PATH, &body).await["choices"][0].clone();
+        assert_eq!(whole["stop_reason"], json!(stop));
+        let scored = whole["logprobs"]["content"].as_array().unwrap();
+        assert_eq!(scored.len(), shown);
+        body["stream"] = json!(true);
+        let chunks = server.chunks(PATH, &body).await;
+        let parts = || chunks.iter().map(|chunk| &chunk["choices"][0]);
+        let streamed: Vec<&Value> =
+            parts().filter_map(|part| part["logprobs"]["content"].as_array()).flatten().collect();
+        assert_eq!(streamed, scored.iter().collect::<Vec<_>>(), "include_stop_str_in_output: {include}");
+        let text: String = parts().filter_map(|part| part["delta"]["content"].as_str()).collect();
+        assert_eq!(text, whole["message"]["content"].as_str().unwrap());
+    }
+}
+
+#[tokio::test]
 async fn forced_calls_are_calls() {
     let server = Server::start();
     let parameters = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": false});
@@ -74,6 +101,21 @@ async fn forced_calls_are_calls() {
         let streamed: String = deltas.iter().filter_map(|delta| delta["function"]["arguments"].as_str()).collect();
         assert_eq!(streamed, call["function"]["arguments"].as_str().unwrap());
     }
+}
+
+#[tokio::test]
+async fn schemas_of_strict_functions_are_held_to_or_refused() {
+    let server = Server::start();
+    let parameters = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": false});
+    let tool = json!({"type": "function", "function": {"name": "light", "parameters": parameters, "strict": true}});
+    let mut body = json!({"messages": user(), "tools": [tool], "max_tokens": 40, "seed": 1});
+    let choice = server.ok(PATH, &body).await["choices"][0].clone();
+    assert!(choice["message"]["content"].is_string() || choice["message"]["tool_calls"].is_array(), "{choice}");
+    // What cannot be held to is refused, and taken where it is mere advice.
+    body["tools"][0]["function"]["parameters"]["not"] = json!({});
+    assert_eq!(server.refused(PATH, &body).await, (400, "invalid_value".into(), Some("tools".into())));
+    body["tools"][0]["function"]["strict"] = json!(false);
+    server.ok(PATH, &body).await;
 }
 
 #[tokio::test]

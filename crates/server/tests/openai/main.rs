@@ -1,8 +1,16 @@
-//! OpenAI's routes over a real engine and tiny golden models, without a socket.
-#![allow(clippy::unwrap_used, reason = "test support fails by panicking")]
+//! OpenAI's routes over a real engine and tiny golden models, mostly without a socket.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::float_cmp,
+    reason = "test support fails by panicking, and metrics that are compared count"
+)]
 
 mod chat;
 mod completions;
+mod faults;
+mod faulty;
 mod others;
 mod refusals;
 mod server;
+mod sockets;

@@ -6,16 +6,26 @@ use axum::http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use nxd_engine::service::Service;
 use nxd_engine::{Engine, EngineOptions};
-use nxd_executor::{CpuExecutor, ExecutorOptions};
+use nxd_executor::{CpuExecutor, Executor, ExecutorOptions};
 use nxd_models::{LoadMode, Model};
-use nxd_server::{App, ServerOptions, openai};
+use nxd_server::router::router;
+use nxd_server::{App, ServerOptions};
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
 
 /// Longer than any test should wait.
 const LONG: Duration = Duration::from_secs(60);
+
+/// An engine over the model in `dir`.
+pub(crate) fn engine(dir: &Path, wrap: impl FnOnce(CpuExecutor) -> Box<dyn Executor>) -> (Engine, Arc<Model>) {
+    let model = Model::open(dir, LoadMode::default()).unwrap();
+    let options = ExecutorOptions { threads: 1, ..ExecutorOptions::default() };
+    let executor = CpuExecutor::load(&model, &options).unwrap();
+    (Engine::new(wrap(executor), EngineOptions::default()), Arc::new(model))
+}
 
 pub(crate) struct Server {
     pub(crate) app: Arc<App>,
@@ -32,12 +42,20 @@ impl Server {
     }
 
     pub(crate) fn with(options: ServerOptions) -> Server {
-        let model = Model::open(&nxd_testkit::goldens().join(MODEL), LoadMode::default()).unwrap();
-        let executor =
-            CpuExecutor::load(&model, &ExecutorOptions { threads: 1, ..ExecutorOptions::default() }).unwrap();
-        let engine = Engine::new(Box::new(executor), EngineOptions::default());
-        let service = Service::start(engine, Arc::new(model), options.queue, |_| {}).unwrap();
+        Server::over(&nxd_testkit::goldens().join(MODEL), options, |executor| Box::new(executor))
+    }
+
+    /// A server over the model in `dir`, whose executor `wrap` may put another one around.
+    pub(crate) fn over(
+        dir: &Path,
+        options: ServerOptions,
+        wrap: impl FnOnce(CpuExecutor) -> Box<dyn Executor>,
+    ) -> Server {
+        let (engine, model) = engine(dir, wrap);
         let server = Server::loading(options);
+        let app = Arc::clone(&server.app);
+        let service =
+            Service::start(engine, model, app.options.queue, move |report| app.metrics.observe(report)).unwrap();
         server.app.loaded(service.handle());
         Server { _service: Some(service), ..server }
     }
@@ -45,7 +63,7 @@ impl Server {
     /// A server whose model never comes.
     pub(crate) fn loading(options: ServerOptions) -> Server {
         let app = Arc::new(App::new(options));
-        Server { router: openai::routes().with_state(Arc::clone(&app)), app, _service: None }
+        Server { router: router(Arc::clone(&app)), app, _service: None }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> (u16, HeaderMap, Vec<u8>) {
@@ -53,6 +71,28 @@ impl Server {
         let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
         let body = tokio::time::timeout(LONG, reply.into_body().collect()).await.unwrap().unwrap();
         (status, headers, body.to_bytes().to_vec())
+    }
+
+    /// The status and the text of a route that is looked at.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        (status, String::from_utf8(body).unwrap())
+    }
+
+    /// The sum of a metric's samples; 0 while it has none.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.app.metrics.text();
+        let samples = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once(' '));
+        samples.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until a metric has a value, which must come soon.
+    pub(crate) async fn until(&self, name: &str, value: f64) {
+        let began = Instant::now();
+        while self.metric(name) != value {
+            assert!(began.elapsed() < LONG, "{name} is {} and does not become {value}", self.metric(name));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Posts a body that is sent as it is.

@@ -20,11 +20,13 @@ CHECKS = [
 ]
 ROUTES = {
     "POST": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize"],
-    "GET": ["/v1/models", "/health", "/ready", "/version", "/metrics", "/openapi.json"],
+    "GET": [
+        "/v1/models", "/v1/models/{id}", "/health", "/ready", "/version", "/server_info", "/model_info", "/metrics", "/openapi.json",
+    ],
 }
 EXAMPLES = 100
 CASES = [
-    # Without a parameter nothing can be wrong.
+    # Where nothing is sent, nothing can be wrong; of a model's name, everything that is none can be asked for.
     *[("GET", path, schemathesis.GenerationMode.POSITIVE) for path in ROUTES["GET"]],
     *[("POST", path, mode) for path in ROUTES["POST"] for mode in schemathesis.GenerationMode],
 ]

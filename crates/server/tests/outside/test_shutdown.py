@@ -94,26 +94,57 @@ def test_what_does_not_end_in_time_is_told_so(seconds):
         assert server.exit_code(10) == 0
         assert time.monotonic() - began < 4 + int(seconds)
         chunks, done = rest_of(lines)
-        told = [chunk for chunk in chunks if "error" in chunk]
-        aborted = [choice for chunk in chunks for choice in chunk.get("choices", []) if choice["finish_reason"] == "abort"]
-        assert told or aborted, "a stream that is cut off says why"
+        assert chunks[-1]["error"]["code"] == "draining", "a stream that is cut off says why"
+        assert "shutting down" in chunks[-1]["error"]["message"]
         assert done, "and ends as streams do"
-        with contextlib.suppress(requests.ConnectionError):
-            reply = whole.result(timeout=30)
-            assert reply.status_code == 503 or reply.json()["choices"][0]["finish_reason"] == "abort"
+        check_error(whole.result(timeout=30), 503, code="draining")
         response.close()
 
 
-def test_a_second_signal_ends_it_at_once():
-    with Server("--shutdown-timeout", "300") as server:
-        response, lines, _ = start_stream(server, 1900)
+def test_what_waits_is_served_too():
+    with Server("--max-num-seqs", "1") as server, ThreadPoolExecutor(2) as pool:
+        response, lines, _ = start_stream(server, 200)
+        body = {"prompt": PROMPT, "max_tokens": 5, "ignore_eos": True}
+        waiting = [pool.submit(server.post, "/v1/completions", body) for _ in range(2)]
+        eventually(lambda: server.metrics().total("vllm:num_requests_waiting") == 2, 10, "they do not wait")
         server.signal(signal.SIGTERM)
-        eventually(lambda: server.get("/ready").status_code == 503, 5, "still ready")
+        assert rest_of(lines)[1]
+        for future in waiting:
+            reply = future.result(timeout=60)
+            assert reply.status_code == 200 and reply.json()["usage"]["completion_tokens"] == 5
+        response.close()
+        assert server.exit_code(10) == 0
+
+
+def test_a_client_that_does_not_read_its_stream_does_not_hold_it():
+    # More than the system keeps for a connection, so that the reply cannot leave.
+    body = {"prompt": PROMPT, "max_tokens": 300, "n": 64, "ignore_eos": True, "logprobs": 20, "stream": True}
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    with Server("--shutdown-timeout", "1") as server, server.socket() as deaf:
+        deaf.sendall(head.encode() + data)
+        eventually(lambda: server.metrics().total("vllm:num_requests_running") == 64, 30, "it does not run")
         server.signal(signal.SIGTERM)
         began = time.monotonic()
-        assert server.exit_code(5) in [0, -signal.SIGTERM]
+        assert server.exit_code(15) == 0
+        assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(second):
+    with Server("--shutdown-timeout", "300") as server, ThreadPoolExecutor(1) as pool:
+        response, lines, _ = start_stream(server, 1900)
+        whole = pool.submit(server.post, "/v1/completions", {"prompt": PROMPT, "max_tokens": 1900, "ignore_eos": True})
+        eventually(lambda: server.metrics().total("vllm:num_requests_running") == 2, 10, "they do not both run")
+        server.signal(signal.SIGTERM)
+        eventually(lambda: server.get("/ready").status_code == 503, 5, "still ready")
+        server.signal(second)
+        began = time.monotonic()
+        assert server.exit_code(5) == 0
         assert time.monotonic() - began < 3
-        rest_of(lines)
+        assert not rest_of(lines)[1], "what is cut off does not look whole"
+        with pytest.raises(requests.ConnectionError):
+            whole.result(timeout=30)
         response.close()
 
 

@@ -88,7 +88,7 @@ impl Tracer<'_> {
     }
 
     /// Which keys exist, `[R, S]`, and which each row sees, `[R, Q, S]`.
-    fn visible(&mut self, group: usize, spec: &KvSpec) -> (Value, Value) {
+    fn visible(&mut self, group: usize, spec: &KvSpec, chunk: Option<usize>) -> (Value, Value) {
         let (requests, tokens, rows) = (self.bucket().requests, self.bucket().tokens, self.bucket().rows());
         let blocks = self.bucket().blocks[group];
         let block_size = self.setting.kv.block_size;
@@ -117,6 +117,13 @@ impl Tracer<'_> {
             let recent = rec.compare(Order::Gt, &key, &oldest);
             seen = rec.and(&seen, &recent);
         }
+        if let Some(chunk) = chunk {
+            let chunk = rec.splat(chunk as f64, &by_row, Element::I32);
+            let start = rec.divide(&row, &chunk);
+            let start = rec.multiply(&start, &chunk);
+            let near = rec.compare(Order::Ge, &key, &start);
+            seen = rec.and(&seen, &near);
+        }
         (exists, seen)
     }
 
@@ -126,7 +133,7 @@ impl Tracer<'_> {
         let (requests, tokens) = (self.bucket().requests, self.bucket().tokens);
         let (kv_heads, width) = (spec.num_kv_heads, spec.head_dim);
         let shared = attend.num_heads / kv_heads;
-        let (exists, seen) = self.visible(group, &spec);
+        let (exists, seen) = self.visible(group, &spec, attend.chunk);
         let keys = self.gathered(layer, Side::Keys);
         let values = self.gathered(layer, Side::Values);
         let (q, keys, values) = (self.activation(q), self.activation(&keys), self.activation(&values));

@@ -5,9 +5,10 @@
 //! masked where they would be read, so they cannot touch real ones.
 //!
 //! Norms, rotary embeddings, softmax and logits are f32 whatever the activations are. Reading order: this file, `weight` (widening and
-//! products), `norm`, `rope`, `attention`.
+//! products), `norm`, `rope`, `attention`, `experts`.
 
 mod attention;
+mod experts;
 mod norm;
 mod rope;
 mod weight;
@@ -22,7 +23,10 @@ use crate::program::{Program, ProgramBuilder, ResultKey};
 use crate::record::{Element, Fold, Ranks, Value};
 use crate::sampling::{self, SampleBucket};
 use crate::target::{Spread, Target};
-use nxd_ops::{AttendSpec, Axis, Gated, Input, Kernel, KvLayer, Manifest, NormSpec, Ops, Output, Rope, Rows, Weight};
+use nxd_ops::{
+    AttendSpec, Axis, ExpertsSpec, Gated, Input, Kernel, KvLayer, Manifest, Map, NormSpec, Ops, Output, Rope,
+    RouterSpec, Rows, Temperature, Weight,
+};
 use std::collections::HashMap;
 
 /// What all programs of a model share.
@@ -175,6 +179,11 @@ impl Ops for Tracer<'_> {
         self.look_up(table, &tokens)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> Value {
+        let positions = self.b.input("positions", &[self.bucket().rows()], Element::I32);
+        self.look_up(table, &positions)
+    }
+
     fn input(&mut self, input: Input) -> Value {
         let Input::Hidden = input;
         let Purpose::Sample(bucket, shape) = &self.purpose else {
@@ -221,15 +230,28 @@ impl Ops for Tracer<'_> {
         self.b.rec.scale(&x, factor)
     }
 
+    fn map(&mut self, x: Value, f: Map) -> Value {
+        let wide = self.f32(&x);
+        let mapped = self.mapped(&wide, f);
+        self.b.rec.convert(&mapped, x.element())
+    }
+
+    fn temper(&mut self, x: Value, temperature: &Temperature) -> Value {
+        let factors = self.temperatures(temperature);
+        let factors = self.b.rec.broadcast(&factors, &[0], x.dims());
+        let wide = self.f32(&x);
+        let scaled = self.b.rec.multiply(&wide, &factors);
+        self.b.rec.convert(&scaled, x.element())
+    }
+
     fn gated(&mut self, gate: Value, up: &Value, activation: Gated) -> Value {
         let (gate, up) = (self.f32(&gate), self.f32(up));
-        let activated = self.activate(&gate, activation);
-        let product = self.b.rec.multiply(&activated, &up);
+        let product = self.met(&gate, &up, activation);
         self.activation(&product)
     }
 
     fn norm(&mut self, x: &Value, spec: &NormSpec) -> Value {
-        self.rms_norm(x, spec)
+        self.normalised(x, spec)
     }
 
     fn linear(&mut self, x: &Value, weight: Weight) -> Value {
@@ -239,6 +261,14 @@ impl Ops for Tracer<'_> {
 
     fn head(&mut self, x: &Value, weight: Weight) -> Value {
         self.product(x, weight)
+    }
+
+    fn route(&mut self, logits: &Value, spec: &RouterSpec) -> Value {
+        self.affinities(logits, spec)
+    }
+
+    fn experts(&mut self, x: &Value, affinities: &Value, spec: &ExpertsSpec) -> Value {
+        self.mixture(x, affinities, spec)
     }
 
     fn rope(&mut self, x: Value, rope: Rope) -> Value {

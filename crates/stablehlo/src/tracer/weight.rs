@@ -4,7 +4,7 @@ use super::Tracer;
 use crate::layout::{Group, WeightLayout};
 use crate::program::Part;
 use crate::record::{Element, Order, Pairs, Type, Value};
-use nxd_ops::{Gated, Kernel, Role, Weight};
+use nxd_ops::{Gated, Kernel, Map, Role, Temperature, Weight};
 
 impl Tracer<'_> {
     /// A norm weight or a bias, `[n]` in f32.
@@ -120,9 +120,27 @@ impl Tracer<'_> {
         self.b.rec.select(&held, &found, &zeros)
     }
 
+    /// `act(gate) * up`, in f32.
+    pub(super) fn met(&mut self, gate: &Value, up: &Value, activation: Gated) -> Value {
+        let activated = self.activate(gate, activation);
+        let Gated::Clamped { limit } = activation else { return self.b.rec.multiply(&activated, up) };
+        let [most, least, one] = [limit, -limit, 1.0].map(|x| self.b.rec.splat(f64::from(x), up.dims(), Element::F32));
+        let up = self.b.rec.minimum(up, &most);
+        let up = self.b.rec.maximum(&up, &least);
+        let up = self.b.rec.add(&up, &one);
+        self.b.rec.multiply(&activated, &up)
+    }
+
     /// `act(x)`, in f32.
-    pub(super) fn activate(&mut self, x: &Value, activation: Gated) -> Value {
+    fn activate(&mut self, x: &Value, activation: Gated) -> Value {
         match activation {
+            Gated::Clamped { limit } => {
+                let most = self.b.rec.splat(f64::from(limit), x.dims(), Element::F32);
+                let x = self.b.rec.minimum(x, &most);
+                let bent = self.b.rec.scale(&x, 1.702);
+                let sigmoid = self.b.rec.logistic(&bent);
+                self.b.rec.multiply(&x, &sigmoid)
+            }
             Gated::Silu => {
                 let sigmoid = self.b.rec.logistic(x);
                 self.b.rec.multiply(x, &sigmoid)
@@ -131,6 +149,11 @@ impl Tracer<'_> {
                 let inner = self.b.rec.scale(x, std::f32::consts::FRAC_1_SQRT_2);
                 let erf = self.b.rec.erf(&inner);
                 self.half_of_one_plus(x, &erf)
+            }
+            Gated::Relu2 => {
+                let zero = self.b.rec.splat(0.0, x.dims(), x.element());
+                let positive = self.b.rec.maximum(x, &zero);
+                self.b.rec.multiply(&positive, &positive)
             }
             Gated::GeluTanh => {
                 let square = self.b.rec.multiply(x, x);
@@ -143,6 +166,41 @@ impl Tracer<'_> {
                 self.half_of_one_plus(x, &tanh)
             }
         }
+    }
+
+    /// `f(x)`, in f32.
+    pub(super) fn mapped(&mut self, x: &Value, f: Map) -> Value {
+        match f {
+            Map::Activation(activation) => self.activate(x, activation),
+            Map::Clamp(limit) => {
+                let limits = [limit, -limit].map(|limit| self.b.rec.splat(f64::from(limit), x.dims(), x.element()));
+                let [most, least] = limits;
+                let below = self.b.rec.minimum(x, &most);
+                self.b.rec.maximum(&below, &least)
+            }
+            Map::SoftCap(cap) => {
+                let inner = self.b.rec.scale(x, 1.0 / cap);
+                let bent = self.b.rec.tanh(&inner);
+                self.b.rec.scale(&bent, cap)
+            }
+        }
+    }
+
+    /// The factor of each row's position, `[T]`.
+    pub(super) fn temperatures(&mut self, temperature: &Temperature) -> Value {
+        let rows = self.bucket().rows();
+        let positions = self.b.input("positions", &[rows], Element::I32);
+        let rec = &mut self.b.rec;
+        let (one, floor) =
+            (rec.splat(1.0, &[rows], Element::I32), rec.splat(temperature.floor as f64, &[rows], Element::I32));
+        let next = rec.add(&positions, &one);
+        let steps = rec.divide(&next, &floor);
+        let steps = rec.convert(&steps, Element::F32);
+        let one = rec.splat(1.0, &[rows], Element::F32);
+        let steps = rec.add(&steps, &one);
+        let logarithm = rec.log(&steps);
+        let grown = rec.scale(&logarithm, temperature.scale);
+        rec.add(&grown, &one)
     }
 
     /// `x * (1 + y) / 2`.

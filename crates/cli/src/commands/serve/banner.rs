@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use indicatif::BinaryBytes;
 use nxd_engine::ModelInfo;
 use nxd_engine::service::Handle;
+use nxd_executor::kv::blocks_of_one;
 use nxd_executor::plan::MemoryPlan;
 
 use crate::commands::inspect;
@@ -83,11 +84,8 @@ fn memory(info: &ModelInfo) -> String {
 
 /// How many requests of full length the cache holds.
 fn full_requests(info: &ModelInfo) -> usize {
-    let held = |window: Option<usize>| {
-        let whole = info.max_model_len.div_ceil(info.block_size).max(1);
-        // Both ends of a window may lie inside a block.
-        window.map_or(whole, |window| whole.min(window.div_ceil(info.block_size) + 1))
-    };
+    // A token at a time is the least that a step can do.
+    let held = |window| blocks_of_one(window, info.max_model_len, 1, info.block_size).max(1);
     info.kv_groups.iter().map(|(spec, blocks)| blocks / held(spec.window)).min().unwrap_or(0)
 }
 

@@ -13,10 +13,10 @@ use nxd_engine::Engine;
 use nxd_engine::service::{Limits, Service};
 use nxd_executor::plan::{MemoryPlan, plan};
 use nxd_executor::{Device, memory};
-use nxd_server::{Loading, ServeError, Server, ServerOptions};
+use nxd_server::{Loading, OnEngineFailure, ServeError, Server, ServerOptions};
 
 use super::load;
-use crate::args::{LimitArgs, ServeArgs};
+use crate::args::{EngineFailure, LimitArgs, ServeArgs};
 use crate::failure::{Failure, Kind};
 
 /// Runs the command.
@@ -85,11 +85,17 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         queue_timeout: args.limits.queue_timeout,
         request_timeout: args.limits.request_timeout,
         step_timeout: args.limits.step_timeout,
+        on_engine_failure: match args.limits.on_engine_failure {
+            EngineFailure::Exit => OnEngineFailure::Exit,
+            EngineFailure::Stay => OnEngineFailure::Stay,
+        },
         shutdown_timeout: args.limits.shutdown_timeout,
         max_body_bytes: usize::try_from(args.limits.max_body).unwrap_or(usize::MAX),
+        max_bodies_bytes: usize::try_from(args.limits.max_bodies).unwrap_or(usize::MAX),
         max_connections: args.limits.max_connections,
         header_timeout: args.limits.header_timeout,
         body_timeout: args.limits.body_timeout,
+        write_timeout: args.limits.write_timeout,
         ping_interval: args.api.sse_ping_interval,
         max_n: args.api.max_n,
         max_logprobs: args.api.max_logprobs,

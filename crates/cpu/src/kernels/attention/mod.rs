@@ -90,7 +90,8 @@ fn attend_as<T: Stored>(
     let shape = attend.cache.shape();
     let AttendScratch { plans, members, partials } = scratch;
     let group = attend.spec.num_heads / shape.heads;
-    let key = PlanKey { shape: *shape, group, window: attend.cache.spec().window, members: team.threads() };
+    let (window, chunk) = (attend.cache.spec().window, attend.spec.chunk);
+    let key = PlanKey { shape: *shape, group, window, chunk, members: team.threads() };
     let plan = plans.get(&key, attend.place.batch);
     let each = member::scratch_len(plan.most_rows, shape.dim, shape.padded);
     grow(members, each * team.threads());

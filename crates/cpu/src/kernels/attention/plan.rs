@@ -27,6 +27,7 @@ pub(super) struct Tile {
     /// Query heads of a KV head.
     pub(super) group: usize,
     pub(super) window: Option<usize>,
+    pub(super) chunk: Option<usize>,
     /// Where partial results of its partitions lie, if other members may compute them.
     pub(super) partials: Option<usize>,
 }
@@ -40,7 +41,9 @@ impl Tile {
     #[inline(always)]
     fn visible(&self, row: usize) -> Range<usize> {
         let end = self.position + row / self.group + 1;
-        self.window.map_or(0, |window| end.saturating_sub(window))..end
+        let in_window = self.window.map_or(0, |window| end.saturating_sub(window));
+        let in_chunk = self.chunk.map_or(0, |chunk| (end - 1) / chunk * chunk);
+        in_window.max(in_chunk)..end
     }
 
     /// The tokens of partition `part` that row `row` sees, counted from the partition's start.
@@ -79,6 +82,7 @@ pub(super) struct PlanKey {
     /// Query heads of a KV head.
     pub(super) group: usize,
     pub(super) window: Option<usize>,
+    pub(super) chunk: Option<usize>,
     /// Threads that share the work.
     pub(super) members: usize,
 }
@@ -156,7 +160,7 @@ impl Plan {
 
     /// Plans anew, in the memory of the last plan.
     fn make(&mut self, batch: &Batch) {
-        let PlanKey { shape, group, window, members } = self.key;
+        let PlanKey { shape, group, window, chunk, members } = self.key;
         self.tiles.clear();
         self.units.clear();
         (self.most_rows, self.partials, self.cost) = (0, 0, 0);
@@ -165,7 +169,7 @@ impl Plan {
             let rows = batch.rows(request);
             for row in rows.clone().step_by(most) {
                 let (queries, position) = (most.min(rows.end - row), batch.positions[row] as usize);
-                let tile = Tile { request, head: 0, row, queries, position, group, window, partials: None };
+                let tile = Tile { request, head: 0, row, queries, position, group, window, chunk, partials: None };
                 self.most_rows = self.most_rows.max(tile.rows());
                 self.cost += shape.heads * tile.parts().map(|part| tile.rows() * tile.seen(part).len()).sum::<usize>();
                 self.tiles.extend((0..shape.heads).map(|head| Tile { head, ..tile }));

@@ -5,7 +5,8 @@ use super::options;
 use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_ops::testing::{self, Emitted, Harness, KvSetup, Model, Op, Program, SampleResult, cases};
 use nxd_ops::{
-    AttendSpec, Axis, Batch, Gated, Input, KvLayer, NormSpec, Ops, Output, Rope, Rows, SamplingBatch, Weight,
+    AttendSpec, Axis, Batch, Centre, ExpertsSpec, Gated, Input, KvLayer, Map, NormSpec, Ops, Output, Rope, RouterSpec,
+    Rows, SamplingBatch, Temperature, TopKRouter, Weighing, Weight,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,11 +21,25 @@ enum Fault {
     OneGelu,
     NormWithoutEps,
     NormWithoutOffset,
+    NormWithoutBias,
+    NormOfOneRank,
+    NormOffCentre,
+    ClampForgotten,
+    SoftCapClamps,
+    PositionsAreTokens,
+    TemperatureForgotten,
     AddNormOfOne,
     LinearScaled,
     HeadScaled,
     LinearsShareTheFirst,
     GateAndUpSwapped,
+    RouteUndivided,
+    CorrectionForgotten,
+    GroupsForgotten,
+    JitterDoubled,
+    ExpertsSwapped,
+    WeighedTooLate,
+    ExpertBiasForgotten,
     RopeForgotten,
     KeysNotWritten,
     KeysAndValuesSwapped,
@@ -150,6 +165,10 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         self.scaled_by(Fault::EmbedScaled, x)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> O::Tensor {
+        if self.fault == Fault::PositionsAreTokens { self.ops.embed(table) } else { self.ops.embed_positions(table) }
+    }
+
     fn input(&mut self, input: Input) -> O::Tensor {
         self.ops.input(input)
     }
@@ -175,6 +194,18 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         self.ops.scale(x, rounded)
     }
 
+    fn map(&mut self, x: O::Tensor, f: Map) -> O::Tensor {
+        match f {
+            Map::Clamp(_) if self.fault == Fault::ClampForgotten => x,
+            Map::SoftCap(cap) if self.fault == Fault::SoftCapClamps => self.ops.map(x, Map::Clamp(cap)),
+            _ => self.ops.map(x, f),
+        }
+    }
+
+    fn temper(&mut self, x: O::Tensor, temperature: &Temperature) -> O::Tensor {
+        if self.fault == Fault::TemperatureForgotten { x } else { self.ops.temper(x, temperature) }
+    }
+
     fn gated(&mut self, gate: O::Tensor, up: &O::Tensor, activation: Gated) -> O::Tensor {
         match activation {
             Gated::Gelu if self.fault == Fault::OneGelu => self.ops.gated(gate, up, Gated::GeluTanh),
@@ -186,6 +217,9 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
         match self.fault {
             Fault::NormWithoutEps => self.ops.norm(x, &NormSpec { eps: 1e-9, ..*spec }),
             Fault::NormWithoutOffset => self.ops.norm(x, &NormSpec { offset: 0.0, ..*spec }),
+            Fault::NormWithoutBias => self.ops.norm(x, &NormSpec { bias: None, ..*spec }),
+            Fault::NormOfOneRank => self.ops.norm(x, &NormSpec { spread: None, ..*spec }),
+            Fault::NormOffCentre => self.ops.norm(x, &NormSpec { centre: Centre::Zero, ..*spec }),
             _ => self.ops.norm(x, spec),
         }
     }
@@ -216,6 +250,34 @@ impl<O: Ops> Ops for FaultyOps<'_, O> {
     fn head(&mut self, x: &O::Tensor, weight: Weight) -> O::Tensor {
         let logits = self.ops.head(x, weight);
         self.scaled_by(Fault::HeadScaled, logits)
+    }
+
+    fn route(&mut self, logits: &O::Tensor, spec: &RouterSpec) -> O::Tensor {
+        let spec = match (*spec, self.fault) {
+            (RouterSpec::TopK(spec), Fault::RouteUndivided) => {
+                RouterSpec::TopK(TopKRouter { normalise: false, ..spec })
+            }
+            (RouterSpec::TopK(spec), Fault::CorrectionForgotten) => {
+                RouterSpec::TopK(TopKRouter { correction: None, ..spec })
+            }
+            (RouterSpec::TopK(spec), Fault::GroupsForgotten) => RouterSpec::TopK(TopKRouter { groups: None, ..spec }),
+            (RouterSpec::Sparsemixer { jitter }, Fault::JitterDoubled) => {
+                RouterSpec::Sparsemixer { jitter: 2.0 * jitter }
+            }
+            (spec, _) => spec,
+        };
+        self.ops.route(logits, &spec)
+    }
+
+    fn experts(&mut self, x: &O::Tensor, affinities: &O::Tensor, spec: &ExpertsSpec) -> O::Tensor {
+        let mut spec = spec.clone();
+        match self.fault {
+            Fault::ExpertsSwapped => spec.experts.reverse(),
+            Fault::WeighedTooLate => spec.weighing = Weighing::Output,
+            Fault::ExpertBiasForgotten => spec.experts.iter_mut().for_each(|expert| expert.down.bias = None),
+            _ => {}
+        }
+        self.ops.experts(x, affinities, &spec)
     }
 
     fn rope(&mut self, x: O::Tensor, rope: Rope) -> O::Tensor {
@@ -280,6 +342,13 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     (Fault::OneGelu, &[("gated", cases::gated)]),
     (Fault::NormWithoutEps, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
     (Fault::NormWithoutOffset, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
+    (Fault::NormWithoutBias, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
+    (Fault::NormOffCentre, &[("norm", cases::norm), ("norm_of_heads", cases::norm_of_heads)]),
+    (Fault::NormOfOneRank, &[("norm_over_ranks", cases::norm_over_ranks)]),
+    (Fault::ClampForgotten, &[("map", cases::map)]),
+    (Fault::SoftCapClamps, &[("map", cases::map)]),
+    (Fault::PositionsAreTokens, &[("positions", cases::positions)]),
+    (Fault::TemperatureForgotten, &[("positions", cases::positions)]),
     (Fault::AddNormOfOne, &[("add_norm", cases::add_norm)]),
     (
         Fault::LinearScaled,
@@ -294,6 +363,13 @@ const NOTICED: &[(Fault, &[(&str, Case)])] = &[
     (Fault::HeadScaled, &[("head", cases::head), ("head_over_ranks", cases::head_over_ranks)]),
     (Fault::LinearsShareTheFirst, &[("linears", cases::linears)]),
     (Fault::GateAndUpSwapped, &[("linear_gated", cases::linear_gated)]),
+    (Fault::RouteUndivided, &[("route", cases::route), ("route_by_groups", cases::route_by_groups)]),
+    (Fault::CorrectionForgotten, &[("route_by_groups", cases::route_by_groups)]),
+    (Fault::GroupsForgotten, &[("route_by_groups", cases::route_by_groups)]),
+    (Fault::JitterDoubled, &[("route_by_sparsemixer", cases::route_by_sparsemixer)]),
+    (Fault::ExpertsSwapped, &[("experts", cases::experts), ("experts_over_ranks", cases::experts_over_ranks)]),
+    (Fault::WeighedTooLate, &[("experts", cases::experts)]),
+    (Fault::ExpertBiasForgotten, &[("experts", cases::experts), ("experts_over_ranks", cases::experts_over_ranks)]),
     (Fault::RopeForgotten, &[("rope", cases::rope), ("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::OneRopeLen, &[("rope_of_request_length", cases::rope_of_request_length)]),
     (Fault::KeysNotWritten, &[("attend", cases::attend), ("attend_over_ranks", cases::attend_over_ranks)]),

@@ -1,5 +1,6 @@
 //! Grammars over the golden tokenizers: what may come next, what a walk ends in, and what is refused.
 
+mod frames;
 mod masks;
 mod refused;
 mod walks;

@@ -93,7 +93,7 @@ fn the_architecture_must_be_supported() {
     let refused = |value: &[u8], kind, part: &str| {
         assert_refused(folder(value, kind, &[], "").path(), &["small.gguf", "`general.architecture`", part]);
     };
-    refused(&string("t5"), STRING_TYPE, "supported: llama, qwen2");
+    refused(&string("t5"), STRING_TYPE, "supported: command-r, ");
     refused(&7u32.to_le_bytes(), U32_TYPE, "is 7, expected a string");
     let file = GgufFile::empty().key("llama.block_count", U32_TYPE, &2u32.to_le_bytes());
     let file = file.tensor("token_embd.weight", &[2, 2], F32, vec![0; 16]);
@@ -143,7 +143,8 @@ fn sizes_must_fit_each_other() {
         (number("attention.head_count", 8), &["`llama.attention.key_length` is 1", "an even number"]),
         (number("attention.key_length", 3), &["`llama.attention.key_length` is 3", "an even number"]),
         (number("rope.dimension_count", 4), &["`llama.rope.dimension_count` is 4", "the head length, 2"]),
-        (number("expert_count", 8), &["`llama.expert_count` is 8", "the key left out, or 0"]),
+        (number("expert_count", 8), &["`llama.expert_used_count` is missing"]),
+        (number("expert_count", 5000), &["`llama.expert_count` is 5000", "from 0 to 4096"]),
     ]);
 }
 

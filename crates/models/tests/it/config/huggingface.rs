@@ -98,9 +98,9 @@ fn architectures_must_name_a_family() {
         (json!({"architectures": [7]}), &["`architectures` is [7]", "a list"]),
         (
             json!({"architectures": ["T5ForConditionalGeneration"]}),
-            &["`architectures`", "\"T5For", "supported: LlamaForCausalLM"],
+            &["`architectures`", "\"T5For", "supported: ", "LlamaForCausalLM"],
         ),
-        (json!({"architectures": [long]}), &["`architectures`", "xxx…", "supported: LlamaForCausalLM"]),
+        (json!({"architectures": [long]}), &["`architectures`", "xxx…", "supported: ", "LlamaForCausalLM"]),
     ]);
 }
 

@@ -1,5 +1,6 @@
 //! Configurations that cannot be run: each is an error that names file, key, what is there and what may be.
 
+mod experts;
 mod gguf;
 mod huggingface;
 

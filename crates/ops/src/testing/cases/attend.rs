@@ -57,7 +57,8 @@ fn run<H: Harness>(harness: &mut H, model: &Model, program: &Layers, steps: &[St
         let sinks = layer.spec.sinks.map(|sinks| model.vector(sinks)).unwrap_or_default();
         for (s, (step, emitted)) in steps.iter().zip(&emitted).enumerate() {
             let row = |(tokens, token): (&Vec<u32>, &u32)| {
-                let first = layer.kept.window.map_or(0, |window| tokens.len().saturating_sub(window));
+                let in_window = layer.kept.window.map_or(0, |window| tokens.len().saturating_sub(window));
+                let first = layer.spec.chunk.map_or(0, |chunk| (tokens.len() - 1) / chunk * chunk).max(in_window);
                 let [keys, values] = [&keys, &values].map(|table| reference::embed(table, &tokens[first..]));
                 reference::attend(&queries[*token as usize], &keys, &values, layer.kept.head_dim, &layer.spec, &sinks)
             };
@@ -97,7 +98,7 @@ pub fn attend_copied<H: Harness>(harness: &mut H, seed: u64) {
     run(harness, &model.finish(), &Layers(layers.into()), &steps, None);
 }
 
-/// A bend of the scores, a logit in the sum that has no value, and both, over full and windowed layers.
+/// A bend of the scores, a logit in the sum that has no value, both, and chunks of the context, over full and windowed layers.
 pub fn attend_with_sinks_and_caps<H: Harness>(harness: &mut H, seed: u64) {
     let mut model = Builder::new(1, seed);
     let (size, vocab) = (harness.block_size(), 60);
@@ -105,10 +106,12 @@ pub fn attend_with_sinks_and_caps<H: Harness>(harness: &mut H, seed: u64) {
     let full = KvSpec { num_kv_heads: model.random.between(1, 3), head_dim, window: None };
     let sliding = KvSpec { window: Some(model.random.between(2, size + 2)), ..full };
     let group = model.random.between(1, 4);
-    let layers = [(full, true, false), (sliding, true, true), (full, false, true)].map(|(kept, sinks, caps)| {
+    let kinds = [(full, true, false), (sliding, true, true), (full, false, true), (sliding, false, false)];
+    let layers = kinds.map(|(kept, sinks, caps)| {
         let mut layer = Layer::new(&mut model, vocab, kept, group);
         layer.spec.sinks = sinks.then(|| model.vector(layer.spec.num_heads));
         layer.spec.softcap = caps.then_some(0.7);
+        layer.spec.chunk = kept.window.filter(|_| !sinks);
         layer
     });
     let steps = script(&mut model.random, &[full, sliding], NUM_BLOCKS, size, vocab);

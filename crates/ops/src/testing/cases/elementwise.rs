@@ -111,7 +111,7 @@ pub fn scale<H: Harness>(harness: &mut H, seed: u64) {
 
 /// `act(gate) * up`, with each activation.
 pub fn gated<H: Harness>(harness: &mut H, seed: u64) {
-    const KINDS: [Gated; 3] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh];
+    const KINDS: [Gated; 5] = [Gated::Silu, Gated::Gelu, Gated::GeluTanh, Gated::Relu2, Gated::Clamped { limit: 0.75 }];
     run(
         harness,
         seed,

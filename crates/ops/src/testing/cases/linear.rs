@@ -145,7 +145,7 @@ pub fn linear_gated<H: Harness>(harness: &mut H, seed: u64) {
         let format = model.random.choose(&every_format());
         model.matrix(outputs, 256, format)
     });
-    let activation = model.random.choose(&[Gated::Silu, Gated::Gelu, Gated::GeluTanh]);
+    let activation = model.random.choose(&[Gated::Silu, Gated::Gelu, Gated::GeluTanh, Gated::Clamped { limit: 2.0 }]);
     let batches = requests::batches(&mut model.random, vocab);
     let model = model.finish();
     let emitted = forward(harness, &model, &batches, &GatedProducts { x, gate, up, activation });

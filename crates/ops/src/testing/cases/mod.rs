@@ -5,9 +5,12 @@ mod custom;
 mod draw;
 mod elementwise;
 mod embed;
+mod experts;
 mod linear;
+mod map;
 mod norm;
 mod parallel;
+mod position;
 mod rope;
 
 pub use attend::{attend, attend_copied, attend_past_poison, attend_with_sinks_and_caps};
@@ -18,11 +21,14 @@ pub use draw::{
 };
 pub use elementwise::{add, bias, gated, scale, shared_operands};
 pub use embed::{embed, embed_tied, select_rows};
+pub use experts::{experts, experts_over_ranks, route, route_by_groups, route_by_sparsemixer};
 pub use linear::{head, linear_blocks, linear_floats, linear_gated, linear_permuted, linear_scaled, linears};
-pub use norm::{add_norm, norm, norm_of_heads};
+pub use map::map;
+pub use norm::{add_norm, norm, norm_of_heads, norm_over_ranks};
 pub use parallel::{
     all_reduce, attend_over_ranks, embed_over_ranks, gather_columns, head_over_ranks, linear_over_ranks,
 };
+pub use position::positions;
 pub use rope::{rope, rope_of_request_length};
 
 use crate::format::Format;

@@ -12,11 +12,11 @@ use super::stream;
 use crate::error::ApiError;
 use crate::options::ServerOptions;
 use crate::state::App;
-use crate::tools::{Format, ToolChoice, ToolPlan, ToolRequest, plan};
+use crate::tools::{Format, Held, ToolChoice, ToolPlan, ToolRequest, plan};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use nxd_engine::grammar::Constraint;
+use nxd_engine::grammar::{Constraint, Frames};
 use nxd_engine::service::Handle;
 use nxd_models::Tokenizer;
 use reply::{Kept, Writer};
@@ -112,10 +112,18 @@ impl ChatRequest {
         let format = named.or_else(|| template.and_then(|template| Format::detect(template.text())));
         let tool_plan = plan(&tools.tools, &tools.choice, tools.parallel, format)?;
         let mut constraint = constraint::read(fields)?;
-        if let Some(schema) = &tool_plan.constraint {
+        let held = match &tool_plan.constraint {
             // Calls are a form of their own: a format that is asked for is that of a reply's content.
-            constraint =
-                Some(Asked { constraint: Constraint::JsonSchema(schema.clone()), field: TOOLS.name.to_owned() });
+            Some(Held::Json(schema)) => Some(Constraint::JsonSchema(schema.clone())),
+            // In a text that has a form of its own there are no frames.
+            Some(Held::Frames { opening, closing, schema, several }) if constraint.is_none() => {
+                let (opening, closing) = ((*opening).to_owned(), (*closing).to_owned());
+                Some(Constraint::Frames(Frames { opening, closing, schema: schema.clone(), several: *several }))
+            }
+            _ => None,
+        };
+        if let Some(held) = held {
+            constraint = Some(Asked { constraint: held, field: TOOLS.name.to_owned() });
         }
         if tool_plan.keep_special {
             sampling.text.skip_special = false;

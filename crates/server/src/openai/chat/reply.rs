@@ -362,8 +362,8 @@ impl Writer {
         let index = piece.choice as usize;
         let Some(choice) = self.choices.get_mut(index) else { return };
         choice.tokens += 1;
-        let stops = !self.kept.include_stop && self.kept.silent_ids.contains(&piece.token) && piece.text.is_empty();
-        if let (Some(top), false) = (self.kept.top_logprobs, stops) {
+        let hidden = piece.stops && !self.kept.include_stop;
+        if let (Some(top), false) = (self.kept.top_logprobs, hidden) {
             choice.waiting.push(&self.kept.spelling, piece.token, &piece.logprobs, top as usize);
         }
         if self.kept.token_ids {

@@ -76,8 +76,7 @@ pub(super) struct Kept {
     include_usage: bool,
     continuous_usage: bool,
     token_ids: bool,
-    /// All tokens that end a completion, and those of them that are not worth telling.
-    stop_ids: Vec<u32>,
+    /// The model's own ends of text that the request does not name.
     silent_ids: Vec<u32>,
 }
 
@@ -104,7 +103,6 @@ impl Kept {
             include_usage: sampling.include_usage,
             continuous_usage: sampling.continuous_usage,
             token_ids: sampling.token_ids,
-            stop_ids: if sampling.ignore_eos { named.clone() } else { [named, eos_ids].concat() },
             silent_ids: eos_ids.iter().copied().filter(|id| !named.contains(id)).collect(),
         }
     }
@@ -268,7 +266,7 @@ impl stream::Writer for Writer {
                 let Some(state) = self.choices.get_mut(index) else { return };
                 state.tokens += 1;
                 // Its end stands behind it, and goes out with it.
-                if state.tokens >= most || self.kept.stop_ids.contains(&piece.token) {
+                if state.tokens >= most || piece.stops {
                     state.last = Some(piece);
                 } else {
                     self.piece(index, piece, None, out);
