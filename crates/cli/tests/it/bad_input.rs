@@ -98,8 +98,8 @@ fn a_configuration_of_another_model_is_refused_when_weights_are_bound() {
         ),
         (json!({"num_hidden_layers": 1}), &["unexpected tensors `model.layers.1."]),
         (
-            json!({"quantization_config": {"quant_method": "awq"}}),
-            &["config.json", "`quantization_config.quant_method` is \"awq\""],
+            json!({"quantization_config": {"quant_method": "bitsandbytes"}}),
+            &["config.json", "`quantization_config.quant_method` is \"bitsandbytes\""],
         ),
         (json!({"rope_scaling": {"rope_type": "linear", "factor": 0}}), &["config.json", "`rope_scaling.factor` is 0"]),
     ] {

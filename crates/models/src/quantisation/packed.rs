@@ -175,15 +175,13 @@ mod tests {
     #[test]
     fn thirty_two_at_once_are_those_one_by_one() {
         let words: Vec<u32> = (1..=64_u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
-        for (packing, width, transposed) in
-            [(Packing::Down, 3, true), (Packing::Across, 8, false), (Packing::EvenFirst, 1, true)]
-        {
-            for bits in [4, 8] {
-                let integers = Integers { bits, ..integers(&words, width, packing, transposed) };
-                let mut read = [0; 32];
-                integers.read(1, 32, &mut read);
-                assert_eq!(read.to_vec(), (32..64).map(|col| integers.at(1, col)).collect::<Vec<_>>(), "{packing:?}");
-            }
+        let even_first = [(Packing::EvenFirst, 1, true, 4)];
+        let others = [4, 8].map(|bits| [(Packing::Down, 3, true, bits), (Packing::Across, 8, false, bits)]);
+        for (packing, width, transposed, bits) in others.into_iter().flatten().chain(even_first) {
+            let integers = Integers { bits, ..integers(&words, width, packing, transposed) };
+            let mut read = [0; 32];
+            integers.read(1, 32, &mut read);
+            assert_eq!(read.to_vec(), (32..64).map(|col| integers.at(1, col)).collect::<Vec<_>>(), "{packing:?}");
         }
     }
 }

@@ -391,7 +391,7 @@ impl Recipe<'_> {
         };
         let scales = bytes(parts.scales)?;
         let kind = scale_type(parts.scales);
-        let bad = |scale: &f32| !(scale.abs() < Scales::LIMIT);
+        let bad = |scale: &f32| !(0.0..Scales::LIMIT).contains(&scale.abs());
         if let Some((index, scale)) = kind.all(&scales).enumerate().find(|(_, scale)| bad(scale)) {
             return Err(SourceError::Scale { origin: search.checkpoint.origin(parts.scales), scale, index });
         }
@@ -401,7 +401,7 @@ impl Recipe<'_> {
         };
         let order = match parts.group_index {
             Some(info) => self.order(search, info, &bytes(info)?, group)?,
-            None => Order::InOrder,
+            None => Order::Neighbours,
         };
         if self.format == Format::F32 {
             tracing::warn!(weight = %self.tensors[0].name, group, cols, "groups are no whole blocks: widened to f32");
@@ -422,7 +422,7 @@ impl Recipe<'_> {
         let index: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|index| i32::from_le_bytes(*index)).collect();
         // What was never filled in means that nothing is out of order.
         if index.contains(&-1) || index.iter().all(|&index| index == 0) {
-            return Ok(Order::InOrder);
+            return Ok(Order::Neighbours);
         }
         let groups = index.len().div_ceil(group);
         let index: Result<Vec<u32>, i32> = index
@@ -432,7 +432,7 @@ impl Recipe<'_> {
         let index =
             index.map_err(|index| search.wrong(info, format!("holds {index}"), format!("groups below {groups}")))?;
         match (self.format, sorted(&index, group)) {
-            (_, Ok(Order::InOrder)) => Ok(Order::InOrder),
+            (_, Ok(Order::Neighbours)) => Ok(Order::Neighbours),
             (Format::Blocks(_), Ok(order)) => Ok(order),
             (Format::Blocks(_), Err((of, count))) => {
                 let found = format!("puts {count} columns into group {of}");

@@ -32,8 +32,8 @@ pub(super) enum Zeros {
 /// Which group a column belongs to.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Neighbours.
-    InOrder,
+    /// So many neighbours are a group.
+    Neighbours,
     /// Columns in the order of their groups.
     Sorted(Arc<[u32]>),
     /// The group of each column, where they are not sorted.
@@ -57,7 +57,7 @@ pub(super) fn sorted(groups: &[u32], group: usize) -> Result<Order, (usize, usiz
         return Err((index, count));
     }
     if groups.is_sorted() {
-        return Ok(Order::InOrder);
+        return Ok(Order::Neighbours);
     }
     let mut columns: Vec<u32> = (0..).take(groups.len()).collect();
     columns.sort_by_key(|&col| groups.get(col as usize));
@@ -140,7 +140,7 @@ impl StoredRows for Grouped {
     fn columns(&self) -> Option<&[u32]> {
         match &self.order {
             Order::Sorted(columns) => Some(columns),
-            Order::InOrder | Order::Listed(_) => None,
+            Order::Neighbours | Order::Listed(_) => None,
         }
     }
 }

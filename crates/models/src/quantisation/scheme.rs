@@ -74,8 +74,11 @@ impl Scheme {
         let Some((key, value)) = found else { return Ok(None) };
         let Some(fields) = value.as_object() else { return Err(config.wrong(key, value, "an object")) };
         let fields = Fields { config, path: key.to_owned(), fields };
-        let method =
-            fields.text("quant_method")?.unwrap_or(if key == "compression_config" { "compressed-tensors" } else { "" });
+        let method = match fields.text("quant_method")? {
+            Some(method) => method,
+            None if key == "compression_config" => "compressed-tensors",
+            None => return Err(config.missing(&fields.path("quant_method"))),
+        };
         match method {
             "fp8" | "fbgemm_fp8" => fp8(&fields),
             "gptq" => gptq(&fields),

@@ -203,6 +203,8 @@ fn schemes_are_read_and_what_is_not_implemented_is_named() {
         json!({"quant_method": "bitsandbytes"}),
         "`quantization_config.quant_method` is \"bitsandbytes\", which is not",
     );
+    refused(json!({"bits": 4}), "`quantization_config.quant_method` is missing");
+    refused(json!(4), "`quantization_config` is 4, expected an object");
     refused(json!({"quant_method": "gptq", "bits": 3, "group_size": 32}), "`quantization_config.bits` is 3");
     refused(json!({"quant_method": "gptq", "bits": 4, "group_size": 0}), "expected a whole number above 0");
     refused(json!({"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"}), "supported: gemm");
