@@ -29,14 +29,15 @@ fn rows(c: &mut Criterion) {
     for count in [1, 512] {
         let (x, mut out) = (values(count * HIDDEN), values(count * HIDDEN));
         let weight = values(HIDDEN);
-        let spec = NormSpec { weight: Weight(0), width: HIDDEN, eps: 1e-5, offset: 0.0 };
+        let spec = NormSpec::rms(Weight(0), HIDDEN, 1e-5);
+        let affine = norm::Affine { weight: Some(&weight), bias: None };
         bench("rms norm", count, 2, HIDDEN, &mut || {
-            norm::rms_norm(&team, isa, black_box(&x), &weight, &spec, &mut out);
+            norm::norm(&team, isa, black_box(&x), affine, &spec, &mut out);
         });
         // Zeros, as sums of a bench that runs for long must stay within bounds.
         let (mut sum, zeros) = (values(count * HIDDEN), vec![0.0; count * HIDDEN]);
         bench("add and rms norm", count, 4, HIDDEN, &mut || {
-            norm::add_rms_norm(&team, isa, &mut sum, black_box(&zeros), &weight, &spec, &mut out);
+            norm::add_norm(&team, isa, &mut sum, black_box(&zeros), affine, &spec, &mut out);
         });
         bench("add", count, 3, HIDDEN, &mut || elementwise::add(&team, isa, &mut sum, black_box(&zeros)));
         for (name, activation) in [("silu", Gated::Silu), ("gelu", Gated::Gelu), ("gelu tanh", Gated::GeluTanh)] {

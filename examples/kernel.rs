@@ -37,7 +37,7 @@ impl Kernel for AddRmsNorm {
     }
 
     fn compose<O: Ops>(&self, ops: &mut O, inputs: &[&O::Tensor], weights: &[Weight]) -> Vec<O::Tensor> {
-        let spec = NormSpec { weight: weights[0], width: WIDTH, eps: self.eps, offset: 0.0 };
+        let spec = NormSpec::rms(weights[0], WIDTH, self.eps);
         let (sum, normed) = ops.add_norm(inputs[0].clone(), inputs[1], &spec);
         vec![sum, normed]
     }

@@ -33,6 +33,14 @@ pub struct NormSpec {
     pub spread: Option<Spread>,
 }
 
+impl NormSpec {
+    /// The root-mean-square norm that most models have, with a weight of `width` values.
+    pub const fn rms(weight: crate::Weight, width: usize, eps: f32) -> Self {
+        let (centre, weight) = (Centre::Zero, Some(weight));
+        NormSpec { centre, weight, bias: None, width, eps, offset: 0.0, spread: None }
+    }
+}
+
 /// What a norm measures from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Centre {

@@ -13,6 +13,7 @@ mod fake_hub;
 mod generate;
 mod golden;
 mod log;
+mod models_page;
 mod plan;
 mod program;
 #[cfg(feature = "hub")]

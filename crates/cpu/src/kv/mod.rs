@@ -168,7 +168,7 @@ impl Shape {
     }
 
     /// From the scale of a token's K to that of its V.
-    pub(crate) fn to_value_scale(&self) -> usize {
+    pub(crate) fn to_value_scale(self) -> usize {
         (self.sides() - 1) * self.block_size * size_of::<f32>()
     }
 

@@ -4,7 +4,8 @@
 //! Source: transformers `models/cohere/modeling_cohere.py`, `models/cohere2/modeling_cohere2.py`.
 
 use super::Family;
-use super::base::{base_with, sliding_layers};
+use super::base::base_with;
+use super::facts::sliding_layers;
 use crate::config::{Config, ConfigError};
 use crate::names::{Layout, Names};
 use nxd_modules::{DecoderSpec, HeadSpec, NormPlacement, NormStyle, QkNorm, QkNormOver};

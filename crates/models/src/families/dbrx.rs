@@ -6,7 +6,8 @@
 //!
 //! Source: transformers 5, `models/dbrx/modeling_dbrx.py`.
 
-use super::base::{base_with, factor};
+use super::base::base_with;
+use super::facts::factor;
 use super::{Family, mixture};
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Part, Place};

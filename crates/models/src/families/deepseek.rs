@@ -5,7 +5,8 @@
 //! Source: transformers `models/deepseek_v2/modeling_deepseek_v2.py` and `models/deepseek_v3/modeling_deepseek_v3.py`; arXiv:2405.04434,
 //! arXiv:2412.19437.
 
-use super::base::{activation, base_with};
+use super::base::base_with;
+use super::facts::activation;
 use super::{Family, latent, mixture};
 use crate::config::{Config, ConfigError, Container};
 use nxd_modules::{DecoderSpec, MoeSpec, SharedExpertSpec};

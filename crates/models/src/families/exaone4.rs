@@ -4,7 +4,8 @@
 //! Source: transformers `models/exaone4/modeling_exaone4.py`; arXiv:2507.11407.
 
 use super::Family;
-use super::base::{base, sliding_layers};
+use super::base::base;
+use super::facts::sliding_layers;
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, NormPlacement, QkNorm, QkNormOver};

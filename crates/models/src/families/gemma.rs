@@ -3,7 +3,8 @@
 //! Source: transformers `models/gemma/modeling_gemma.py`; arXiv:2403.08295.
 
 use super::Family;
-use super::base::{activation, base};
+use super::base::base;
+use super::facts::activation;
 use crate::config::{Config, ConfigError, Container};
 use crate::names::Names;
 use nxd_modules::{DecoderSpec, HeadSpec, NormStyle};

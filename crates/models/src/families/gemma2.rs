@@ -3,7 +3,8 @@
 //! Source: transformers `models/gemma2/modeling_gemma2.py`; arXiv:2408.00118.
 
 use super::Family;
-use super::base::{activation, base_with, factor, sliding_layers};
+use super::base::base_with;
+use super::facts::{activation, factor, sliding_layers};
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, HeadSpec, NormPlacement, NormStyle};

@@ -4,7 +4,8 @@
 //! Source: transformers `models/gemma3/modeling_gemma3.py`; arXiv:2503.19786.
 
 use super::Family;
-use super::base::{activation, base, sliding_layers};
+use super::base::base;
+use super::facts::{activation, sliding_layers};
 use crate::config::{Config, ConfigError, Container};
 use nxd_modules::{DecoderSpec, HeadSpec, NormPlacement, NormStyle, QkNorm, QkNormOver};
 use nxd_ops::{Gated, RopeScaling, RopeSpec};

@@ -3,7 +3,8 @@
 //! Source: transformers `models/gpt2/modeling_gpt2.py`; Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 
 use super::Family;
-use super::base::{activation, base_of_width};
+use super::base::base_of_width;
+use super::facts::activation;
 use crate::config::{Config, ConfigError};
 use crate::names::{Layout, Names, Part, Place};
 use nxd_modules::{DecoderSpec, HeadSpec, NormStyle};

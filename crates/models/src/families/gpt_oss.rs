@@ -3,7 +3,8 @@
 //!
 //! Source: transformers `models/gpt_oss/modeling_gpt_oss.py`; arXiv:2508.10925.
 
-use super::base::{base_with, sliding_layers};
+use super::base::base_with;
+use super::facts::sliding_layers;
 use super::{Family, mixture};
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Part, Place};

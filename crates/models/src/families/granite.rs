@@ -3,7 +3,8 @@
 //! Source: transformers `models/granite/modeling_granite.py`.
 
 use super::Family;
-use super::base::{base_with, factor};
+use super::base::base_with;
+use super::facts::factor;
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names};
 use nxd_modules::{DecoderSpec, HeadSpec};

@@ -3,7 +3,8 @@
 //! Source: transformers `models/mistral/modeling_mistral.py`; arXiv:2310.06825. GGUF files of Mistral models name themselves `llama`.
 
 use super::Family;
-use super::base::{base, sliding_layers};
+use super::base::base;
+use super::facts::sliding_layers;
 use crate::config::{Config, ConfigError};
 use crate::names::Names;
 use nxd_modules::DecoderSpec;

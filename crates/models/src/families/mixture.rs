@@ -52,7 +52,7 @@ pub(super) fn mixture(config: &Config, normalise: bool) -> Result<MoeSpec, Confi
     Ok(MoeSpec {
         num_experts,
         intermediate_size,
-        activation: super::base::activation(config, "hidden_act", Gated::Silu)?,
+        activation: super::facts::activation(config, "hidden_act", Gated::Silu)?,
         bias: false,
         weighing: Weighing::Output,
         router: RouterSpec::TopK(TopKRouter { normalise, ..TopKRouter::new(Score::Softmax, top_k) }),

@@ -1,13 +1,14 @@
 //! The model families: one file each, and the only registry.
 //!
 //! A family file says how a configuration becomes a [`DecoderSpec`] and where its weights' names leave the standard. Reading order: this file,
-//! `base`, `llama`, then any other.
+//! `base`, `facts`, `llama`, then any other.
 
 mod base;
 mod cohere;
 mod dbrx;
 mod deepseek;
 mod exaone4;
+mod facts;
 mod gemma;
 mod gemma2;
 mod gemma3;

@@ -4,7 +4,8 @@
 //! Source: transformers `models/nemotron/modeling_nemotron.py`; arXiv:2402.16819.
 
 use super::Family;
-use super::base::{activation, base};
+use super::base::base;
+use super::facts::activation;
 use crate::config::{Config, ConfigError, Container};
 use crate::names::Names;
 use nxd_modules::{DecoderSpec, NormStyle};

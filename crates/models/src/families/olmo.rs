@@ -4,7 +4,8 @@
 //! Source: transformers `models/olmo2/modeling_olmo2.py`, `models/olmo3/modeling_olmo3.py`; arXiv:2501.00656.
 
 use super::Family;
-use super::base::{base, sliding_layers};
+use super::base::base;
+use super::facts::sliding_layers;
 use crate::config::{Config, ConfigError};
 use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, NormPlacement, QkNorm, QkNormOver};

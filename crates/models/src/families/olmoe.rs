@@ -2,7 +2,8 @@
 //!
 //! Source: transformers `models/olmoe/modeling_olmoe.py`; arXiv:2409.02060.
 
-use super::base::{base_with, factor};
+use super::base::base_with;
+use super::facts::factor;
 use super::{Family, mixture};
 use crate::config::{Config, ConfigError};
 use nxd_modules::{DecoderSpec, QkNorm, QkNormOver};

@@ -4,7 +4,8 @@
 //! Source: transformers `models/qwen2/modeling_qwen2.py`; arXiv:2407.10671.
 
 use super::Family;
-use super::base::{base, upper_windows};
+use super::base::base;
+use super::facts::upper_windows;
 use crate::config::{Config, ConfigError};
 use crate::names::Names;
 use nxd_modules::DecoderSpec;

@@ -2,7 +2,8 @@
 //!
 //! Source: transformers `models/qwen2_moe/modeling_qwen2_moe.py`; arXiv:2407.10671.
 
-use super::base::{base_with, sliding_layers};
+use super::base::base_with;
+use super::facts::sliding_layers;
 use super::{Family, mixture};
 use crate::config::{Config, ConfigError};
 use nxd_modules::{DecoderSpec, MoeSpec, SharedExpertSpec};

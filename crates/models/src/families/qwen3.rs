@@ -3,7 +3,8 @@
 //! Source: transformers `models/qwen3/modeling_qwen3.py`; arXiv:2505.09388.
 
 use super::Family;
-use super::base::{base, upper_windows};
+use super::base::base;
+use super::facts::upper_windows;
 use crate::config::{Config, ConfigError};
 use crate::names::Names;
 use nxd_modules::{DecoderSpec, QkNorm, QkNormOver};

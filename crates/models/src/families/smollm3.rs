@@ -3,7 +3,8 @@
 //! Source: transformers `models/smollm3/modeling_smollm3.py`; arXiv:2501.18795.
 
 use super::Family;
-use super::base::{base, upper_windows};
+use super::base::base;
+use super::facts::upper_windows;
 use crate::config::{Config, ConfigError};
 use crate::names::{Layout, Names};
 use nxd_modules::DecoderSpec;

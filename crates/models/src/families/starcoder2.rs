@@ -3,7 +3,8 @@
 //! Source: transformers `models/starcoder2/modeling_starcoder2.py`; arXiv:2402.19173.
 
 use super::Family;
-use super::base::{activation, base};
+use super::base::base;
+use super::facts::activation;
 use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, HeadSpec, NormStyle};

@@ -5,5 +5,4 @@
 mod chat;
 mod checkpoint;
 mod config;
-mod page;
 mod tokenizer;

@@ -4,7 +4,7 @@ use super::random::Random;
 use super::reference::Rows;
 use crate::format::{BlockFormat, Format};
 use crate::quant;
-use crate::spec::{Centre, KvLayer, KvSpec, NormSpec, Rope, RopeSpec};
+use crate::spec::{KvLayer, KvSpec, NormSpec, Rope, RopeSpec};
 use crate::weight::{
     Dim, Manifest, Params, Role, Scales, ShardLayout, Sharding, SourceError, StoredWeight, Weight, WeightSource,
     WeightSpec,
@@ -124,8 +124,7 @@ impl Builder {
 
     /// A norm with a random weight.
     pub(super) fn norm(&mut self, width: usize, offset: f32) -> NormSpec {
-        let weight = Some(self.vector(width));
-        NormSpec { centre: Centre::Zero, weight, bias: None, width, eps: 1e-5, offset, spread: None }
+        NormSpec { offset, ..NormSpec::rms(self.vector(width), width, 1e-5) }
     }
 
     pub(super) fn rope(&mut self, spec: &RopeSpec) -> Rope {

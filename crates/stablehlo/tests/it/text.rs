@@ -3,9 +3,9 @@
 //! `NXD_BLESS=1 cargo test -p nxd-stablehlo text` writes the files anew; look at the difference before committing it.
 
 use nxd_ops::{
-    AttendSpec, Axis, Centre, Dim, Format, Gated, Input, KvLayer, KvSpec, Manifest, Mesh, NormSpec, Ops, Output,
-    Params, Role, Rope, RopeScaling, RopeSpec, Rows, SamplingRow, ShardLayout, Sharding, SharedBytes, SourceError,
-    StoredWeight, Values, Weight, WeightSource, WeightSpec,
+    AttendSpec, Axis, Dim, Format, Gated, Input, KvLayer, KvSpec, Manifest, Mesh, NormSpec, Ops, Output, Params, Role,
+    Rope, RopeScaling, RopeSpec, Rows, SamplingRow, ShardLayout, Sharding, SharedBytes, SourceError, StoredWeight,
+    Values, Weight, WeightSource, WeightSpec,
 };
 use nxd_stablehlo::bucket::{CopyBucket, ForwardBucket};
 use nxd_stablehlo::kernel::Kernels;
@@ -49,15 +49,7 @@ impl Layer {
         let num_heads = HIDDEN / head_dim / ranks;
         Layer {
             table,
-            norm: NormSpec {
-                centre: Centre::Zero,
-                weight: Some(norm),
-                bias: None,
-                width: HIDDEN,
-                eps: 1e-5,
-                offset: 0.0,
-                spread: None,
-            },
+            norm: NormSpec::rms(norm, HIDDEN, 1e-5),
             query,
             key,
             output,

@@ -1,6 +1,6 @@
 //! `docs/models.md` is what the registry says, so that it cannot lie.
 //!
-//! `NXD_WRITE_PAGES=1 cargo test --package nxd-models page` writes it.
+//! `NXD_WRITE_PAGES=1 cargo test --package nxd-cli models_page` writes it.
 
 use nxd_models::families::{FAMILIES, Family};
 use serde_json::Value;
@@ -68,6 +68,6 @@ fn the_page_of_models_is_what_the_registry_says() {
     let written = std::fs::read_to_string(page()).unwrap_or_default();
     assert!(
         written == text,
-        "docs/models.md is old; write it with `NXD_WRITE_PAGES=1 cargo test --package nxd-models page`"
+        "docs/models.md is old; write it with `NXD_WRITE_PAGES=1 cargo test --package nxd-cli models_page`"
     );
 }
