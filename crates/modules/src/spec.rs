@@ -139,7 +139,8 @@ pub struct AttentionSpec {
     /// Whether each head has a learned logit that takes part in the softmax and has no value.
     pub sinks: bool,
     /// How keys and values are compressed; `None` where each KV head has its own. With it all query heads share one KV row a token,
-    /// `head_dim` counts both parts of a query head, and the biases of query, key and value are those of the compressing projections.
+    /// `head_dim` counts both parts of a query head, and the biases of query, key and value are those of the compressing projections;
+    /// it has no clip, norm of heads, temperature, chunk and sinks.
     pub latent: Option<LatentSpec>,
 }
 
