@@ -125,7 +125,7 @@ impl TensorRef {
 
     /// How the weight is stored as [`TensorRef::take`] gives it, where the tensor is stored in `format`.
     pub(super) fn format(&self, format: Format) -> Format {
-        if self.turned && format.is_quantised() { Format::F32 } else { format }
+        if self.turned && (format.is_quantised() || format.takes_scales()) { Format::F32 } else { format }
     }
 
     /// As [`TensorRef::take`], each block of rows the other way round. Of quantised numbers the values are taken, as their groups lie along
