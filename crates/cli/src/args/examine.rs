@@ -16,6 +16,11 @@ pub(crate) struct CheckArgs {
     #[arg(long, env = "NXD_AGAINST", value_name = "DIR")]
     pub(crate) against: Option<PathBuf>,
 
+    /// Compares with reference logits of one text instead: a .safetensors file with `token_ids` [T], `logits` [T or fewer, V] in f32, those of the
+    /// last positions, and if wanted `logits_other`, the same in another dtype, whose distance is then allowed too.
+    #[arg(long, env = "NXD_LOGITS", value_name = "FILE", conflicts_with = "against")]
+    pub(crate) logits: Option<PathBuf>,
+
     /// One JSON object on stdout.
     #[arg(long, env = "NXD_JSON", value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,

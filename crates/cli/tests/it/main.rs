@@ -18,4 +18,5 @@ mod plan;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;
+mod reference_logits;
 mod serve;

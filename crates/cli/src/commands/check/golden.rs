@@ -4,7 +4,7 @@ use crate::failure::{Failure, Kind};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Largest file read: golden data are small by nature.
 const MAX_BYTES: u64 = 1 << 30;
@@ -126,11 +126,14 @@ impl Golden {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    let fail = |reason: String| {
-        Failure::new(Kind::Model, format!("{}: {reason}", path.display()))
-            .with_help("golden data are `expected.json` and `expected.safetensors` beside the weights, or in the folder named by --against")
-    };
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let help = "golden data are `expected.json` and `expected.safetensors` beside the weights, or in the folder named by --against";
+    bounded(path).map_err(|failure| failure.with_help(help))
+}
+
+/// The bytes of a file of bounded size.
+pub(super) fn bounded(path: &Path) -> Result<Vec<u8>, Failure> {
+    let fail = |reason: String| broken(path, &reason);
     let meta = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
     if !meta.is_file() || meta.len() > MAX_BYTES {
         return Err(fail(format!("not a regular file of at most {MAX_BYTES} bytes")));
@@ -138,6 +141,6 @@ fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|e| fail(e.to_string()))
 }
 
-fn broken(path: &Path, reason: &str) -> Failure {
+pub(super) fn broken(path: &Path, reason: &str) -> Failure {
     Failure::new(Kind::Model, format!("{}: {reason}", path.display()))
 }

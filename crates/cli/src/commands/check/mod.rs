@@ -1,6 +1,8 @@
 //! `nxd check`: logits and greedy tokens against golden data, in f32 arithmetic.
 
 mod golden;
+mod logits;
+mod matching;
 mod run;
 
 use crate::args::{CheckArgs, KvCacheDtype};
@@ -8,9 +10,10 @@ use crate::commands::load;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use golden::Golden;
-use nxd_executor::{Activations, Device, Dtype, KvDtype};
+use nxd_executor::{Activations, Device, Dtype, Executor, KvDtype};
 use run::Runner;
 use serde::Serialize;
+use std::path::Path;
 
 /// What a logit may be off on devices other than the CPU, whose compilers order and fuse sums as they like.
 const OTHER_DEVICES_TOLERANCE: f32 = 2e-3;
@@ -29,26 +32,17 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    if let Some(file) = &args.logits {
+        return logits::run(args, file);
+    }
     let path = load::resolve(&args.model)?;
     let mut golden = Golden::read(args.against.as_deref().unwrap_or(load::folder(&path)))?;
-    let model = load::open(&path, &args.runtime)?;
-    let mut options = load::options(&args.runtime, &args.engine).executor_options();
-    options.activations = Activations::F32;
-    if options.device != Device::Cpu {
-        golden.tolerance = golden.tolerance.max(OTHER_DEVICES_TOLERANCE);
-    }
-    // Exactly f32 unless another type is asked for, which then is what is checked.
-    options.dtype.get_or_insert(Dtype::F32);
-    if args.engine.kv_cache_dtype == KvCacheDtype::Auto {
-        options.kv.dtype = KvDtype::F32;
-    }
     let longest = golden.prompts.iter().map(Vec::len).max().unwrap_or(1);
     let further = golden.greedy.iter().map(|g| g.tokens.len()).max().unwrap_or(0);
-    options.kv.max_num_seqs = 1;
-    // One request keeps all its blocks, those behind a window too.
-    options.kv.max_num_batched_tokens = longest + further;
-    options.kv.max_model_len = Some(longest + further);
-    let mut executor = nxd_executor::load(&model, &options).map_err(load::executor_failure)?;
+    let (mut executor, device) = executor(args, &path, longest + further)?;
+    if device != Device::Cpu {
+        golden.tolerance = golden.tolerance.max(OTHER_DEVICES_TOLERANCE);
+    }
     let mut runner = Runner { executor: executor.as_mut(), chunk: args.engine.tokens_a_step() };
     let report = compare(&mut runner, &golden)?;
     if args.json {
@@ -60,6 +54,24 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::new(Kind::Failed, "the model does not agree with its golden data")),
     }
+}
+
+/// The model in f32 arithmetic, for one request of `tokens` tokens at a time.
+fn executor(args: &CheckArgs, path: &Path, tokens: usize) -> Result<(Box<dyn Executor>, Device), Failure> {
+    let model = load::open(path, &args.runtime)?;
+    let mut options = load::options(&args.runtime, &args.engine).executor_options();
+    options.activations = Activations::F32;
+    // Exactly f32 unless another type is asked for, which then is what is checked.
+    options.dtype.get_or_insert(Dtype::F32);
+    if args.engine.kv_cache_dtype == KvCacheDtype::Auto {
+        options.kv.dtype = KvDtype::F32;
+    }
+    options.kv.max_num_seqs = 1;
+    // One request keeps all its blocks, those behind a window too.
+    options.kv.max_num_batched_tokens = tokens;
+    options.kv.max_model_len = Some(tokens);
+    let executor = nxd_executor::load(&model, &options).map_err(load::executor_failure)?;
+    Ok((executor, options.device))
 }
 
 fn compare(runner: &mut Runner<'_>, golden: &Golden) -> Result<Report, Failure> {
