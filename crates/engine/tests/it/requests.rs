@@ -30,6 +30,7 @@ fn engine(limits: EngineOptions, num_blocks: usize) -> Engine {
 fn plain_model() -> (std::path::PathBuf, Model) {
     let plain = |(dir, model): &(std::path::PathBuf, Model)| {
         dir.join("model.safetensors").exists()
+            && model.family() == "llama"
             && !model.spec().head.tied
             && model.spec().layers.iter().all(|layer| layer.attention.window.is_none())
             && model.spec().max_position_embeddings >= 256
