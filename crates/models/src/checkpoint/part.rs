@@ -375,7 +375,10 @@ mod tests {
         let rows = Some(RowBlocks { first: 0, len: 2, stride: 3 });
         let turned = TensorRef { rows, turned: true, ..TensorRef::whole("t") };
         let keys = spec([6, 2], Role::Heads(3));
-        assert_eq!(taken(&turned, &[6, 3], &keys), [[0, 3], [1, 4], [2, 5], [9, 12], [10, 13], [11, 14]]);
+        // Bytes below 17 stand for as many parts of 512.
+        let local = LocalWeight::new(&keys, turned.take(tensor(&[6, 3]), &keys).unwrap(), 0).unwrap();
+        let parts: Vec<f32> = local.to_f32().iter().map(|value| value * 512.0).collect();
+        assert_eq!(parts, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 9.0, 12.0, 10.0, 13.0, 11.0, 14.0]);
         for shape in [[5, 2], [9, 2], [6, 3]] {
             let error = turned.take(tensor(&[6, 3]), &spec(shape, Role::Heads(3)));
             assert!(matches!(error, Err(SourceError::Shape { .. })), "{shape:?}");
