@@ -2,7 +2,7 @@
 
 use crate::plugin::client;
 use nxd_ops::testing::{Emitted, Harness, KvSetup, Model, Op, Program, SampleResult};
-use nxd_ops::{Batch, Output, SamplingBatch};
+use nxd_ops::{Batch, BlockFormat, Format, Output, SamplingBatch};
 use nxd_stablehlo::device::{TracedDevice, TracedOptions};
 use nxd_stablehlo::record::Element;
 use nxd_stablehlo::target::Target;
@@ -44,6 +44,8 @@ impl Harness for Traced {
 
     fn tolerance(&self, op: Op) -> f64 {
         match op {
+            // `scale * q + minimum` for `scale * (q - zero)`: the minimum is rounded.
+            Op::Embed(Format::Blocks(BlockFormat::INT4 | BlockFormat::INT4_128 | BlockFormat::INT8)) => 1e-6,
             Op::Embed(_) | Op::SelectRows | Op::Collective => 0.0,
             // The compiler's own sines and exponentials, and sums in its own order.
             _ => 1e-5,
