@@ -7,7 +7,6 @@ use super::Family;
 use super::base::base;
 use super::facts::sliding_layers;
 use crate::config::{Config, ConfigError, Container};
-use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, NormPlacement, QkNorm, QkNormOver};
 
 pub(super) const FAMILY: Family = Family {
@@ -16,16 +15,7 @@ pub(super) const FAMILY: Family = Family {
     gguf: &["exaone4"],
     keys: &[],
     spec,
-    names: Names {
-        gguf: Layout {
-            layer: &[
-                Place::new("post_attention_layernorm", "post_attention_norm"),
-                Place::new("post_feedforward_layernorm", "post_ffw_norm"),
-            ],
-            ..Layout::GGUF
-        },
-        ..Names::STANDARD
-    },
+    names: super::olmo::NAMES,
 };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {

@@ -17,7 +17,8 @@ pub(super) const OLMO2: Family =
 pub(super) const OLMO3: Family =
     Family { name: "olmo3", hf: &["Olmo3ForCausalLM"], gguf: &[], keys: &[], spec: olmo3, names: NAMES };
 
-const NAMES: Names = Names {
+/// Norms after attention and MLP, as GGUF files name them.
+pub(super) const NAMES: Names = Names {
     gguf: Layout {
         layer: &[
             Place::new("post_attention_layernorm", "post_attention_norm"),
