@@ -260,17 +260,16 @@ pub fn configuration(checkpoint: &Checkpoint) -> Result<Config, ModelError> {
         return Ok(Config::read(&dir.join("config.json"))?);
     };
     let has = |name: &str| checkpoint.info(name).is_some();
-    let rope_factors = match has("rope_freqs.weight") {
-        true => Some(checkpoint.vector("rope_freqs.weight")?.into_iter().map(f64::from).collect()),
-        false => None,
+    let vector = |name: &str| -> Result<Option<Vec<f64>>, CheckpointError> {
+        let values = has(name).then(|| checkpoint.vector(name)).transpose()?;
+        Ok(values.map(|values| values.into_iter().map(f64::from).collect()))
     };
+    let long_rope = vector("rope_factors_short.weight")?.zip(vector("rope_factors_long.weight")?);
     let facts = config::TensorFacts {
-        has_output: has("output.weight"),
-        has_query_bias: has("blk.0.attn_q.bias"),
-        has_attention_output_bias: has("blk.0.attn_output.bias"),
-        has_mlp_bias: has("blk.0.ffn_up.bias"),
+        has: &has,
         embedding_rows: checkpoint.info("token_embd.weight").and_then(|t| t.shape.first().copied()),
-        rope_factors,
+        rope_factors: vector("rope_freqs.weight")?,
+        long_rope: long_rope.map(|(short, long)| [short, long]),
     };
     let value = |key: &str| gguf.metadata().get(key).map(crate::checkpoint::gguf::Value::to_json);
     Ok(config::from_gguf(checkpoint.path().display().to_string(), value, facts)?)

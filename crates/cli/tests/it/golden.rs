@@ -66,6 +66,23 @@ fn golden_models_agree_in_chunks_and_other_blocks() {
     assert!(ran > 0, "no golden case ran");
 }
 
+#[test]
+fn golden_folders_and_the_gguf_files_made_of_them_agree() {
+    let (mut ran, mut failures) = (0, Vec::new());
+    let converted = nxd_testkit::goldens().join("gguf");
+    // Another set of golden data need not have such files.
+    for dir in converted.is_dir().then(|| nxd_testkit::folders(&converted)).into_iter().flatten() {
+        let against = nxd_testkit::goldens().join(dir.file_name().unwrap());
+        let run = check(&dir.join("model.gguf"), &["--against", against.to_str().unwrap()]);
+        if run.code != Some(0) {
+            failures.push(format!("{}: {run:?}", dir.display()));
+        }
+        ran += 1;
+    }
+    println!("{ran} converted golden cases ran");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// A copy of the first case that runs here.
 fn copy(home: &Home) -> PathBuf {
     let case = cases().into_iter().find(|dir| check(dir, &[]).code == Some(0)).unwrap();
