@@ -97,9 +97,7 @@ impl Model {
     fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
         let mut config = configuration(&checkpoint)?;
-        let family = families::find(&config)?;
-        config.rename(family.keys);
-        let spec = (family.spec)(&config)?;
+        let (family, spec) = families::read(&mut config)?;
         let quantisation = Quantisation::read(&config)?;
         check_size(&checkpoint, &config, &quantisation, &spec)?;
         Ok(Model { checkpoint, config, quantisation, family, spec, text: Text::default() })

@@ -84,6 +84,8 @@ impl TracedExecutor {
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
             kv_token_bytes: groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: device.weights_bytes(),
+            // Programs multiply with every expert and drop what was not chosen.
+            mixtures: Vec::new(),
             kv_bytes: device.kv_bytes(),
             kernels: Vec::new(),
             kv_dtype: options.kv.dtype.to_string(),
