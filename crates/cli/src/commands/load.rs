@@ -68,6 +68,7 @@ pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions
             KvCacheDtype::Bf16 => Some(KvDtype::BF16),
             KvCacheDtype::F16 => Some(KvDtype::F16),
             KvCacheDtype::Int8 => Some(KvDtype::I8),
+            KvCacheDtype::Fp8 => Some(KvDtype::E4M3),
         },
         kv_cache_memory_bytes: engine.kv_cache_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         block_size: engine.block_size,

@@ -54,7 +54,9 @@ impl TracedExecutor {
             KvDtype::F32 => Element::F32,
             KvDtype::F16 => Element::F16,
             KvDtype::BF16 => Element::BF16,
-            dtype @ KvDtype::I8 => return Err(ExecutorError::KvDtype { device: options.device.clone(), dtype }),
+            dtype @ (KvDtype::I8 | KvDtype::E4M3) => {
+                return Err(ExecutorError::KvDtype { device: options.device.clone(), dtype });
+            }
         };
         let spec = model.spec();
         let mut manifest = Manifest::new(Mesh::tensor(ranks));
