@@ -20,6 +20,24 @@ pub const fn e4m3_is_nan(byte: u8) -> bool {
     byte & 0x7f == 0x7f
 }
 
+/// The nearest `e4m3fn`, ties to even; the largest one for what lies beyond it.
+#[inline]
+pub fn f32_to_e4m3(value: f32) -> u8 {
+    const LARGEST: f32 = 448.0;
+    let sign = (value.to_bits() >> 24) as u8 & 0x80;
+    if value.is_nan() {
+        return sign | 0x7f;
+    }
+    let magnitude = value.abs().min(LARGEST);
+    // Neighbours are an eighth of their power of two apart, below 2^-6 an eighth of that.
+    let exponent = ((magnitude.to_bits() >> 23) as i32 - 127).max(-6);
+    let steps = magnitude * f32::from_bits(((127 + 3 - exponent) as u32) << 23);
+    // The sum's last bit counts ones.
+    let steps = (steps + 8_388_608.0) - 8_388_608.0;
+    // Eight steps, or the first of the next power, carry into the exponent.
+    sign | ((exponent + 6) * 8 + steps as i32) as u8
+}
+
 /// The value of an `e5m2`: the upper half of an f16.
 #[inline]
 pub fn e5m2_to_f32(byte: u8) -> f32 {
