@@ -199,6 +199,8 @@ impl Linear {
                 },
                 "input_activations": null,
                 "output_activations": null,
+                // Readers that take a layer's form from its scheme would look for packed integers.
+                "format": name,
             } },
             "ignore": self.ignored,
             "quant_method": "compressed-tensors",

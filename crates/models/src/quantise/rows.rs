@@ -10,6 +10,9 @@ use std::thread;
 /// Values that a thread encodes between two writes.
 const PIECE_VALUES: usize = 1 << 20;
 
+/// Stores a row's values as bytes.
+type Encode<'e> = dyn Fn(&[f32], &mut [u8]) -> Result<(), EncodeError> + Sync + 'e;
+
 /// The rows of a tensor that is to be written, put together from stored weights.
 pub(super) struct Rows {
     parts: Vec<LocalWeight>,
@@ -117,7 +120,7 @@ impl Rows {
         &self,
         row_bytes: usize,
         work: &mut Work<'_>,
-        encode: &(dyn Fn(&[f32], &mut [u8]) -> Result<(), EncodeError> + Sync),
+        encode: &Encode<'_>,
         out: &mut dyn FnMut(&[u8]) -> Result<(), QuantiseError>,
     ) -> Result<(), QuantiseError> {
         let of_thread = (PIECE_VALUES / self.cols.max(1)).clamp(1, self.rows.div_ceil(work.threads).max(1));
@@ -143,13 +146,7 @@ impl Rows {
         Ok(())
     }
 
-    fn piece(
-        &self,
-        first: usize,
-        row_bytes: usize,
-        out: &mut [u8],
-        encode: &(dyn Fn(&[f32], &mut [u8]) -> Result<(), EncodeError> + Sync),
-    ) -> Result<(), QuantiseError> {
+    fn piece(&self, first: usize, row_bytes: usize, out: &mut [u8], encode: &Encode<'_>) -> Result<(), QuantiseError> {
         let (mut bytes, mut decoded, mut values) = (Vec::new(), Vec::new(), vec![0.0; self.cols]);
         for (row, out) in (first..).zip(out.chunks_exact_mut(row_bytes.max(1))) {
             self.read(row, &mut bytes, &mut decoded, &mut values);

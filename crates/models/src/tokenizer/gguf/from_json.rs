@@ -105,8 +105,9 @@ impl Source<'_> {
             // Loading checked all ids but those of placeholders without a row.
             place.into_iter().for_each(|place| *place = Some((text, kind)));
         };
-        let unknown = self.model.get("unk_token").and_then(Value::as_str);
         let of_bytes = self.flag("byte_fallback");
+        // Byte-level BPE knows all text, whatever it names here.
+        let unknown = self.model.get("unk_token").and_then(Value::as_str).filter(|_| of_bytes);
         for (text, id) in self.model.get("vocab").and_then(Value::as_object).into_iter().flatten() {
             let is_byte = of_bytes && byte_token(text).is_some();
             let kind = if is_byte { BYTE } else { NORMAL };

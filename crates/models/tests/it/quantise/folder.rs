@@ -45,6 +45,7 @@ fn matrices_of_linear_layers_become_bytes_under_scales_and_the_rest_stays() {
             (&quantisation["format"], &quantisation["ignore"]),
             (&Value::from(name), &Value::from(vec!["lm_head"]))
         );
+        assert_eq!(quantisation["config_groups"]["group_0"]["format"], name);
         assert_eq!(config["rope_scaling"]["rope_type"], "llama3");
         for file in ["tokenizer.json", "generation_config.json"] {
             assert!(fs::read(golden(SOURCE).join(file)).unwrap() == fs::read(out.join(file)).unwrap(), "{file}");
