@@ -22,7 +22,12 @@ pub(crate) fn folder(path: &Path) -> &Path {
 
 /// How the weights' files are read.
 pub(crate) fn mode(args: &RuntimeArgs) -> LoadMode {
-    match args.load_mode {
+    load_mode(args.load_mode)
+}
+
+/// How the weights' files are read, as a flag says it.
+pub(crate) fn load_mode(mode: args::LoadMode) -> LoadMode {
+    match mode {
         args::LoadMode::Mmap => LoadMode::Mmap,
         args::LoadMode::Read => LoadMode::Read,
     }
