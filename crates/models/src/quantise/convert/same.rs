@@ -24,12 +24,10 @@ pub(super) fn check(
 ) -> Result<f32, QuantiseError> {
     let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
     let facts = TensorFacts {
-        has_output: has("output.weight"),
-        has_query_bias: has("blk.0.attn_q.bias"),
-        has_attention_output_bias: has("blk.0.attn_output.bias"),
-        has_mlp_bias: has("blk.0.ffn_up.bias"),
+        has: &has,
         embedding_rows: Some(model.spec().vocab_size),
         rope_factors: factors.map(|factors| factors.iter().map(|&factor| f64::from(factor)).collect()),
+        long_rope: None,
     };
     let file = "the GGUF file to be".to_owned();
     let again = (target.spec)(&from_gguf(file, |key| json(metadata, key), facts)?)?;
