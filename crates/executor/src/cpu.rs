@@ -14,7 +14,8 @@ use nxd_collectives::{ProcessGroup, ThreadGroup};
 use nxd_cpu::{CpuDevice, CpuError};
 use nxd_models::Model;
 use nxd_modules::{Decoder, Moe};
-use nxd_ops::{Batch, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
+use nxd_ops::{AdapterId, Batch, LowRank, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,6 +28,8 @@ pub struct CpuExecutor {
     others: Vec<Other>,
     steps: Steps,
     step_timeout: Duration,
+    adapters: BTreeSet<AdapterId>,
+    next_adapter: u32,
 }
 
 /// A rank on a thread of its own.
@@ -40,6 +43,8 @@ struct Other {
 enum Command {
     Forward(Arc<Batch>),
     Sample(Arc<SamplingBatch>),
+    BindAdapter(AdapterId, Arc<[LowRank]>),
+    DropAdapter(AdapterId),
 }
 
 impl CpuExecutor {
@@ -91,7 +96,15 @@ impl CpuExecutor {
         let mut bound = bound.into_iter();
         let first = bound.next().expect("there is at least one rank");
         let others = bound.enumerate().map(|(i, rank)| Other::spawn(i + 1, rank)).collect::<Result<_, _>>()?;
-        Ok(CpuExecutor { info, first, others, steps: Steps::default(), step_timeout: options.step_timeout })
+        Ok(CpuExecutor {
+            info,
+            first,
+            others,
+            steps: Steps::default(),
+            step_timeout: options.step_timeout,
+            adapters: BTreeSet::new(),
+            next_adapter: 0,
+        })
     }
 
     /// Runs `run` on the first rank while the others run `command`.
@@ -130,6 +143,9 @@ impl Executor for CpuExecutor {
 
     fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError> {
         batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
+        if let Some(id) = batch.adapters.iter().flatten().find(|id| !self.adapters.contains(id)) {
+            return Err(ExecutorError::Adapter { id: id.0 });
+        }
         let shared = if self.others.is_empty() { None } else { Some(Arc::new(batch.clone())) };
         self.on_all_ranks(|| Command::Forward(shared.clone().unwrap_or_default()), |rank| rank.forward(batch))?;
         Ok(self.steps.ran(batch))
@@ -152,6 +168,39 @@ impl Executor for CpuExecutor {
     fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError> {
         self.steps.check(step)?;
         Ok(&self.first.outputs.layers)
+    }
+
+    fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, ExecutorError> {
+        let id = AdapterId(self.next_adapter);
+        let bound = self
+            .on_all_ranks(|| Command::BindAdapter(id, Arc::clone(parts)), |rank| rank.device.bind_adapter(id, parts));
+        // A rank that has it keeps it for nobody else: the number is not used again.
+        self.next_adapter += 1;
+        if let Err(error) = bound {
+            self.on_all_ranks(
+                || Command::DropAdapter(id),
+                |rank| {
+                    rank.device.drop_adapter(id);
+                    Ok(())
+                },
+            )?;
+            return Err(error);
+        }
+        self.adapters.insert(id);
+        Ok(id)
+    }
+
+    fn unload_adapter(&mut self, id: AdapterId) -> Result<(), ExecutorError> {
+        if !self.adapters.remove(&id) {
+            return Err(ExecutorError::Adapter { id: id.0 });
+        }
+        self.on_all_ranks(
+            || Command::DropAdapter(id),
+            |rank| {
+                rank.device.drop_adapter(id);
+                Ok(())
+            },
+        )
     }
 }
 
@@ -193,6 +242,11 @@ fn serve(mut rank: Rank, inbox: &Receiver<Command>, outbox: &Sender<Result<(), C
         let run = AssertUnwindSafe(|| match &command {
             Command::Forward(batch) => rank.forward(batch),
             Command::Sample(sampling) => rank.sample(sampling).map(drop),
+            Command::BindAdapter(id, parts) => rank.device.bind_adapter(*id, parts),
+            Command::DropAdapter(id) => {
+                rank.device.drop_adapter(*id);
+                Ok(())
+            }
         });
         // A panic ends this thread; the dropped process group tells the peers.
         let Ok(result) = catch_unwind(run) else { return };

@@ -2,7 +2,7 @@
 
 use crate::error::ExecutorError;
 use ndarray::ArrayView2;
-use nxd_ops::{Batch, Drawn, KvSpec, Output, SamplingBatch};
+use nxd_ops::{AdapterId, Batch, Drawn, KvSpec, LowRank, Output, SamplingBatch};
 use std::sync::Arc;
 
 /// What a scheduler must know of a loaded model.
@@ -116,6 +116,23 @@ pub trait Executor: Send {
     /// # Errors
     /// When `step` is not the newest.
     fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError>;
+
+    /// Takes an adapter, which later batches name ([`Batch::adapters`]).
+    ///
+    /// # Errors
+    /// When the device has no adapters, or a matrix does not fit the weight that it belongs to.
+    fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, ExecutorError> {
+        let _ = parts;
+        Err(ExecutorError::NoAdapters)
+    }
+
+    /// Gives an adapter's memory back; later batches may not name it.
+    ///
+    /// # Errors
+    /// When there is no such adapter, or a rank failed.
+    fn unload_adapter(&mut self, id: AdapterId) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Adapter { id: id.0 })
+    }
 
     /// `forward`, then `sample`.
     ///

@@ -5,8 +5,9 @@
 //!
 //! *Does not know*: devices, batches, scheduling. It opens files and never computes with a weight.
 //!
-//! Reading order: [`model`], [`config`], [`families`], [`names`], [`checkpoint`], [`quantisation`], [`tokenizer`], [`chat`].
+//! Reading order: [`model`], [`config`], [`families`], [`names`], [`checkpoint`], [`quantisation`], [`adapter`], [`tokenizer`], [`chat`].
 
+pub mod adapter;
 mod beside;
 pub mod chat;
 pub mod checkpoint;
@@ -19,6 +20,7 @@ pub mod quantisation;
 mod strings;
 pub mod tokenizer;
 
+pub use adapter::{Adapter, AdapterError};
 pub use checkpoint::{Checkpoint, CheckpointError, LoadMode};
 pub use config::{Config, ConfigError};
 pub use model::{Model, ModelError};

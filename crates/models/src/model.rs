@@ -1,7 +1,7 @@
 //! A model on disk, understood: configuration, decoder spec, checkpoint, tokenizer, ids that end a text.
 
 use crate::beside::beside;
-use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights};
+use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights, TensorRef};
 use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
 use crate::generation::Generation;
@@ -164,11 +164,11 @@ impl Model {
         let tied = spec.head.tied;
         let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
             let is_stored = |name: &str| {
-                let name = located(&checkpoint, name.to_owned());
+                let name = located(&|name| checkpoint.info(name).is_some(), name.to_owned());
                 checkpoint.info(&name).is_some() || quantisation.recipe(&checkpoint, &name).is_ok_and(|r| r.is_some())
             };
             let mut reference = names.find(&spec, container, weight, is_stored);
-            reference.name = located(&checkpoint, reference.name);
+            reference.name = located(&|name| checkpoint.info(name).is_some(), reference.name);
             reference
         });
         let weights = weights.quantised(self.quantisation.clone());
@@ -185,6 +185,11 @@ impl Model {
             return Err(ModelError::Unexpected { file, tensors, family: self.family.name });
         }
         Ok(weights)
+    }
+
+    /// Where a declared weight lies in a folder of Hugging Face that `is_stored` knows the tensors of.
+    pub(crate) fn in_folder(&self, weight: &WeightSpec, is_stored: impl Fn(&str) -> bool) -> TensorRef {
+        self.family.names.find(&self.spec, Container::HuggingFace, weight, is_stored)
     }
 }
 
@@ -231,10 +236,9 @@ fn check_size(
     }
 }
 
-/// The name under which `checkpoint` has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
+/// The name under which a file that `has` some tensors has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
 /// some families are stored without the head's class around them.
-fn located(checkpoint: &Checkpoint, name: String) -> String {
-    let has = |name: &str| checkpoint.info(name).is_some();
+pub(crate) fn located(has: &dyn Fn(&str) -> bool, name: String) -> String {
     if has(&name) {
         return name;
     }

@@ -16,7 +16,7 @@ pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs, PlanArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
 pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
 pub(crate) use serve::{EngineFailure, LimitArgs, ServeArgs};
-pub(crate) use values::TokenIds;
+pub(crate) use values::{LoraModule, TokenIds};
 
 /// Runs large language models.
 #[derive(Debug, Parser)]

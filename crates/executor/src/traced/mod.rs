@@ -124,6 +124,9 @@ impl Executor for TracedExecutor {
 
     fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError> {
         batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
+        if let Some(id) = batch.adapters.iter().flatten().next() {
+            return Err(ExecutorError::Adapter { id: id.0 });
+        }
         let decoder = &self.decoder;
         self.step = self.device.forward(batch, |tracer| decoder.forward(tracer))?;
         self.hidden = OnceCell::new();

@@ -106,7 +106,7 @@ impl TensorRef {
     ///
     /// # Errors
     /// When `stored` has no such part, or its format cannot be taken apart like this.
-    pub(super) fn take(&self, stored: StoredTensor, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
+    pub(crate) fn take(&self, stored: StoredTensor, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
         if let (true, Some(blocks)) = (self.turned, self.rows) {
             return self.take_turned(stored, spec, blocks);
         }
