@@ -11,7 +11,7 @@ use std::hint::black_box;
 const BLOCK: usize = 16;
 /// Bytes of K and V that calls go round.
 const BYTES: usize = 96 << 20;
-const DTYPES: [KvDtype; 3] = [KvDtype::F32, KvDtype::F16, KvDtype::I8];
+const DTYPES: [KvDtype; 4] = [KvDtype::F32, KvDtype::F16, KvDtype::I8, KvDtype::E4M3];
 
 /// Name, query heads, KV heads, values a head.
 const MODELS: [(&str, usize, usize, usize); 2] = [("135M", 9, 3, 64), ("8B", 32, 8, 128)];

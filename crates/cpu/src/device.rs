@@ -15,7 +15,7 @@ use crate::step::CpuStep;
 use crate::team::{Team, affinity};
 use crate::topology::{self, Binding, Topology, format_list, placement};
 use nxd_collectives::ProcessGroup;
-use nxd_ops::{AdapterId, Axis, Batch, KvLayer, KvSpec, LowRank, Manifest, SamplingBatch, WeightSource};
+use nxd_ops::{AdapterId, Axis, Batch, Expert, KvLayer, KvSpec, LowRank, Manifest, SamplingBatch, WeightSource};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -186,9 +186,15 @@ impl CpuDevice {
         self.team.threads()
     }
 
-    /// Bytes of weights that a decode step reads on this rank.
+    /// Bytes of weights that products read on this rank: those of a decode step, and of experts all.
     pub fn weights_bytes(&self) -> usize {
         self.bound.bytes()
+    }
+
+    /// Bytes of an expert on this rank.
+    pub fn expert_bytes(&self, expert: &Expert) -> usize {
+        let weights = [expert.gate, expert.up, expert.down].into_iter().flat_map(|p| [Some(p.weight), p.bias]);
+        weights.flatten().map(|weight| self.bound.bytes_of(weight)).sum()
     }
 
     /// Bytes of weights that each kernel serves.

@@ -5,7 +5,7 @@ use crate::error::EngineError;
 use crate::request::{FinishReason, Finished, Output, Request, RequestId, Task};
 use crate::scheduler::{Counts, Plan, Scheduler};
 use crate::sequence::Sequence;
-use nxd_executor::{Executor, ModelInfo};
+use nxd_executor::{Executor, ExecutorError, ModelInfo};
 use nxd_ops::{AdapterId, Drawn, LowRank};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Engine {
     /// # Errors
     /// When the device has no adapters, or this one does not fit the model.
     pub fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, EngineError> {
-        let id = self.executor.load_adapter(parts).map_err(EngineError::Adapter)?;
+        let id = self.executor.load_adapter(parts).map_err(of_adapter)?;
         self.adapters.insert(id, false);
         Ok(id)
     }
@@ -78,7 +78,7 @@ impl Engine {
         let unused = |(id, goes): (&AdapterId, &bool)| (*goes && !self.scheduler.uses(*id)).then_some(*id);
         for id in self.adapters.iter().filter_map(unused).collect::<Vec<_>>() {
             self.adapters.remove(&id);
-            self.executor.unload_adapter(id).map_err(EngineError::Adapter)?;
+            self.executor.unload_adapter(id).map_err(of_adapter)?;
         }
         Ok(())
     }
@@ -243,4 +243,8 @@ impl Engine {
         self.scheduler.waiting.extend(siblings.into_iter().map(|s| (s.order(), s)));
         outputs
     }
+}
+
+fn of_adapter(error: ExecutorError) -> EngineError {
+    EngineError::Adapter(Box::new(error))
 }

@@ -82,7 +82,7 @@ pub enum EngineError {
     NoAdapter,
     /// An adapter that cannot be loaded, or a device that failed as it was.
     #[error("the adapter cannot be loaded or unloaded")]
-    Adapter(#[source] ExecutorError),
+    Adapter(#[source] Box<ExecutorError>),
     /// The executor failed; every request of the engine is lost.
     #[error("the step failed; all running requests have ended")]
     Executor(#[source] ExecutorError),

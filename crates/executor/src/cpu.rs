@@ -2,7 +2,7 @@
 
 use crate::device::{Device, Dtype};
 use crate::error::ExecutorError;
-use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
+use crate::executor::{Executor, Mixture, ModelInfo, StepId, StepOutput};
 use crate::memory;
 use crate::options::ExecutorOptions;
 use crate::plan::MemoryNeeds;
@@ -13,7 +13,7 @@ use ndarray::ArrayView2;
 use nxd_collectives::{ProcessGroup, ThreadGroup};
 use nxd_cpu::{CpuDevice, CpuError};
 use nxd_models::Model;
-use nxd_modules::Decoder;
+use nxd_modules::{Decoder, Moe};
 use nxd_ops::{AdapterId, Batch, LowRank, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,6 +87,7 @@ impl CpuExecutor {
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
             kv_token_bytes: plan.needs.kv_groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
+            mixtures: mixtures(&decoder, &bound),
             kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
             kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),
             kv_dtype: options.kv.dtype.to_string(),
@@ -218,6 +219,20 @@ impl Other {
     fn lost(&self, what: &str) -> ExecutorError {
         ExecutorError::Lost { rank: self.rank, what: what.to_owned() }
     }
+}
+
+/// The mixtures of a decoder, those that are alike together.
+fn mixtures(decoder: &Decoder, ranks: &[Rank]) -> Vec<Mixture> {
+    let mut found: Vec<Mixture> = Vec::new();
+    for (experts, chosen) in decoder.mixtures().map(Moe::choice) {
+        let of_rank = |rank: &Rank| experts.iter().map(|expert| rank.device.expert_bytes(expert)).sum::<usize>();
+        let bytes: usize = ranks.iter().map(of_rank).sum();
+        match found.iter_mut().find(|m| (m.num_experts, m.chosen) == (experts.len(), chosen)) {
+            Some(mixture) => mixture.bytes += bytes,
+            None => found.push(Mixture { num_experts: experts.len(), chosen, bytes }),
+        }
+    }
+    found
 }
 
 /// Serves commands until the executor is dropped.

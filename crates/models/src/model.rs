@@ -97,9 +97,7 @@ impl Model {
     fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
         let mut config = configuration(&checkpoint)?;
-        let family = families::find(&config)?;
-        config.rename(family.keys);
-        let spec = (family.spec)(&config)?;
+        let (family, spec) = families::read(&mut config)?;
         let quantisation = Quantisation::read(&config)?;
         check_size(&checkpoint, &config, &quantisation, &spec)?;
         Ok(Model { checkpoint, config, quantisation, family, spec, text: Text::default() })
@@ -152,19 +150,16 @@ impl Model {
         self.text.generation.bos_id
     }
 
-    /// The checkpoint as the weights that `manifest` declares.
-    ///
-    /// # Errors
-    /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
-    pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
+    /// The family.
+    pub(crate) fn family_data(&self) -> &'static Family {
+        self.family
+    }
+
+    /// Where each declared weight lies in the checkpoint.
+    pub(crate) fn places(&self) -> impl Fn(&WeightSpec) -> TensorRef + Send + Sync + 'static {
         let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
         let (checkpoint, quantisation) = (self.checkpoint.clone(), self.quantisation.clone());
-        let head = match container {
-            Container::HuggingFace => "lm_head.weight",
-            Container::Gguf => "output.weight",
-        };
-        let tied = spec.head.tied;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
+        move |weight: &WeightSpec| {
             let is_stored = |name: &str| {
                 let name = located(&|name| checkpoint.info(name).is_some(), name.to_owned());
                 checkpoint.info(&name).is_some() || quantisation.recipe(&checkpoint, &name).is_ok_and(|r| r.is_some())
@@ -172,7 +167,21 @@ impl Model {
             let mut reference = names.find(&spec, container, weight, is_stored);
             reference.name = located(&|name| checkpoint.info(name).is_some(), reference.name);
             reference
-        });
+        }
+    }
+
+    /// The checkpoint as the weights that `manifest` declares.
+    ///
+    /// # Errors
+    /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
+    pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
+        let names = self.family.names;
+        let head = match self.config.container() {
+            Container::HuggingFace => "lm_head.weight",
+            Container::Gguf => "output.weight",
+        };
+        let tied = self.spec.head.tied;
+        let weights = NamedWeights::new(self.checkpoint.clone(), self.places());
         let weights = weights.quantised(self.quantisation.clone());
         // Layers behind the last one predict further tokens, which nobody here asks for.
         let layers = self.spec.layers.len();

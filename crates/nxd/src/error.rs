@@ -85,9 +85,8 @@ impl Error {
             }
             // Weights and cache are bound by then: what a rank can still fail at is its peers.
             Error::Engine(EngineError::Executor(ExecutorError::Rank { .. })) => ErrorKind::Distributed,
-            Error::Executor(error) | Error::Engine(EngineError::Executor(error) | EngineError::Adapter(error)) => {
-                executor_kind(error)
-            }
+            Error::Engine(EngineError::Adapter(error)) => executor_kind(error),
+            Error::Executor(error) | Error::Engine(EngineError::Executor(error)) => executor_kind(error),
             Error::Chat(ChatError::Raised(_)) => ErrorKind::Request,
             // A template that fails is a broken file.
             Error::Chat(_) => ErrorKind::Model,

@@ -54,6 +54,9 @@ pub(crate) enum KvCacheDtype {
     F16,
     /// Integers of eight bits with a scale for each token and head. On the CPU alone.
     Int8,
+    /// Floats of eight bits (e4m3) with a scale for each token and head; `fp8_e4m3` means the same. On the CPU alone.
+    #[value(alias = "fp8_e4m3")]
+    Fp8,
 }
 
 impl EngineArgs {

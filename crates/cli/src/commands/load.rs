@@ -22,7 +22,12 @@ pub(crate) fn folder(path: &Path) -> &Path {
 
 /// How the weights' files are read.
 pub(crate) fn mode(args: &RuntimeArgs) -> LoadMode {
-    match args.load_mode {
+    load_mode(args.load_mode)
+}
+
+/// How the weights' files are read, as a flag says it.
+pub(crate) fn load_mode(mode: args::LoadMode) -> LoadMode {
+    match mode {
         args::LoadMode::Mmap => LoadMode::Mmap,
         args::LoadMode::Read => LoadMode::Read,
     }
@@ -68,6 +73,7 @@ pub(crate) fn options(runtime: &RuntimeArgs, engine: &EngineArgs) -> LoadOptions
             KvCacheDtype::Bf16 => Some(KvDtype::BF16),
             KvCacheDtype::F16 => Some(KvDtype::F16),
             KvCacheDtype::Int8 => Some(KvDtype::I8),
+            KvCacheDtype::Fp8 => Some(KvDtype::E4M3),
         },
         kv_cache_memory_bytes: engine.kv_cache_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         block_size: engine.block_size,

@@ -13,6 +13,7 @@ fn the_page_and_the_json_tell_of_the_same_machine() {
         "kernels",
         "for F16",
         "for Q4_K",
+        "attention",
         "cores",
         "threads",
         "numa",
@@ -32,6 +33,7 @@ fn the_page_and_the_json_tell_of_the_same_machine() {
     assert!(q4_k["int8"].as_str().unwrap().starts_with("q4_k int8 "), "{q4_k}");
     assert!(q4_k["f32"].as_str().unwrap().starts_with("q4_k f32 "), "{q4_k}");
     assert!(page.out.contains(q4_k["int8"].as_str().unwrap()), "{}", page.out);
+    assert!(report["attention"].as_str().unwrap().ends_with("f32, f16, bf16, int8, fp8"), "{report}");
     let (free, total) = (&report["memory"]["available_bytes"], &report["memory"]["total_bytes"]);
     assert!(free.as_u64() <= total.as_u64() && total.as_u64() > Some(1 << 20), "{report}");
 }

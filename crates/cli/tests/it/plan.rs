@@ -91,6 +91,10 @@ fn groups_types_and_ranks_are_counted() {
     assert_eq!((&one["kv_dtype"], &wide["kv_dtype"]), (&Value::from("f16"), &Value::from("f32")));
     assert_eq!(wide["kv_token_bytes"], 2 * sum);
     let narrow = with(&["--kv-cache-dtype", "int8"])["kv_token_bytes"].as_u64().unwrap();
+    for name in ["fp8", "fp8_e4m3"] {
+        let float = with(&["--kv-cache-dtype", name]);
+        assert_eq!((&float["kv_dtype"], float["kv_token_bytes"].as_u64()), (&Value::from("fp8"), Some(narrow)));
+    }
     assert!(narrow > sum / 2 && narrow < sum, "integers and their scales: {narrow} of {sum}");
     let two = with(&["--tensor-parallel-size", "2"]);
     assert_eq!(two["weights_packed_bytes"].as_array().unwrap().len(), 2);

@@ -2,7 +2,8 @@
 //!
 //! A block holds `block_size` tokens of every layer of the group. Within a layer a block is, for each KV head, first K in tiles of eight
 //! tokens, `[block_size / 8][D][8]` (lanes are tokens), then V, `[block_size][D]` with `D` rounded up to eight (lanes are dimensions).
-//! Behind them eight-bit caches have the f32 scales of K's and of V's tokens, `[2][block_size]`: a value is its integer times the scale.
+//! Behind them eight-bit caches have the f32 scales of K's and of V's tokens, `[2][block_size]`: a value is its integer times the scale, or
+//! a 256th of its float.
 //!
 //! Where values are the first columns of the keys, K lies as V otherwise does, `[block_size][D]`, and there is nothing else but its scales.
 
@@ -31,15 +32,20 @@ pub enum KvDtype {
     BF16,
     /// Integers of eight bits, within -127..=127, with a scale for each token and head.
     I8,
+    /// Floats of eight bits, `e4m3fn`, with a scale for each token and head by which the largest of them becomes 448.
+    E4M3,
 }
 
 impl KvDtype {
+    /// All of them, the widest first.
+    pub const ALL: [KvDtype; 5] = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8, KvDtype::E4M3];
+
     /// Bytes of a value, its share of a scale left out.
     pub const fn value_bytes(self) -> usize {
         match self {
             KvDtype::F32 => 4,
             KvDtype::F16 | KvDtype::BF16 => 2,
-            KvDtype::I8 => 1,
+            KvDtype::I8 | KvDtype::E4M3 => 1,
         }
     }
 
@@ -47,7 +53,7 @@ impl KvDtype {
     pub const fn scale_bytes(self) -> usize {
         match self {
             KvDtype::F32 | KvDtype::F16 | KvDtype::BF16 => 0,
-            KvDtype::I8 => size_of::<f32>(),
+            KvDtype::I8 | KvDtype::E4M3 => size_of::<f32>(),
         }
     }
 }
@@ -59,6 +65,7 @@ impl fmt::Display for KvDtype {
             KvDtype::F16 => "f16",
             KvDtype::BF16 => "bf16",
             KvDtype::I8 => "int8",
+            KvDtype::E4M3 => "fp8",
         })
     }
 }
@@ -341,8 +348,7 @@ mod tests {
     #[test]
     fn blocks_are_copied_one_after_the_other_in_every_layer_and_no_other_is_touched() {
         let shared = KvSpec { values: Values::OfKeys(5), ..SPEC };
-        let dtypes = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8];
-        for (spec, dtype) in [SPEC, shared].into_iter().flat_map(|spec| dtypes.map(|dtype| (spec, dtype))) {
+        for (spec, dtype) in [SPEC, shared].into_iter().flat_map(|spec| KvDtype::ALL.map(|dtype| (spec, dtype))) {
             let mut cache = KvCache::new(2, &spec, 4, 8, dtype).unwrap();
             let block_bytes = cache.shape.block();
             // Each block is filled with a number of its own.
@@ -370,7 +376,9 @@ mod tests {
             (SPEC, KvDtype::F32, 2 * (6 + 8) * 4),
             (SPEC, KvDtype::I8, 2 * (6 + 8 + 2 * 4)),
             (latent, KvDtype::F16, 24 * 2),
+            (SPEC, KvDtype::E4M3, 2 * (6 + 8 + 2 * 4)),
             (latent, KvDtype::I8, 24 + 4),
+            (latent, KvDtype::E4M3, 24 + 4),
         ] {
             assert_eq!(token_bytes(&spec, dtype), bytes, "{spec:?} {dtype}");
             assert_eq!(KvCache::new(3, &spec, 5, 16, dtype).unwrap().bytes(), 3 * 5 * 16 * bytes);

@@ -79,7 +79,8 @@ fn attention_does_not_depend_on_the_size_of_the_team() {
     };
     let width = kept.num_kv_heads * kept.head_dim;
     let (k, v) = (values(2 * depth * width, 0.7), values(2 * depth * width, 0.3));
-    for (dtype, rows) in [KvDtype::F16, KvDtype::I8].into_iter().flat_map(|dtype| [1, 9, depth].map(|n| (dtype, n))) {
+    let dtypes = [KvDtype::F16, KvDtype::I8, KvDtype::E4M3];
+    for (dtype, rows) in dtypes.into_iter().flat_map(|dtype| [1, 9, depth].map(|n| (dtype, n))) {
         let q = values(2 * rows * num_heads * kept.head_dim, 1.3);
         let run = |threads: usize, isa: Isa| {
             let team = Team::new(threads);

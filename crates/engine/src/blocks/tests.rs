@@ -21,6 +21,7 @@ fn info(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> Mode
         kv_groups: windows.iter().map(spec).collect(),
         kv_token_bytes: vec![0; windows.len()],
         weights_bytes: 0,
+        mixtures: Vec::new(),
         kv_bytes: 0,
         kernels: Vec::new(),
         rope_lens_differ_from: None,

@@ -119,8 +119,15 @@ impl Visit {
     }
 }
 
-fn options(activations: Activations, block_size: usize, threads: usize) -> ExecutorOptions {
-    let dtype = if activations == Activations::F32 { KvDtype::F32 } else { KvDtype::F16 };
+/// How a model computes and stores keys and values.
+#[derive(Clone, Copy)]
+struct Numbers {
+    activations: Activations,
+    dtype: KvDtype,
+}
+
+fn options(numbers: Numbers, block_size: usize, threads: usize) -> ExecutorOptions {
+    let Numbers { activations, dtype } = numbers;
     let kv = KvOptions {
         block_size,
         dtype,
@@ -224,12 +231,11 @@ fn alone((engine, adapters): (&mut Engine, &[AdapterId]), bits: &Bits, visits: &
 }
 
 /// Compares random schedules with each request alone.
-fn compare(activations: Activations, cases: u32) {
+fn compare(numbers: Numbers, cases: u32) {
     let mut all = Seen::default();
     let models = models();
     for (dir, model) in &models {
-        let (recorder, expected_bits) =
-            Recorder::new(load(dir, model, &options(activations, 16, 1)), |_, blocks| blocks);
+        let (recorder, expected_bits) = Recorder::new(load(dir, model, &options(numbers, 16, 1)), |_, blocks| blocks);
         let limits = EngineOptions { max_num_seqs: 1, max_num_batched_tokens: 128, enable_prefix_caching: false };
         let mut reference = Engine::new(Box::new(recorder), limits);
         let parts = [0, 1].map(|seed| made_up(model, seed));
@@ -243,7 +249,7 @@ fn compare(activations: Activations, cases: u32) {
             let (expected, expected_logits) =
                 alone((&mut reference.borrow_mut(), &of_reference), &expected_bits, visits);
             let longest = visits.iter().map(|v| v.prompt_len() + v.max_tokens - 1).max().unwrap_or(1);
-            let executor = load(dir, model, &options(activations, *block_size, schedule.threads));
+            let executor = load(dir, model, &options(numbers, *block_size, schedule.threads));
             let (recorder, bits) = Recorder::new(executor, |spec, _| {
                 let whole = longest.div_ceil(*block_size);
                 let least = spec.window.map_or(whole, |window| whole.min((window + block_size - 2) / block_size + 1));
@@ -280,10 +286,17 @@ fn compare(activations: Activations, cases: u32) {
 
 #[test]
 fn golden_models_give_the_same_bits_in_any_schedule_with_f32_activations() {
-    compare(Activations::F32, 16);
+    compare(Numbers { activations: Activations::F32, dtype: KvDtype::F32 }, 16);
 }
 
 #[test]
 fn golden_models_give_the_same_bits_in_any_schedule_with_int8_activations() {
-    compare(Activations::Int8, 16);
+    compare(Numbers { activations: Activations::Int8, dtype: KvDtype::F16 }, 16);
+}
+
+#[test]
+fn golden_models_give_the_same_bits_in_any_schedule_with_eight_bits_a_key_and_value() {
+    for dtype in [KvDtype::I8, KvDtype::E4M3] {
+        compare(Numbers { activations: Activations::Int8, dtype }, 4);
+    }
 }

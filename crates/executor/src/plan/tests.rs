@@ -134,7 +134,9 @@ fn grouped_heads_and_scales_make_the_bytes_of_a_token() {
     let bytes = |dtype| KvGroup::all(&manifest, dtype).iter().map(|g| g.token_bytes).collect::<Vec<_>>();
     // 2 ranks × layers × 3 heads × (K of 20 and V of 24 values, rows of which are whole vectors).
     assert_eq!(bytes(KvDtype::F16), [2 * 2 * 3 * 44 * 2, 2 * 3 * 44 * 2]);
-    assert_eq!(bytes(KvDtype::I8), [2 * 2 * 3 * (44 + 8), 2 * 3 * (44 + 8)]);
+    for dtype in [KvDtype::I8, KvDtype::E4M3] {
+        assert_eq!(bytes(dtype), [2 * 2 * 3 * (44 + 8), 2 * 3 * (44 + 8)]);
+    }
 }
 
 #[test]

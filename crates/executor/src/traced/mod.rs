@@ -54,7 +54,9 @@ impl TracedExecutor {
             KvDtype::F32 => Element::F32,
             KvDtype::F16 => Element::F16,
             KvDtype::BF16 => Element::BF16,
-            dtype @ KvDtype::I8 => return Err(ExecutorError::KvDtype { device: options.device.clone(), dtype }),
+            dtype @ (KvDtype::I8 | KvDtype::E4M3) => {
+                return Err(ExecutorError::KvDtype { device: options.device.clone(), dtype });
+            }
         };
         let spec = model.spec();
         let mut manifest = Manifest::new(Mesh::tensor(ranks));
@@ -84,6 +86,8 @@ impl TracedExecutor {
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
             kv_token_bytes: groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: device.weights_bytes(),
+            // Programs multiply with every expert and drop what was not chosen.
+            mixtures: Vec::new(),
             kv_bytes: device.kv_bytes(),
             kernels: Vec::new(),
             kv_dtype: options.kv.dtype.to_string(),

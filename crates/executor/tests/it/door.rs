@@ -89,8 +89,7 @@ fn hidden_rows_have_the_same_bits_whatever_shares_the_batch() {
 #[test]
 fn requests_that_branch_off_in_copied_blocks_have_the_bits_of_requests_that_ran_alone() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let dtypes = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8];
-    for (checkpoint, kv) in CHECKPOINTS.into_iter().flat_map(|checkpoint| dtypes.map(|kv| (checkpoint, kv))) {
+    for (checkpoint, kv) in CHECKPOINTS.into_iter().flat_map(|checkpoint| KvDtype::ALL.map(|kv| (checkpoint, kv))) {
         for ranks in [1, 2] {
             let mut executor = load(checkpoint, kv, ranks);
             // Two full blocks and one with five tokens; the second branch needs a block of its own behind that.
@@ -159,4 +158,19 @@ fn a_model_says_from_which_length_on_its_rotations_differ() {
 fn a_model_says_how_its_cache_stores() {
     assert_eq!(load(CHECKPOINTS[0], KvDtype::I8, 1).info().kv_dtype, "int8");
     assert_eq!(load(CHECKPOINTS[0], KvDtype::BF16, 1).info().kv_dtype, "bf16");
+    assert_eq!(load(CHECKPOINTS[0], KvDtype::E4M3, 1).info().kv_dtype, "fp8");
+}
+
+#[cfg(feature = "pjrt")]
+#[test]
+fn eight_bits_a_key_and_value_are_refused_by_a_traced_device_before_its_plugin_is_opened() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/goldens").join(CHECKPOINTS[0]);
+    let model = Model::open(&folder, LoadMode::Mmap).unwrap();
+    for (dtype, name) in [(KvDtype::I8, "int8"), (KvDtype::E4M3, "fp8")] {
+        let options = ExecutorOptions { device: "pjrt:/no.so".parse().unwrap(), ..ExecutorOptions::default() };
+        let kv = KvOptions { dtype, ..options.kv };
+        let error = nxd_executor::load(&model, &ExecutorOptions { kv, ..options }).err().unwrap().to_string();
+        let expected = "is for the CPU; the device `pjrt:/no.so` stores f32, bf16 or f16";
+        assert_eq!(error, format!("--kv-cache-dtype {name} {expected}"));
+    }
 }

@@ -137,7 +137,7 @@ fn holds_in_batches(formats: impl Iterator<Item = Format>) {
     };
     let combinations = formats.flat_map(|format| modes(format).into_iter().map(move |mode| (format, mode)));
     for (i, (format, activations)) in combinations.enumerate() {
-        let kv = [KvDtype::F16, KvDtype::F32, KvDtype::I8, KvDtype::BF16][i % 4];
+        let kv = KvDtype::ALL[i % KvDtype::ALL.len()];
         let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::Scalar };
         let lengths: Vec<usize> = (0..MANY).map(|r| DECODED + 1 + r % 3).collect();
         let (spec, first) = (small(format), activations == modes(format)[0]);
@@ -164,7 +164,7 @@ fn holds(spec: &DecoderSpec, format: Format) {
         if format.is_quantised() { &[Activations::Int8, Activations::F32] } else { &[Activations::F32] };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for &activations in modes {
-        for kv in [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8] {
+        for kv in KvDtype::ALL {
             let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };
             let requests = alone(spec, setup, &[1, 5, 40, 61], &mut random);
             // Plain code computes the reference and batches of its own below; with blocks of 256 it would take a minute here.
@@ -234,6 +234,7 @@ fn bits_do_not_depend_on_the_batch_with_latent_attention() {
         (Format::BF16, KvDtype::F16, Activations::F32),
         (Format::E4M3, KvDtype::BF16, Activations::F32),
         (Format::Blocks(BlockFormat::Q8_0), KvDtype::I8, Activations::Int8),
+        (Format::F32, KvDtype::E4M3, Activations::F32),
     ];
     for (format, kv, activations) in modes {
         let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };

@@ -128,14 +128,15 @@ mod tests {
         let alphas = json!({"gate_proj": 16, r"layers\.[01]\.self_attn\.q_proj": 2, "q_proj": 32});
         let mut fields = json!({"peft_type": "LORA", "lora_alpha": 8, "alpha_pattern": alphas});
         let plain = read(fields.clone()).unwrap();
-        let scale = |config: &AdapterConfig, module| config.scale(module, 4).unwrap();
-        assert_eq!(scale(&plain, "model.layers.0.mlp.up_proj"), 2.0);
-        assert_eq!(scale(&plain, "model.layers.0.mlp.gate_proj"), 4.0);
-        assert_eq!(scale(&plain, "model.layers.1.self_attn.q_proj"), 0.5, "the first that fits");
-        assert_eq!(scale(&plain, "model.layers.2.self_attn.q_proj"), 8.0);
-        assert_eq!(scale(&plain, "model.layers.0.mlp.my_gate_proj"), 2.0, "whole names only");
+        let is =
+            |config: &AdapterConfig, module, scale: f32| config.scale(module, 4).unwrap().to_bits() == scale.to_bits();
+        assert!(is(&plain, "model.layers.0.mlp.up_proj", 2.0));
+        assert!(is(&plain, "model.layers.0.mlp.gate_proj", 4.0));
+        assert!(is(&plain, "model.layers.1.self_attn.q_proj", 0.5), "the first that fits");
+        assert!(is(&plain, "model.layers.2.self_attn.q_proj", 8.0));
+        assert!(is(&plain, "model.layers.0.mlp.my_gate_proj", 2.0), "whole names only");
         fields["use_rslora"] = json!(true);
-        assert_eq!(scale(&read(fields).unwrap(), "model.layers.0.mlp.up_proj"), 4.0);
+        assert!(is(&read(fields).unwrap(), "model.layers.0.mlp.up_proj", 4.0));
     }
 
     #[test]

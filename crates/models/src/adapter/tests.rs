@@ -1,3 +1,5 @@
+//! Golden adapters, as they are and changed.
+
 use super::*;
 use serde_json::json;
 use std::path::PathBuf;

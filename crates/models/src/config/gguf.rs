@@ -6,7 +6,7 @@ use super::{Config, ConfigError, Container};
 use serde_json::{Map, Value};
 
 /// (key of `config.json`, key of the GGUF file without its architecture prefix)
-const KEYS: &[(&str, &str)] = &[
+pub(crate) const KEYS: &[(&str, &str)] = &[
     ("num_hidden_layers", "block_count"),
     ("hidden_size", "embedding_length"),
     ("intermediate_size", "feed_forward_length"),

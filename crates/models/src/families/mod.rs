@@ -33,6 +33,7 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
@@ -89,6 +90,7 @@ pub const FAMILIES: &[Family] = &[
     qwen2_moe::FAMILY,
     qwen3::FAMILY,
     qwen3_moe::FAMILY,
+    seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
@@ -99,7 +101,7 @@ pub const FAMILIES: &[Family] = &[
 ///
 /// # Errors
 /// [`ConfigError::Unsupported`] with the architectures that are supported.
-pub fn find(config: &Config) -> Result<&'static Family, ConfigError> {
+fn find(config: &Config) -> Result<&'static Family, ConfigError> {
     let (key, names): (_, fn(&Family) -> &'static [&'static str]) = match config.container() {
         Container::HuggingFace => ("architectures", |f| f.hf),
         Container::Gguf => ("general.architecture", |f| f.gguf),
@@ -109,4 +111,14 @@ pub fn find(config: &Config) -> Result<&'static Family, ConfigError> {
         let supported: Vec<_> = FAMILIES.iter().flat_map(names).copied().collect();
         config.unsupported(key, &Value::from(architecture), &supported.join(", "))
     })
+}
+
+/// The family of a configuration, whose keys get their usual names, and its decoder.
+///
+/// # Errors
+/// When no family has the architecture, or a key of the configuration is missing, wrong or not supported.
+pub fn read(config: &mut Config) -> Result<(&'static Family, DecoderSpec), ConfigError> {
+    let family = find(config)?;
+    config.rename(family.keys);
+    Ok((family, (family.spec)(config)?))
 }

@@ -36,9 +36,7 @@ fn file(case: &Path) -> (TempDir, PathBuf) {
 }
 
 fn spec(mut config: Config) -> DecoderSpec {
-    let family = find(&config).unwrap();
-    config.rename(family.keys);
-    (family.spec)(&config).unwrap()
+    read(&mut config).unwrap().1
 }
 
 /// Takes out what the containers may say differently: GGUF files have the offset in a norm's weights, and at times the factors of a rotation where

@@ -11,7 +11,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use nxd_cpu::kernels::linear::kernel_name;
-use nxd_cpu::{Activations, Isa};
+use nxd_cpu::{Activations, Isa, KvDtype};
 use nxd_executor::memory;
 use nxd_ops::Format;
 
@@ -28,6 +28,8 @@ struct Report {
     kernels: String,
     /// What multiplies with the matrices of each storage format.
     serving: Vec<Serving>,
+    /// What attention runs with, over each type of stored keys and values.
+    attention: String,
     memory: Memory,
     mpi: Option<mpi::Mpi>,
     pjrt_plugins: Vec<PathBuf>,
@@ -78,6 +80,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         cpu: cpu::look(),
         kernels: tested(Isa::detect()),
         serving: serving(Isa::detect()),
+        attention: attention(Isa::detect()),
         memory: Memory { total_bytes, available_bytes, limit_bytes },
         mpi: mpi::look(),
         pjrt_plugins: plugins::look(),
@@ -113,8 +116,14 @@ fn serving(isa: Isa) -> Vec<Serving> {
     Format::all().map(serve).collect()
 }
 
+/// The types of keys and values: every one has kernels of every instruction set.
+fn attention(isa: Isa) -> String {
+    let dtypes = KvDtype::ALL.map(|dtype| dtype.to_string()).join(", ");
+    format!("{}, over a KV cache in {dtypes}", isa.name())
+}
+
 fn page(report: &Report) -> String {
-    let Report { versions, cpu, kernels, serving, memory, mpi, pjrt_plugins, hub } = report;
+    let Report { versions, cpu, kernels, serving, attention, memory, mpi, pjrt_plugins, hub } = report;
     let unknown = || "unknown".to_owned();
     let size = |bytes: Option<u64>| bytes.map_or_else(unknown, |bytes| HumanBytes(bytes).to_string());
     let mut page = Page::default();
@@ -128,6 +137,7 @@ fn page(report: &Report) -> String {
         let other = if int8 == f32 { String::new() } else { format!(", {f32}") };
         page.row(&format!("for {format}"), &format!("{int8}{other}"));
     }
+    page.row("attention", attention);
     let cores = cpu.physical_cores.map_or_else(unknown, |n| n.to_string());
     page.row("cores", &format!("{cores} physical, {} logical", cpu.logical_cores));
     let quota = cpu.quota_cores.map(|cores| format!(", limited to the time of {cores}")).unwrap_or_default();

@@ -65,9 +65,8 @@ fn open(
     let (files, executor) = opened.map_err(|error| load::failure(&Error::from(error)))?;
     let mut engine = Engine::new(executor.map_err(load::executor_failure)?, options.engine_options());
     for LoraModule { name, path } in adapters {
-        let adapter = Adapter::open(path, &files, options.load_mode).map_err(Error::from);
-        let loaded = adapter.and_then(|adapter| Ok(server.adapter(&mut engine, name, &adapter)?));
-        loaded.map_err(|error| load::failure(&error))?;
+        let adapter = Adapter::open(path, &files, options.load_mode).map_err(|error| load::failure(&error.into()))?;
+        server.adapter(&mut engine, name, &adapter).map_err(|error| load::failure(&error.into()))?;
     }
     let started = server.start(engine, Arc::new(files));
     started.map_err(|error| Failure::new(Kind::Failed, format!("cannot start the engine's thread: {error}")))

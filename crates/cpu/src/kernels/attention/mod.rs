@@ -20,7 +20,7 @@ mod weigh;
 
 use self::member::Job;
 use self::plan::{PlanKey, Plans};
-use self::stored::Stored;
+use self::stored::{E4m3, Stored};
 use crate::isa::Isa;
 use crate::kernels::lanes::dispatch;
 use crate::kv::{KvCache, KvDtype, Place, TILE};
@@ -80,6 +80,7 @@ pub fn attend(team: &Team, isa: Isa, q: &[f32], attend: &Attend<'_>, out: &mut [
         KvDtype::F16 => attend_as::<f16>(team, isa, q, attend, out, scratch),
         KvDtype::BF16 => attend_as::<bf16>(team, isa, q, attend, out, scratch),
         KvDtype::I8 => attend_as::<i8>(team, isa, q, attend, out, scratch),
+        KvDtype::E4M3 => attend_as::<E4m3>(team, isa, q, attend, out, scratch),
     }
 }
 

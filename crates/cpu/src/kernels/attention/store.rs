@@ -1,6 +1,6 @@
 //! Writing K and V rows into their slots.
 
-use super::stored::Stored;
+use super::stored::{E4m3, Stored};
 use crate::isa::Isa;
 use crate::kernels::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::kv::{KvDtype, Place, Shape, TILE};
@@ -33,6 +33,7 @@ pub(crate) fn store(team: &Team, isa: Isa, memory: &mut [u8], rows: &Rows<'_>) {
         KvDtype::F16 => store_as::<f16>(team, isa, memory, rows),
         KvDtype::BF16 => store_as::<bf16>(team, isa, memory, rows),
         KvDtype::I8 => store_as::<i8>(team, isa, memory, rows),
+        KvDtype::E4M3 => store_as::<E4m3>(team, isa, memory, rows),
     }
 }
 

@@ -5,10 +5,9 @@ use crate::isa::Isa;
 use crate::kv::{KvCache, KvDtype, Place};
 use crate::team::Team;
 use half::{bf16, f16};
+use nxd_ops::quant::{e4m3_to_f32, f32_to_e4m3};
 use nxd_ops::{AttendSpec, Batch, GroupTables, KvSpec, Values};
 use proptest::prelude::*;
-
-const DTYPES: [KvDtype; 4] = [KvDtype::F32, KvDtype::F16, KvDtype::BF16, KvDtype::I8];
 
 /// What the bits may depend on.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +170,7 @@ impl Model {
             KvDtype::F16 => f16::from_f32(x).to_f64(),
             KvDtype::BF16 => bf16::from_f32(x).to_f64(),
             KvDtype::I8 => f64::from((x * (127.0 / top)).round_ties_even()) * f64::from(top / 127.0),
+            KvDtype::E4M3 => f64::from(e4m3_to_f32(f32_to_e4m3(x * (448.0 / top)))) * f64::from(top / 448.0),
         };
         values.iter().map(of).collect()
     }
@@ -241,7 +241,7 @@ fn outputs_are_near_double_precision() {
     ]
     .map(|(heads, group, dims, window)| latent(heads, group, dims, window, KvDtype::F32));
     for model in models.into_iter().chain(latents) {
-        for dtype in DTYPES {
+        for dtype in KvDtype::ALL {
             let (mut model, n) = (Model { dtype, ..model }, 530);
             model.sinks = model.spec.num_kv_heads == 2;
             model.softcap = (model.group == 2).then_some(1.5);
@@ -264,16 +264,39 @@ fn outputs_are_near_double_precision() {
 
 #[test]
 fn eight_bits_stay_near_single_precision() {
-    let mut worst = 0.0f32;
-    for (heads, group, dim, window) in [(3, 3, 64, None), (1, 4, 128, None), (2, 1, 80, Some(70)), (1, 2, 6, None)] {
-        let model = |dtype| model(heads, group, dim, window, dtype).alone(Isa::detect(), 0, 530);
-        for (a, b) in model(KvDtype::I8).iter().zip(model(KvDtype::F32)) {
-            worst = worst.max((a - b).abs());
+    // Half a step of the largest value: of 127 ones, and from 416 to 448.
+    for (dtype, half_step) in [(KvDtype::I8, 1.0 / 254.0), (KvDtype::E4M3, 16.0 / 448.0)] {
+        let mut worst = 0.0f32;
+        for (heads, group, dim, window) in [(3, 3, 64, None), (1, 4, 128, None), (2, 1, 80, Some(70)), (1, 2, 6, None)]
+        {
+            let model = |dtype| model(heads, group, dim, window, dtype).alone(Isa::detect(), 0, 530);
+            for (a, b) in model(dtype).iter().zip(model(KvDtype::F32)) {
+                worst = worst.max((a - b).abs());
+            }
+        }
+        println!("largest difference of {dtype} from single precision: {worst:.1e}");
+        // From V, and twice as much from what K's steps do to the weights.
+        assert!(worst > 0.0 && worst < 3.0 * half_step, "{dtype}: {worst}");
+    }
+}
+
+#[test]
+fn values_of_any_size_keep_their_bits_under_a_scale() {
+    for (dtype, columns) in
+        [KvDtype::I8, KvDtype::E4M3].into_iter().flat_map(|dtype| [(dtype, None), (dtype, Some(13))])
+    {
+        let model = columns.map_or(model(2, 2, 20, None, dtype), |columns| latent(2, 2, (20, columns), None, dtype));
+        let way = Way { isa: Isa::detect(), threads: 1, block_size: 16, steps: vec![vec![(0, 40)]] };
+        // What are keys too cannot grow without a change of the weights, where a query sees more than its own token.
+        let alike = if columns.is_some() { model.out_width() } else { 40 * model.out_width() };
+        let expected = model.run(&way).swap_remove(0);
+        for factor in [1e-25f32, 1e-6, 1e6, 1e25].map(|factor| 2f32.powi(factor.log2() as i32)) {
+            let grow = |values: &mut [f32]| values.iter_mut().for_each(|value| *value *= factor);
+            let spoil = |_, _, k: &mut [f32], v: &mut [f32]| if columns.is_some() { grow(k) } else { grow(v) };
+            let got: Vec<f32> = model.run_spoiled(&way, &spoil)[0].iter().map(|value| value / factor).collect();
+            assert!(same_bits(&got[..alike], &expected[..alike]), "{dtype} {columns:?} {factor}");
         }
     }
-    println!("largest difference of eight bits from single precision: {worst:.1e}");
-    // Half a step of the largest value, 1/254, from V, and twice as much from what K's steps do to the weights.
-    assert!(worst > 0.0 && worst < 3.0 / 254.0, "{worst}");
 }
 
 /// Dimensions in use, and some that fill no whole vector.
@@ -283,7 +306,7 @@ fn dims() -> impl Strategy<Value = usize> {
 
 fn models() -> impl Strategy<Value = Model> {
     let window = prop_oneof![Just(None), (1usize..300).prop_map(Some)];
-    let dtype = prop::sample::select(DTYPES.to_vec());
+    let dtype = prop::sample::select(KvDtype::ALL.to_vec());
     let softcap = prop_oneof![Just(None), Just(Some(2.0f32))];
     let columns = prop_oneof![Just(None), (0.0f64..1.0).prop_map(Some)];
     (1usize..4, 1usize..14, dims(), columns, window, dtype, softcap, any::<bool>()).prop_map(
@@ -362,7 +385,8 @@ proptest! {
 #[test]
 fn a_long_decode_is_shared_by_partitions_and_keeps_its_bits() {
     let models = [None, Some(400)].map(|window| model(2, 3, 64, window, KvDtype::F16));
-    for model in models.into_iter().chain([latent(1, 16, (72, 64), None, KvDtype::I8)]) {
+    let eight_bits = [KvDtype::I8, KvDtype::E4M3].map(|dtype| latent(1, 16, (72, 64), None, dtype));
+    for model in models.into_iter().chain(eight_bits) {
         let expected = model.alone(Isa::detect(), 0, 1300);
         for threads in [1, 2, 3, 8] {
             let steps = std::iter::once(vec![(0, 1290)]).chain((0..10).map(|_| vec![(0, 1)])).collect();
@@ -375,7 +399,7 @@ fn a_long_decode_is_shared_by_partitions_and_keeps_its_bits() {
 #[test]
 fn a_nan_stays_in_its_request_and_behind_its_position() {
     for window in [None, Some(20)] {
-        for (dtype, columns) in DTYPES.into_iter().flat_map(|dtype| [(dtype, None), (dtype, Some(13))]) {
+        for (dtype, columns) in KvDtype::ALL.into_iter().flat_map(|dtype| [(dtype, None), (dtype, Some(13))]) {
             let model = match columns {
                 None => model(2, 2, 20, window, dtype),
                 Some(columns) => latent(2, 2, (20, columns), window, dtype),
@@ -418,7 +442,7 @@ fn requests_without_rows_and_empty_batches_write_nothing() {
 
 #[test]
 fn zeroed_blocks_hold_zeros_in_every_layer_and_others_stay() {
-    for dtype in DTYPES {
+    for dtype in KvDtype::ALL {
         let model = model(2, 1, 6, None, dtype);
         let mut cache = KvCache::new(3, &model.spec, 5, 16, dtype).unwrap();
         cache.memory.bytes_mut().fill(1);

@@ -47,6 +47,11 @@ pub(crate) trait Lanes:
         self.round().store(&mut all);
         *to = all.map(|value| value as i8);
     }
+    /// Eight `e4m3fn`, each as a 256th of its value, which is an f16 whose bits it has. Of a NaN any number.
+    #[inline(always)]
+    fn load_e4m3(self, from: &[u8; LANES]) -> Self {
+        self.load_f16(&from.map(|byte| u16::from(byte & 0x80) << 8 | u16::from(byte & 0x7f) << 7))
+    }
     /// `self * by + plus`, rounded once.
     fn mul_add(self, by: Self, plus: Self) -> Self;
     /// `self * by - minus`, rounded once.

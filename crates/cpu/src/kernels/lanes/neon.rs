@@ -137,6 +137,16 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
+    fn load_e4m3(self, from: &[u8; LANES]) -> Self {
+        // SAFETY: NEON is there; the reference covers eight bytes.
+        unsafe {
+            let wide = vreinterpretq_u16_s16(vshll_n_s8::<7>(vld1_s8(from.as_ptr().cast())));
+            // The sign came along twice.
+            let halves = vreinterpretq_f16_u16(vandq_u16(wide, vdupq_n_u16(!0x4000)));
+            Neon([vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)])
+        }
+    }
+    #[inline(always)]
     fn mul_add(self, by: Self, plus: Self) -> Self {
         // SAFETY: NEON is there.
         self.fused(by, plus, |plus, a, by| unsafe { vfmaq_f32(plus, a, by) })

@@ -111,6 +111,15 @@ impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
         Ymm(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()))) })
     }
     #[inline(always)]
+    fn load_e4m3(self, from: &[u8; LANES]) -> Self {
+        // SAFETY: a `Ymm` exists; the reference covers 8 bytes.
+        Ymm(unsafe {
+            let wide = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(_mm_loadl_epi64(from.as_ptr().cast())));
+            // The sign came along twice.
+            _mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16(!0x4000)))
+        })
+    }
+    #[inline(always)]
     fn mul_add(self, by: Self, plus: Self) -> Self {
         // SAFETY: a `Ymm` exists.
         Ymm(unsafe { _mm256_fmadd_ps(self.0, by.0, plus.0) })

@@ -18,6 +18,7 @@ pub use metadata::{Array, Kind, Metadata, MetadataError, Value};
 pub use split::{SplitError, siblings};
 
 pub(super) use split::open;
+pub(super) use types::type_number;
 
 use super::{TensorInfo, file_index};
 use nxd_ops::SharedBytes;
