@@ -76,6 +76,8 @@ fn of_spec(spec: &DecoderSpec, key: &str) -> Option<Option<Value>> {
         "rotary_dim" => size(rope?.rotary_dim),
         // A number of experts for MLPs would make them experts.
         "num_experts" => size(layer.mlp.num_experts()).filter(|_| layer.mlp.num_experts() > 0).or(Some(None)),
+        // Its opposite, which files say only where it is not so.
+        "use_bidirectional_attention" => Some(None),
         key if OF_WINDOWS.contains(&key) && spec.layers.iter().all(|l| l.attention.window.is_none()) => Some(None),
         _ => None,
     }
