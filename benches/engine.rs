@@ -60,6 +60,7 @@ fn engine(model: &Model, max_num_seqs: usize) -> Engine {
         kv_groups: vec![(spec, 1 << 17)],
         kv_token_bytes: vec![1],
         weights_bytes: 1,
+        mixtures: Vec::new(),
         kv_bytes: 1,
         kernels: Vec::new(),
         kv_dtype: "f16".to_owned(),

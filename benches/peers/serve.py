@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import random
+import socket
 import statistics
 import subprocess
 import time
@@ -202,22 +203,35 @@ def prefix(options):
 
 def single(options):
     """One request at a time through the server, as a whole and streamed, and `nxd bench`, in turns, as machines that are shared drift: tokens a
-    second after the first one, and the medians of the ratios of neighbours."""
+    second after the first one, and the medians of the ratios of neighbours. The clients do next to nothing: they read on the processors that the
+    model is computed on."""
     whole, streamed, bench = [], [], []
     command = [options.nxd, "bench", options.gguf, "-t", str(options.threads), "--prompt-tokens", "0", "--gen-tokens", "128",
                "--batch", "1", "--repeat", "3", "--json"]
-    job = ("completions", "Once upon a time", 129)
     with Server(nxd_command(options), options.port):
-        asyncio.run(ask(options.port, job))
+        streamed_rate(options.port, 129)
         for _ in range(10):
             rows = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
             bench.append(rows[0]["tokens_per_s"]["median"])
             whole.append(128 / (seconds_of_whole(options.port, 129) - seconds_of_whole(options.port, 1)))
-            answer = asyncio.run(ask(options.port, job))
-            streamed.append((answer["tokens"] - 1) / sum(answer["between"]))
+            streamed.append(streamed_rate(options.port, 129))
     ratio = lambda rates: round(statistics.median(rate / beside for rate, beside in zip(rates, bench)), 3)
     return {"whole": ratio(whole), "streamed": ratio(streamed), "whole_tokens_per_s": round(statistics.median(whole), 1),
             "streamed_tokens_per_s": round(statistics.median(streamed), 1), "bench_tokens_per_s": round(statistics.median(bench), 1)}
+
+
+def streamed_rate(port, tokens):
+    """Tokens a second of a stream after its first one: when each part arrived is noted, and looked at afterwards."""
+    body = json.dumps({"prompt": "Once upon a time", "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    parts = []
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall((head + body).encode())
+        while part := client.recv(1 << 16):
+            parts.append((time.perf_counter(), part))
+    times = [at for at, part in parts if b'"text"' in part]
+    assert len(times) > tokens // 2, "tokens came in few parts, whose times say little"
+    return (tokens - 1) / (times[-1] - times[0])
 
 
 def seconds_of_whole(port, max_tokens):

@@ -112,10 +112,17 @@ impl Bound {
         table.rows.decode(row, bytes, out);
     }
 
-    /// Bytes that a decode step reads: packed matrices and vectors, not look-up tables.
+    /// Bytes of packed matrices and vectors, not of look-up tables: what a step reads, where there are no experts.
     pub(crate) fn bytes(&self) -> usize {
         let matrices = self.matrices().map(PackedMatrix::bytes).sum::<usize>();
         self.weights.iter().map(|w| 4 * w.vector.len()).sum::<usize>() + matrices
+    }
+
+    /// Bytes of one weight that products read.
+    pub(crate) fn bytes_of(&self, weight: Weight) -> usize {
+        let weight = &self.weights[weight.0 as usize];
+        let matrices = weight.matrix.iter().chain(&weight.heads);
+        4 * weight.vector.len() + matrices.map(PackedMatrix::bytes).sum::<usize>()
     }
 
     /// How many bytes each kernel serves.

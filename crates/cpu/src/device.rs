@@ -1,5 +1,6 @@
 //! The device of one rank: bound weights, KV cache, threads and work space.
 
+use crate::adapters::Adapters;
 use crate::arena::{Arena, Slot};
 use crate::bound::Bound;
 use crate::error::CpuError;
@@ -14,7 +15,7 @@ use crate::step::CpuStep;
 use crate::team::{Team, affinity};
 use crate::topology::{self, Binding, Topology, format_list, placement};
 use nxd_collectives::ProcessGroup;
-use nxd_ops::{Axis, Batch, KvLayer, KvSpec, Manifest, SamplingBatch, WeightSource};
+use nxd_ops::{AdapterId, Axis, Batch, Expert, KvLayer, KvSpec, LowRank, Manifest, SamplingBatch, WeightSource};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -67,6 +68,7 @@ pub struct CpuDevice {
     pub(crate) group: Option<ProcessGroup>,
     pub(crate) team: Team,
     pub(crate) bound: Bound,
+    pub(crate) adapters: Adapters,
     pub(crate) caches: Vec<KvCache>,
     /// KV group and index within it of each KV layer.
     pub(crate) kv_places: Vec<(usize, usize)>,
@@ -120,6 +122,7 @@ impl CpuDevice {
             group,
             team,
             bound,
+            adapters: Adapters::default(),
             caches: Vec::new(),
             kv_places,
             block_size: 0,
@@ -143,6 +146,19 @@ impl CpuDevice {
         Ok(())
     }
 
+    /// Takes an adapter, whose rows of later batches have `id`.
+    ///
+    /// # Errors
+    /// When a matrix does not fit the weight that it belongs to.
+    pub fn bind_adapter(&mut self, id: AdapterId, parts: &[LowRank]) -> Result<(), CpuError> {
+        self.adapters.bind((id, parts), (&self.manifest, self.rank), self.options.isa)
+    }
+
+    /// Gives an adapter's memory back. Rows that name it are then computed without it.
+    pub fn drop_adapter(&mut self, id: AdapterId) {
+        self.adapters.drop(id);
+    }
+
     /// Opens a forward step. The batch must have been validated ([`Batch::validate`]).
     pub fn open<'d>(&'d mut self, batch: &'d Batch) -> CpuStep<'d> {
         let lead = self.team.lead();
@@ -151,6 +167,7 @@ impl CpuDevice {
             cache.copy(&tables.copy_blocks);
         }
         self.ropes.prepare(batch);
+        self.adapters.open(batch);
         CpuStep::forward(self, lead, batch)
     }
 
@@ -169,9 +186,15 @@ impl CpuDevice {
         self.team.threads()
     }
 
-    /// Bytes of weights that a decode step reads on this rank.
+    /// Bytes of weights that products read on this rank: those of a decode step, and of experts all.
     pub fn weights_bytes(&self) -> usize {
         self.bound.bytes()
+    }
+
+    /// Bytes of an expert on this rank.
+    pub fn expert_bytes(&self, expert: &Expert) -> usize {
+        let weights = [expert.gate, expert.up, expert.down].into_iter().flat_map(|p| [Some(p.weight), p.bias]);
+        weights.flatten().map(|weight| self.bound.bytes_of(weight)).sum()
     }
 
     /// Bytes of weights that each kernel serves.

@@ -16,6 +16,9 @@ pub enum CpuError {
     /// A batch that does not fit the model or the cache.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// An adapter of another model.
+    #[error("an adapter adds to the weight `{0}`, which the model does not have")]
+    Adapter(String),
     /// A collective failed; the step's results are void.
     #[error("{op} of layer {layer} failed")]
     Collective {

@@ -8,6 +8,7 @@
 //! Reading order: [`device`], [`step`], `bound`, `arena`, [`team`], [`kernels`], [`kv`], [`sampling`], [`isa`], [`limits`],
 //! [`topology`], [`footprint`].
 
+mod adapters;
 mod arena;
 mod bound;
 pub mod device;

@@ -120,6 +120,11 @@ impl<'d> CpuStep<'d> {
         out.finish()
     }
 
+    /// Whether adapters add something to products of the step's tokens with `weights`.
+    fn adapts(&self, weights: &[Weight]) -> bool {
+        matches!(self.purpose, Purpose::Forward(_)) && self.device.adapters.touch(weights)
+    }
+
     fn affine(&self, spec: &NormSpec) -> Affine<'_> {
         let vector = |weight| self.device.bound.vector(weight);
         Affine { weight: spec.weight.map(vector), bias: spec.bias.map(vector) }
@@ -281,10 +286,22 @@ impl Ops for CpuStep<'_> {
             let (team, isa) = (&device.team, device.options.isa);
             linear::linears(team, isa, &x.values(), x.rows(), &matrices, &mut slices, &mut device.work.linear);
         }
+        if self.adapts(&weights) {
+            for (weight, out) in weights.into_iter().zip(&mut outs) {
+                let device = &mut *self.device;
+                let (team, scratch) = ((&device.team, device.options.isa), &mut device.work.linear);
+                device.adapters.add(team, weight, (&x.values(), out.values()), x.rows(), scratch);
+            }
+        }
         outs.map(Buffer::finish)
     }
 
     fn linear_gated(&mut self, x: &Tensor, gate: Weight, up: Weight, activation: Gated) -> Tensor {
+        // What adapters add comes between the products and the activation.
+        if self.adapts(&[gate, up]) {
+            let [gate, up] = self.linears(x, [gate, up]);
+            return self.gated(gate, &up, activation);
+        }
         let device = &mut *self.device;
         let [gate, up] = [gate, up].map(|w| device.bound.matrix(w));
         let mut out = self.arena.take(x.rows(), gate.rows());

@@ -5,8 +5,10 @@ use crate::error::EngineError;
 use crate::request::{FinishReason, Finished, Output, Request, RequestId, Task};
 use crate::scheduler::{Counts, Plan, Scheduler};
 use crate::sequence::Sequence;
-use nxd_executor::{Executor, ModelInfo};
-use nxd_ops::Drawn;
+use nxd_executor::{Executor, ExecutorError, ModelInfo};
+use nxd_ops::{AdapterId, Drawn, LowRank};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Limits of a step.
@@ -33,6 +35,8 @@ pub struct Engine {
     next_id: u64,
     started: Vec<RequestId>,
     computed: (usize, usize),
+    /// The loaded adapters, and whether each is to go once no request has it.
+    adapters: BTreeMap<AdapterId, bool>,
 }
 
 impl Engine {
@@ -40,7 +44,7 @@ impl Engine {
     pub fn new(executor: Box<dyn Executor>, options: EngineOptions) -> Self {
         let blocks = BlockManager::new(executor.info(), options.enable_prefix_caching);
         let scheduler = Scheduler::new(blocks, options.max_num_seqs.max(1), options.max_num_batched_tokens.max(1));
-        Engine { executor, scheduler, next_id: 0, started: Vec::new(), computed: (0, 0) }
+        Engine { executor, scheduler, next_id: 0, started: Vec::new(), computed: (0, 0), adapters: BTreeMap::new() }
     }
 
     /// The loaded model.
@@ -48,21 +52,55 @@ impl Engine {
         self.executor.info()
     }
 
+    /// Takes an adapter, which requests may name from now on.
+    ///
+    /// # Errors
+    /// When the device has no adapters, or this one does not fit the model.
+    pub fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, EngineError> {
+        let id = self.executor.load_adapter(parts).map_err(of_adapter)?;
+        self.adapters.insert(id, false);
+        Ok(id)
+    }
+
+    /// Refuses further requests with an adapter, and gives its memory back when the last one that has it ends.
+    ///
+    /// # Errors
+    /// When it is not loaded, or a rank failed.
+    pub fn unload_adapter(&mut self, id: AdapterId) -> Result<(), EngineError> {
+        match self.adapters.get_mut(&id) {
+            Some(goes) if !*goes => *goes = true,
+            _ => return Err(EngineError::NoAdapter),
+        }
+        self.let_adapters_go()
+    }
+
+    fn let_adapters_go(&mut self) -> Result<(), EngineError> {
+        let unused = |(id, goes): (&AdapterId, &bool)| (*goes && !self.scheduler.uses(*id)).then_some(*id);
+        for id in self.adapters.iter().filter_map(unused).collect::<Vec<_>>() {
+            self.adapters.remove(&id);
+            self.executor.unload_adapter(id).map_err(of_adapter)?;
+        }
+        Ok(())
+    }
+
     /// Queues a request; it is computed by later steps.
     ///
     /// # Errors
     /// When the request can never be served: an empty or too long prompt, a token outside the vocabulary, no token asked for, a
-    /// sampling parameter outside its range, or more than the KV cache holds.
+    /// sampling parameter outside its range, an adapter that is not loaded, or more than the KV cache holds.
     pub fn add_request(&mut self, mut request: Request) -> Result<RequestId, EngineError> {
         let info = self.executor.info();
         request.check(info)?;
+        if request.adapter.is_some_and(|id| self.adapters.get(&id) != Some(&false)) {
+            return Err(EngineError::NoAdapter);
+        }
         // No more can be reported than there are.
         let most = |count: u32| count.min(info.vocab_size as u32);
         request.logprobs = request.logprobs.map(most);
         request.prompt_logprobs = request.prompt_logprobs.map(most);
         let (max_model_len, vocab_size) = (info.max_model_len, info.vocab_size);
         let salt = request.cache_salt.as_deref().unwrap_or_default();
-        let tables = self.scheduler.blocks.tables(salt, request.stored_len(max_model_len));
+        let tables = self.scheduler.blocks.tables(salt, request.adapter, request.stored_len(max_model_len));
         let id = RequestId(self.next_id);
         self.next_id += 1;
         let sequence = Sequence::new(id, request, tables, max_model_len, vocab_size);
@@ -90,6 +128,7 @@ impl Engine {
     /// # Errors
     /// When the executor fails. All requests have ended then, without output.
     pub fn step(&mut self) -> Result<Vec<Output>, EngineError> {
+        self.let_adapters_go()?;
         let plan = self.scheduler.plan();
         if plan.chunks.is_empty() {
             self.scheduler.blocks.drop_copies();
@@ -190,7 +229,11 @@ impl Engine {
             }
             if output.is_some() && sequence.siblings > 0 {
                 let salt = sequence.request.cache_salt.as_deref().unwrap_or_default();
-                siblings.extend(sequence.take_siblings(&blocks.tables(salt, sequence.rope_len)));
+                siblings.extend(sequence.take_siblings(&blocks.tables(
+                    salt,
+                    sequence.request.adapter,
+                    sequence.rope_len,
+                )));
             }
             outputs.extend(output);
         }
@@ -200,4 +243,8 @@ impl Engine {
         self.scheduler.waiting.extend(siblings.into_iter().map(|s| (s.order(), s)));
         outputs
     }
+}
+
+fn of_adapter(error: ExecutorError) -> EngineError {
+    EngineError::Adapter(Box::new(error))
 }

@@ -77,13 +77,19 @@ pub enum EngineError {
         /// Blocks that the group has.
         blocks: usize,
     },
+    /// An adapter that is not loaded, or was told to go.
+    #[error("the request's adapter is not loaded")]
+    NoAdapter,
+    /// An adapter that cannot be loaded, or a device that failed as it was.
+    #[error("the adapter cannot be loaded or unloaded")]
+    Adapter(#[source] Box<ExecutorError>),
     /// The executor failed; every request of the engine is lost.
     #[error("the step failed; all running requests have ended")]
     Executor(#[source] ExecutorError),
 }
 
 /// An error's text and those of its causes, as one line.
-pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -40,7 +40,7 @@ pub mod text;
 pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use nxd_executor::ModelInfo;
-pub use nxd_ops::{SamplingParams, TokenLogprob};
+pub use nxd_ops::{AdapterId, SamplingParams, TokenLogprob};
 pub use request::{FinishReason, Finished, Output, Request, RequestId, Stats, Task};
 pub use scheduler::Counts;
 pub use service::Service;

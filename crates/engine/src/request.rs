@@ -4,7 +4,7 @@ use crate::blocks;
 use crate::error::EngineError;
 use crate::grammar::Grammar;
 use nxd_executor::ModelInfo;
-use nxd_ops::{SamplingParams, TokenLogprob};
+use nxd_ops::{AdapterId, SamplingParams, TokenLogprob};
 use std::time::Duration;
 
 /// A prompt to continue.
@@ -40,6 +40,8 @@ pub struct Request {
     pub grammar: Option<Grammar>,
     /// Blocks of the prefix cache are shared among requests with the same salt alone.
     pub cache_salt: Option<String>,
+    /// The adapter that its tokens are computed with; `None` for the model as it is.
+    pub adapter: Option<AdapterId>,
 }
 
 /// What is asked of a prompt.
@@ -70,6 +72,7 @@ impl Default for Request {
             allowed_ids: None,
             grammar: None,
             cache_salt: None,
+            adapter: None,
         }
     }
 }

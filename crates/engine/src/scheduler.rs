@@ -7,7 +7,7 @@
 
 use crate::blocks::BlockManager;
 use crate::sequence::{Order, Sequence};
-use nxd_ops::{Batch, SamplingBatch};
+use nxd_ops::{AdapterId, Batch, SamplingBatch};
 use std::collections::BTreeMap;
 
 /// Queues and blocks.
@@ -177,8 +177,17 @@ impl Scheduler {
                 sampling.rows.push(draw);
             }
         }
+        let running = self.running.iter().take(plan.chunks.len());
+        if running.clone().any(|s| s.request.adapter.is_some()) {
+            batch.adapters = running.map(|s| s.request.adapter).collect();
+        }
         batch.groups = self.blocks.batch_tables(self.running.iter().take(plan.chunks.len()).map(|s| &s.tables));
         (batch, sampling)
+    }
+
+    /// Whether a request that runs or waits has the adapter.
+    pub(crate) fn uses(&self, adapter: AdapterId) -> bool {
+        self.running.iter().chain(self.waiting.values()).any(|s| s.request.adapter == Some(adapter))
     }
 
     /// Takes a sequence out, wherever it is, and gives its blocks back.

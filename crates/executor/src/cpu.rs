@@ -2,7 +2,7 @@
 
 use crate::device::{Device, Dtype};
 use crate::error::ExecutorError;
-use crate::executor::{Executor, ModelInfo, StepId, StepOutput};
+use crate::executor::{Executor, Mixture, ModelInfo, StepId, StepOutput};
 use crate::memory;
 use crate::options::ExecutorOptions;
 use crate::plan::MemoryNeeds;
@@ -13,8 +13,9 @@ use ndarray::ArrayView2;
 use nxd_collectives::{ProcessGroup, ThreadGroup};
 use nxd_cpu::{CpuDevice, CpuError};
 use nxd_models::Model;
-use nxd_modules::Decoder;
-use nxd_ops::{Batch, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
+use nxd_modules::{Decoder, Moe};
+use nxd_ops::{AdapterId, Batch, LowRank, Manifest, Mesh, Output, Params, RopeSpec, SamplingBatch};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,6 +28,8 @@ pub struct CpuExecutor {
     others: Vec<Other>,
     steps: Steps,
     step_timeout: Duration,
+    adapters: BTreeSet<AdapterId>,
+    next_adapter: u32,
 }
 
 /// A rank on a thread of its own.
@@ -40,6 +43,8 @@ struct Other {
 enum Command {
     Forward(Arc<Batch>),
     Sample(Arc<SamplingBatch>),
+    BindAdapter(AdapterId, Arc<[LowRank]>),
+    DropAdapter(AdapterId),
 }
 
 impl CpuExecutor {
@@ -82,6 +87,7 @@ impl CpuExecutor {
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
             kv_token_bytes: plan.needs.kv_groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: bound.iter().map(|r| r.device.weights_bytes()).sum(),
+            mixtures: mixtures(&decoder, &bound),
             kv_bytes: bound.iter().map(|r| r.device.kv_bytes()).sum(),
             kernels: bound.first().map(|r| r.device.kernels()).unwrap_or_default(),
             kv_dtype: options.kv.dtype.to_string(),
@@ -90,7 +96,15 @@ impl CpuExecutor {
         let mut bound = bound.into_iter();
         let first = bound.next().expect("there is at least one rank");
         let others = bound.enumerate().map(|(i, rank)| Other::spawn(i + 1, rank)).collect::<Result<_, _>>()?;
-        Ok(CpuExecutor { info, first, others, steps: Steps::default(), step_timeout: options.step_timeout })
+        Ok(CpuExecutor {
+            info,
+            first,
+            others,
+            steps: Steps::default(),
+            step_timeout: options.step_timeout,
+            adapters: BTreeSet::new(),
+            next_adapter: 0,
+        })
     }
 
     /// Runs `run` on the first rank while the others run `command`.
@@ -129,6 +143,9 @@ impl Executor for CpuExecutor {
 
     fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError> {
         batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
+        if let Some(id) = batch.adapters.iter().flatten().find(|id| !self.adapters.contains(id)) {
+            return Err(ExecutorError::Adapter { id: id.0 });
+        }
         let shared = if self.others.is_empty() { None } else { Some(Arc::new(batch.clone())) };
         self.on_all_ranks(|| Command::Forward(shared.clone().unwrap_or_default()), |rank| rank.forward(batch))?;
         Ok(self.steps.ran(batch))
@@ -152,6 +169,39 @@ impl Executor for CpuExecutor {
         self.steps.check(step)?;
         Ok(&self.first.outputs.layers)
     }
+
+    fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, ExecutorError> {
+        let id = AdapterId(self.next_adapter);
+        let bound = self
+            .on_all_ranks(|| Command::BindAdapter(id, Arc::clone(parts)), |rank| rank.device.bind_adapter(id, parts));
+        // A rank that has it keeps it for nobody else: the number is not used again.
+        self.next_adapter += 1;
+        if let Err(error) = bound {
+            self.on_all_ranks(
+                || Command::DropAdapter(id),
+                |rank| {
+                    rank.device.drop_adapter(id);
+                    Ok(())
+                },
+            )?;
+            return Err(error);
+        }
+        self.adapters.insert(id);
+        Ok(id)
+    }
+
+    fn unload_adapter(&mut self, id: AdapterId) -> Result<(), ExecutorError> {
+        if !self.adapters.remove(&id) {
+            return Err(ExecutorError::Adapter { id: id.0 });
+        }
+        self.on_all_ranks(
+            || Command::DropAdapter(id),
+            |rank| {
+                rank.device.drop_adapter(id);
+                Ok(())
+            },
+        )
+    }
 }
 
 impl Other {
@@ -171,6 +221,20 @@ impl Other {
     }
 }
 
+/// The mixtures of a decoder, those that are alike together.
+fn mixtures(decoder: &Decoder, ranks: &[Rank]) -> Vec<Mixture> {
+    let mut found: Vec<Mixture> = Vec::new();
+    for (experts, chosen) in decoder.mixtures().map(Moe::choice) {
+        let of_rank = |rank: &Rank| experts.iter().map(|expert| rank.device.expert_bytes(expert)).sum::<usize>();
+        let bytes: usize = ranks.iter().map(of_rank).sum();
+        match found.iter_mut().find(|m| (m.num_experts, m.chosen) == (experts.len(), chosen)) {
+            Some(mixture) => mixture.bytes += bytes,
+            None => found.push(Mixture { num_experts: experts.len(), chosen, bytes }),
+        }
+    }
+    found
+}
+
 /// Serves commands until the executor is dropped.
 fn serve(mut rank: Rank, inbox: &Receiver<Command>, outbox: &Sender<Result<(), CpuError>>) {
     // Iterating ends when the executor drops its sender: an idle wait without work, which needs no deadline.
@@ -178,6 +242,11 @@ fn serve(mut rank: Rank, inbox: &Receiver<Command>, outbox: &Sender<Result<(), C
         let run = AssertUnwindSafe(|| match &command {
             Command::Forward(batch) => rank.forward(batch),
             Command::Sample(sampling) => rank.sample(sampling).map(drop),
+            Command::BindAdapter(id, parts) => rank.device.bind_adapter(*id, parts),
+            Command::DropAdapter(id) => {
+                rank.device.drop_adapter(*id);
+                Ok(())
+            }
         });
         // A panic ends this thread; the dropped process group tells the peers.
         let Ok(result) = catch_unwind(run) else { return };

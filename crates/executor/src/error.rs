@@ -43,6 +43,15 @@ pub enum ExecutorError {
         /// The type asked for.
         dtype: KvDtype,
     },
+    /// Adapters, on a device that does not compute them.
+    #[error("LoRA adapters are for the CPU; the device that is used does not compute them")]
+    NoAdapters,
+    /// A batch, or somebody who wants it gone, names an adapter that is not loaded.
+    #[error("adapter {id} is not loaded")]
+    Adapter {
+        /// Its number.
+        id: u32,
+    },
     /// The device failed on a rank.
     #[error("rank {rank} failed")]
     Rank {

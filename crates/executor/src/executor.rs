@@ -2,7 +2,7 @@
 
 use crate::error::ExecutorError;
 use ndarray::ArrayView2;
-use nxd_ops::{Batch, Drawn, KvSpec, Output, SamplingBatch};
+use nxd_ops::{AdapterId, Batch, Drawn, KvSpec, LowRank, Output, SamplingBatch};
 use std::sync::Arc;
 
 /// What a scheduler must know of a loaded model.
@@ -20,8 +20,10 @@ pub struct ModelInfo {
     pub kv_groups: Vec<(KvSpec, usize)>,
     /// Bytes of one token's keys and values in each KV group, all its layers and all ranks together.
     pub kv_token_bytes: Vec<usize>,
-    /// Bytes of weights that a decode step reads, all ranks together.
+    /// Bytes of weights that products read, all ranks together: those of a decode step, and of experts all.
     pub weights_bytes: usize,
+    /// The mixtures of experts of which a step reads what its rows chose. Empty where it reads all of them.
+    pub mixtures: Vec<Mixture>,
     /// Bytes of the KV cache, all ranks together.
     pub kv_bytes: usize,
     /// Bytes of weights that each kernel serves, all ranks together.
@@ -31,6 +33,34 @@ pub struct ModelInfo {
     /// Requests whose [`Batch::rope_lens`] entries are at most this have the same rotations, so equal tokens leave equal K and V; a longer
     /// one has rotations of its own, which only an equal length shares. `None` where rotations do not depend on the length.
     pub rope_lens_differ_from: Option<usize>,
+}
+
+/// Experts of which each row of a step takes some: those of one layer, or of all layers that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mixture {
+    /// Experts of a layer.
+    pub num_experts: usize,
+    /// How many a row takes.
+    pub chosen: usize,
+    /// Bytes of all their weights, all ranks together.
+    pub bytes: usize,
+}
+
+impl ModelInfo {
+    /// Bytes of weights that a step of `rows` rows reads: of experts those that its rows chose, were each choice as likely as any other. Of
+    /// one row it is what is read, of several what is to be expected.
+    pub fn weights_bytes_of_step(&self, rows: usize) -> f64 {
+        let idle = |mixture: &Mixture| mixture.bytes as f64 * mixture.idle_share(rows);
+        self.weights_bytes as f64 - self.mixtures.iter().map(idle).sum::<f64>()
+    }
+}
+
+impl Mixture {
+    /// The share of experts that none of `rows` rows chooses.
+    fn idle_share(&self, rows: usize) -> f64 {
+        let left = 1.0 - self.chosen as f64 / self.num_experts.max(1) as f64;
+        left.max(0.0).powi(i32::try_from(rows).unwrap_or(i32::MAX))
+    }
 }
 
 /// A forward step whose rows wait to be sampled or read. Only the newest step can be asked for.
@@ -87,6 +117,23 @@ pub trait Executor: Send {
     /// When `step` is not the newest.
     fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError>;
 
+    /// Takes an adapter, which later batches name ([`Batch::adapters`]).
+    ///
+    /// # Errors
+    /// When the device has no adapters, or a matrix does not fit the weight that it belongs to.
+    fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, ExecutorError> {
+        let _ = parts;
+        Err(ExecutorError::NoAdapters)
+    }
+
+    /// Gives an adapter's memory back; later batches may not name it.
+    ///
+    /// # Errors
+    /// When there is no such adapter, or a rank failed.
+    fn unload_adapter(&mut self, id: AdapterId) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Adapter { id: id.0 })
+    }
+
     /// `forward`, then `sample`.
     ///
     /// # Errors
@@ -94,5 +141,18 @@ pub trait Executor: Send {
     fn step(&mut self, batch: &Batch, sampling: &SamplingBatch) -> Result<StepOutput, ExecutorError> {
         let step = self.forward(batch)?;
         self.sample(step, sampling)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_reads_the_experts_it_chose_and_many_rows_all() {
+        let mixture = Mixture { num_experts: 8, chosen: 2, bytes: 800 };
+        assert_eq!([1, 2].map(|rows| (mixture.idle_share(rows) * 16.0) as usize), [12, 9]);
+        assert!(mixture.idle_share(1000) < 1e-9);
+        assert!(Mixture { chosen: 8, ..mixture }.idle_share(1) < 1e-9);
     }
 }

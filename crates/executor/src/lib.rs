@@ -26,7 +26,7 @@ pub mod traced;
 pub use cpu::CpuExecutor;
 pub use device::{Device, Dtype, ParseDeviceError};
 pub use error::ExecutorError;
-pub use executor::{Executor, ModelInfo, StepId, StepOutput};
+pub use executor::{Executor, Mixture, ModelInfo, StepId, StepOutput};
 pub use kv::{KvGroup, KvOptions};
 pub use load::load;
 pub use nxd_cpu::{Activations, CpuError, Isa, KvDtype};

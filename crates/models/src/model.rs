@@ -1,7 +1,7 @@
 //! A model on disk, understood: configuration, decoder spec, checkpoint, tokenizer, ids that end a text.
 
 use crate::beside::beside;
-use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights};
+use crate::checkpoint::{Checkpoint, CheckpointError, LoadMode, NamedWeights, TensorRef};
 use crate::config::{self, Config, ConfigError, Container};
 use crate::families::{self, Family};
 use crate::generation::Generation;
@@ -97,9 +97,7 @@ impl Model {
     fn without_text(path: &Path, mode: LoadMode) -> Result<Self, ModelError> {
         let checkpoint = Checkpoint::open(path, mode)?;
         let mut config = configuration(&checkpoint)?;
-        let family = families::find(&config)?;
-        config.rename(family.keys);
-        let spec = (family.spec)(&config)?;
+        let (family, spec) = families::read(&mut config)?;
         let quantisation = Quantisation::read(&config)?;
         check_size(&checkpoint, &config, &quantisation, &spec)?;
         Ok(Model { checkpoint, config, quantisation, family, spec, text: Text::default() })
@@ -152,27 +150,38 @@ impl Model {
         self.text.generation.bos_id
     }
 
+    /// The family.
+    pub(crate) fn family_data(&self) -> &'static Family {
+        self.family
+    }
+
+    /// Where each declared weight lies in the checkpoint.
+    pub(crate) fn places(&self) -> impl Fn(&WeightSpec) -> TensorRef + Send + Sync + 'static {
+        let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
+        let (checkpoint, quantisation) = (self.checkpoint.clone(), self.quantisation.clone());
+        move |weight: &WeightSpec| {
+            let is_stored = |name: &str| {
+                let name = located(&|name| checkpoint.info(name).is_some(), name.to_owned());
+                checkpoint.info(&name).is_some() || quantisation.recipe(&checkpoint, &name).is_ok_and(|r| r.is_some())
+            };
+            let mut reference = names.find(&spec, container, weight, is_stored);
+            reference.name = located(&|name| checkpoint.info(name).is_some(), reference.name);
+            reference
+        }
+    }
+
     /// The checkpoint as the weights that `manifest` declares.
     ///
     /// # Errors
     /// When the checkpoint holds tensors that no weight uses and the family does not ignore.
     pub fn weights(&self, manifest: &Manifest) -> Result<NamedWeights, ModelError> {
-        let (names, spec, container) = (self.family.names, self.spec.clone(), self.config.container());
-        let (checkpoint, quantisation) = (self.checkpoint.clone(), self.quantisation.clone());
-        let head = match container {
+        let names = self.family.names;
+        let head = match self.config.container() {
             Container::HuggingFace => "lm_head.weight",
             Container::Gguf => "output.weight",
         };
-        let tied = spec.head.tied;
-        let weights = NamedWeights::new(self.checkpoint.clone(), move |weight: &WeightSpec| {
-            let is_stored = |name: &str| {
-                let name = located(&checkpoint, name.to_owned());
-                checkpoint.info(&name).is_some() || quantisation.recipe(&checkpoint, &name).is_ok_and(|r| r.is_some())
-            };
-            let mut reference = names.find(&spec, container, weight, is_stored);
-            reference.name = located(&checkpoint, reference.name);
-            reference
-        });
+        let tied = self.spec.head.tied;
+        let weights = NamedWeights::new(self.checkpoint.clone(), self.places());
         let weights = weights.quantised(self.quantisation.clone());
         // Layers behind the last one predict further tokens, which nobody here asks for.
         let layers = self.spec.layers.len();
@@ -187,6 +196,11 @@ impl Model {
             return Err(ModelError::Unexpected { file, tensors, family: self.family.name });
         }
         Ok(weights)
+    }
+
+    /// Where a declared weight lies in a folder of Hugging Face that `is_stored` knows the tensors of.
+    pub(crate) fn in_folder(&self, weight: &WeightSpec, is_stored: impl Fn(&str) -> bool) -> TensorRef {
+        self.family.names.find(&self.spec, Container::HuggingFace, weight, is_stored)
     }
 }
 
@@ -233,10 +247,9 @@ fn check_size(
     }
 }
 
-/// The name under which `checkpoint` has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
+/// The name under which a file that `has` some tensors has the tensor `name`: decoders inside a larger model stand under a name of their own, and the decoders of
 /// some families are stored without the head's class around them.
-fn located(checkpoint: &Checkpoint, name: String) -> String {
-    let has = |name: &str| checkpoint.info(name).is_some();
+pub(crate) fn located(has: &dyn Fn(&str) -> bool, name: String) -> String {
     if has(&name) {
         return name;
     }
@@ -256,17 +269,16 @@ pub fn configuration(checkpoint: &Checkpoint) -> Result<Config, ModelError> {
         return Ok(Config::read(&dir.join("config.json"))?);
     };
     let has = |name: &str| checkpoint.info(name).is_some();
-    let rope_factors = match has("rope_freqs.weight") {
-        true => Some(checkpoint.vector("rope_freqs.weight")?.into_iter().map(f64::from).collect()),
-        false => None,
+    let vector = |name: &str| -> Result<Option<Vec<f64>>, CheckpointError> {
+        let values = has(name).then(|| checkpoint.vector(name)).transpose()?;
+        Ok(values.map(|values| values.into_iter().map(f64::from).collect()))
     };
+    let long_rope = vector("rope_factors_short.weight")?.zip(vector("rope_factors_long.weight")?);
     let facts = config::TensorFacts {
-        has_output: has("output.weight"),
-        has_query_bias: has("blk.0.attn_q.bias"),
-        has_attention_output_bias: has("blk.0.attn_output.bias"),
-        has_mlp_bias: has("blk.0.ffn_up.bias"),
+        has: &has,
         embedding_rows: checkpoint.info("token_embd.weight").and_then(|t| t.shape.first().copied()),
-        rope_factors,
+        rope_factors: vector("rope_freqs.weight")?,
+        long_rope: long_rope.map(|(short, long)| [short, long]),
     };
     let value = |key: &str| gguf.metadata().get(key).map(crate::checkpoint::gguf::Value::to_json);
     Ok(config::from_gguf(checkpoint.path().display().to_string(), value, facts)?)

@@ -136,6 +136,10 @@ const GGUF_LAYER: &[Place] = &[
     Place::new("self_attn.q_proj", "attn_q"),
     Place::new("self_attn.k_proj", "attn_k"),
     Place::new("self_attn.v_proj", "attn_v"),
+    // Some families have them in one, and of the others a converter can be told to make one.
+    Place::part("self_attn.q_proj", "attn_qkv", Part::Query),
+    Place::part("self_attn.k_proj", "attn_qkv", Part::Key),
+    Place::part("self_attn.v_proj", "attn_qkv", Part::Value),
     Place::new("self_attn.o_proj", "attn_output"),
     Place::new("self_attn.q_norm", "attn_q_norm"),
     Place::new("self_attn.k_norm", "attn_k_norm"),
@@ -150,6 +154,8 @@ const GGUF_LAYER: &[Place] = &[
     Place::new("mlp.experts.*.gate_proj", "ffn_gate_exps").stacked(),
     Place::new("mlp.experts.*.up_proj", "ffn_up_exps").stacked(),
     Place::new("mlp.experts.*.down_proj", "ffn_down_exps").stacked(),
+    Place::part("mlp.experts.*.gate_proj", "ffn_gate_up_exps", Part::First).stacked(),
+    Place::part("mlp.experts.*.up_proj", "ffn_gate_up_exps", Part::Second).stacked(),
     // Files of 2023 have them one by one.
     Place::new("mlp.experts.*.gate_proj", "ffn_gate.*"),
     Place::new("mlp.experts.*.up_proj", "ffn_up.*"),
@@ -174,6 +180,8 @@ impl Names {
         ignored: &[
             "*.rotary_emb.inv_freq",
             "rope_freqs.weight",
+            "rope_factors_short.weight",
+            "rope_factors_long.weight",
             // The other parts of a model that takes more than text.
             "vision_tower.*",
             "model.vision_tower.*",

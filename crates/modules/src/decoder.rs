@@ -3,6 +3,7 @@
 use crate::attention::Attention;
 use crate::feed_forward::FeedForward;
 use crate::latent::LatentAttention;
+use crate::moe::Moe;
 use crate::norm::Norm;
 use crate::spec::{AttentionSpec, DecoderSpec, HeadSpec, LayerSpec, NormPlacement};
 use nxd_ops::{Ops, Output, Params, Role, Rows, Sharding, Weight};
@@ -48,6 +49,14 @@ impl Decoder {
     /// The LM head, and what becomes of its products.
     pub fn head(&self) -> (&VocabParallelHead, HeadSpec) {
         (&self.head, self.head_spec)
+    }
+
+    /// The mixtures of experts among its layers.
+    pub fn mixtures(&self) -> impl Iterator<Item = &Moe> {
+        self.layers.iter().filter_map(|layer| match &layer.mlp {
+            FeedForward::Moe(moe) => Some(moe),
+            FeedForward::Dense(_) => None,
+        })
     }
 
     /// Runs the step's tokens to the final norm and emits the rows that are wanted ([`Output::Hidden`]).

@@ -48,6 +48,11 @@ impl Moe {
         Moe { router, choice, experts, shared, size }
     }
 
+    /// The experts that a router chooses from, and how many it takes for a row.
+    pub fn choice(&self) -> (&[Expert], usize) {
+        (&self.experts.experts, self.choice.chosen())
+    }
+
     /// `[T, E]` to `[T, E]`.
     pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
         let logits = small_product(ops, x, &self.router);

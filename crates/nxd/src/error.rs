@@ -3,7 +3,7 @@
 use nxd_engine::EngineError;
 use nxd_executor::ExecutorError;
 use nxd_models::chat::ChatError;
-use nxd_models::{ModelError, TokenizerError};
+use nxd_models::{AdapterError, ModelError, TokenizerError};
 
 /// An error of the facade.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,9 @@ pub enum Error {
     /// The model's files cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// An adapter's files cannot be used.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The model cannot be run as asked.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
@@ -77,9 +80,12 @@ impl Error {
     /// Whose matter it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Model(_) | Error::NoTokenizer { .. } | Error::NoChatTemplate { .. } => ErrorKind::Model,
+            Error::Model(_) | Error::Adapter(_) | Error::NoTokenizer { .. } | Error::NoChatTemplate { .. } => {
+                ErrorKind::Model
+            }
             // Weights and cache are bound by then: what a rank can still fail at is its peers.
             Error::Engine(EngineError::Executor(ExecutorError::Rank { .. })) => ErrorKind::Distributed,
+            Error::Engine(EngineError::Adapter(error)) => executor_kind(error),
             Error::Executor(error) | Error::Engine(EngineError::Executor(error)) => executor_kind(error),
             Error::Chat(ChatError::Raised(_)) => ErrorKind::Request,
             // A template that fails is a broken file.
@@ -94,9 +100,10 @@ fn executor_kind(error: &ExecutorError) -> ErrorKind {
     match error {
         _ if error.is_memory() => ErrorKind::Memory,
         _ if error.is_distributed() => ErrorKind::Distributed,
-        ExecutorError::NotBuilt { .. } | ExecutorError::Dtype { .. } | ExecutorError::KvDtype { .. } => {
-            ErrorKind::Options
-        }
+        ExecutorError::NoAdapters
+        | ExecutorError::NotBuilt { .. }
+        | ExecutorError::Dtype { .. }
+        | ExecutorError::KvDtype { .. } => ErrorKind::Options,
         ExecutorError::Batch(_) | ExecutorError::Step { .. } | ExecutorError::SamplingRows { .. } => ErrorKind::Request,
         // Files, and the libraries that drive devices.
         _ => ErrorKind::Model,

@@ -65,7 +65,7 @@ pub use nxd_models as models;
 pub use completion::{Completion, Timing};
 pub use error::{Error, ErrorKind};
 pub use model::Model;
-pub use nxd_engine::{FinishReason, SamplingParams, TokenLogprob};
+pub use nxd_engine::{AdapterId, FinishReason, SamplingParams, TokenLogprob};
 pub use nxd_executor::{Activations, Device, Dtype, KvDtype};
 pub use nxd_models::LoadMode;
 pub use options::{GenerateOptions, LoadOptions};

@@ -4,10 +4,11 @@ use crate::completion::{Completion, Timing};
 use crate::error::Error;
 use crate::options::{GenerateOptions, LoadOptions};
 use crate::prompt::{Message, Prompt};
-use nxd_engine::{Engine, FinishReason, Finished, Generation, Output, Request};
+use nxd_engine::{AdapterId, Engine, FinishReason, Finished, Generation, Output, Request};
 use nxd_executor::{Executor, ModelInfo};
 use nxd_models::chat::Conversation;
 use nxd_models::tokenizer::{TextStream, Tokenizer};
+use nxd_models::{Adapter, LoadMode};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -128,6 +129,23 @@ impl Model {
         Ok(template.render(&conversation)?)
     }
 
+    /// Loads a PEFT adapter of this model, from a folder with `adapter_config.json` and `adapter_model.safetensors`.
+    ///
+    /// # Errors
+    /// When its files are missing or malformed, when it does not fit the model, or when the device has no adapters.
+    pub fn load_adapter(&self, path: impl AsRef<Path>) -> Result<AdapterId, Error> {
+        let adapter = Adapter::open(path.as_ref(), &self.hub, LoadMode::default())?;
+        Ok(self.engine().load_adapter(adapter.parts())?)
+    }
+
+    /// Gives an adapter's memory back.
+    ///
+    /// # Errors
+    /// When it is not loaded.
+    pub fn unload_adapter(&self, id: AdapterId) -> Result<(), Error> {
+        Ok(self.engine().unload_adapter(id)?)
+    }
+
     /// The files: configuration, tokenizer, checkpoint.
     pub fn hub(&self) -> &nxd_models::Model {
         &self.hub
@@ -172,6 +190,7 @@ impl Model {
                 max_tokens: options.max_tokens,
                 stop_ids: stop_ids.clone(),
                 logprobs: options.logprobs,
+                adapter: options.adapter,
                 ..Request::default()
             };
             let id = engine.add_request(request).map_err(|e| at_prompt(index, count, e.into()))?;

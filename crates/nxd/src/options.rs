@@ -1,6 +1,6 @@
 //! How a model is loaded, and how text is generated.
 
-use nxd_engine::{EngineOptions, SamplingParams};
+use nxd_engine::{AdapterId, EngineOptions, SamplingParams};
 use nxd_executor::{Activations, Device, Dtype, ExecutorOptions, KvDtype, KvOptions};
 use nxd_models::LoadMode;
 
@@ -107,6 +107,8 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// How many of the most likely tokens to report with each generated one; `None` for no log-probabilities.
     pub logprobs: Option<u32>,
+    /// The adapter that tokens are computed with ([`crate::Model::load_adapter`]); `None` for the model as it is.
+    pub adapter: Option<AdapterId>,
 }
 
 impl Default for GenerateOptions {
@@ -117,6 +119,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             ignore_eos: false,
             logprobs: None,
+            adapter: None,
         }
     }
 }

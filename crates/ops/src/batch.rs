@@ -1,5 +1,6 @@
 //! One step's input: a ragged batch of prefill chunks and decode rows.
 
+use crate::adapter::AdapterId;
 use crate::spec::KvSpec;
 
 /// The rows of one step. Request `r` owns the rows `query_starts[r]..query_starts[r + 1]`; nothing is padded.
@@ -13,6 +14,8 @@ pub struct Batch {
     pub query_starts: Vec<u32>,
     /// The length that dynamic-NTK and longrope frequencies follow, fixed when a request is admitted, `[R]`.
     pub rope_lens: Vec<u32>,
+    /// The adapter of each request, `[R]`; empty where none has one.
+    pub adapters: Vec<Option<AdapterId>>,
     /// Block tables of each KV group.
     pub groups: Vec<GroupTables>,
     /// Rows whose final hidden state is wanted, ascending, `[W]`.
@@ -142,6 +145,9 @@ impl Batch {
         length("positions", self.positions.len(), tokens)?;
         length("query_starts", self.query_starts.len(), requests + 1)?;
         length("rope_lens", self.rope_lens.len(), requests)?;
+        if !self.adapters.is_empty() {
+            length("adapters", self.adapters.len(), requests)?;
+        }
         length("groups", self.groups.len(), groups.len())?;
         ascending("query_starts", &self.query_starts, 0, tokens)?;
         if self.wanted.windows(2).any(|w| w[0] >= w[1]) || self.wanted.last().is_some_and(|&w| w as usize >= tokens) {

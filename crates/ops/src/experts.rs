@@ -20,6 +20,16 @@ pub enum RouterSpec {
     },
 }
 
+impl RouterSpec {
+    /// How many experts a row takes.
+    pub fn chosen(&self) -> usize {
+        match self {
+            RouterSpec::TopK(router) => router.top_k,
+            RouterSpec::Sparsemixer { .. } => 2,
+        }
+    }
+}
+
 /// A router that chooses the best experts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TopKRouter {

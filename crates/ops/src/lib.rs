@@ -16,9 +16,10 @@
 //!
 //! *Does not know*: any device, file format container, model family, or thread. Of the collectives it knows `Mesh` and `Axis` only.
 //!
-//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`experts`], [`ops`], [`kernel`], [`batch`], [`sampling`],
+//! Reading order: [`format`](mod@format), [`quant`], [`weight`], [`spec`], [`experts`], [`ops`], [`kernel`], [`adapter`], [`batch`], [`sampling`],
 //! [`philox`]; with the feature `testing` also `testing`, the op suite that every device's tests run.
 
+pub mod adapter;
 pub mod batch;
 pub mod experts;
 pub mod format;
@@ -34,6 +35,7 @@ pub mod weight;
 
 pub use nxd_collectives::{Axis, Mesh};
 
+pub use adapter::{AdapterId, LowRank};
 pub use batch::{Batch, BatchError, Capture, GroupTables};
 pub use experts::{Expert, ExpertsSpec, GroupWorth, Projection, RouterGroups, RouterSpec, Score, TopKRouter, Weighing};
 pub use format::{BlockFormat, Format};

@@ -121,6 +121,10 @@ impl From<Failure> for ApiError {
         let server = |code| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", code, message.clone());
         match failure {
             Failure::NotFinite { .. } => server("numerical_error"),
+            Failure::NoAdapter => ApiError {
+                param: Some("model".to_owned()),
+                ..ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message)
+            },
             Failure::QueueTimeout => ApiError {
                 retry_after: Some(5),
                 ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "queue_timeout", message)

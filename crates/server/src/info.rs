@@ -36,7 +36,7 @@ pub(crate) struct ModelEntry {
     owned_by: &'static str,
     /// The model's first name.
     root: String,
-    /// Null: no model stands below another one.
+    /// The model that an adapter belongs to; null for the model itself.
     parent: Option<String>,
     /// Most tokens of a request and its reply together; null while the model loads.
     max_model_len: Option<usize>,
@@ -103,7 +103,8 @@ async fn version() -> Json<VersionReply> {
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
-    let data = app.options.served_model_names.iter().map(|name| entry(&app, name)).collect();
+    let names = app.options.served_model_names.iter().cloned().chain(app.adapters.names());
+    let data = names.map(|name| entry(&app, &name)).collect();
     Json(ModelList { object: "list", data })
 }
 
@@ -113,7 +114,7 @@ async fn model(
 ) -> Result<Json<ModelEntry>, ApiError> {
     // What is no text is no name either.
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    match app.options.served_model_names.contains(&id) {
+    match app.serves(&id) {
         true => Ok(Json(entry(&app, &id))),
         false => Err(ApiError::no_such_model(&id)),
     }
@@ -127,7 +128,7 @@ fn entry(app: &App, name: &str) -> ModelEntry {
         created: app.created,
         owned_by: "nxd",
         root: app.model_name().to_owned(),
-        parent: None,
+        parent: app.adapters.find(name).map(|_| app.model_name().to_owned()),
         max_model_len: app.model().ok().map(|handle| handle.info().max_model_len),
     }
 }

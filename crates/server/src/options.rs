@@ -62,6 +62,8 @@ pub struct ServerOptions {
     pub max_prompts: usize,
     /// Whether a request may bring a chat template of its own.
     pub trust_request_chat_template: bool,
+    /// Whether requests may load and unload adapters, from folders of this machine.
+    pub allow_runtime_lora_updating: bool,
     /// How tool calls are written, in place of what the chat template suggests.
     pub tool_call_parser: Option<String>,
     /// Called on each of the server's threads as it starts, for whoever knows how they and the device's threads should share processors.
@@ -94,6 +96,7 @@ impl Default for ServerOptions {
             max_logprobs: 20,
             max_prompts: 1024,
             trust_request_chat_template: false,
+            allow_runtime_lora_updating: false,
             tool_call_parser: None,
             thread_start: || {},
         }

@@ -5,9 +5,9 @@ use crate::lifecycle::{self, Drained, End, Signals};
 use crate::options::ServerOptions;
 use crate::router::router;
 use crate::state::App;
-use nxd_engine::Engine;
 use nxd_engine::service::{Handle, Service};
-use nxd_models::Model;
+use nxd_engine::{Engine, EngineError};
+use nxd_models::{Adapter, Model};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -65,6 +65,16 @@ pub struct Loading {
 }
 
 impl Loading {
+    /// Loads an adapter, which requests then name as their model.
+    ///
+    /// # Errors
+    /// When the device has no adapters, or this one does not fit.
+    pub fn adapter(&self, engine: &mut Engine, name: &str, adapter: &Adapter) -> Result<(), EngineError> {
+        let id = engine.load_adapter(adapter.parts())?;
+        self.app.adapters.insert(name.to_owned(), id);
+        Ok(())
+    }
+
     /// Starts the engine's thread under the server's limits, watched by its metrics.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::auth::Keys;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::openai::BodyRoom;
+use crate::openai::{Adapters, BodyRoom};
 use crate::options::ServerOptions;
 use crate::traffic::InFlight;
 use nxd_engine::grammar::{GrammarError, Grammars};
@@ -20,6 +20,7 @@ pub struct App {
     pub created: u64,
     /// What it counts.
     pub metrics: Metrics,
+    pub(crate) adapters: Adapters,
     pub(crate) keys: Keys,
     pub(crate) in_flight: InFlight,
     pub(crate) bodies: Arc<BodyRoom>,
@@ -35,6 +36,7 @@ impl App {
         let metrics = Metrics::new(options.served_model_names.first().map_or("model", String::as_str));
         App {
             metrics,
+            adapters: Adapters::default(),
             keys: Keys::new(&options.api_keys),
             in_flight: InFlight::default(),
             bodies: Arc::new(BodyRoom::new(options.max_bodies_bytes)),
@@ -93,6 +95,11 @@ impl App {
     /// The name of the model in replies.
     pub fn model_name(&self) -> &str {
         self.options.served_model_names.first().map_or("model", String::as_str)
+    }
+
+    /// Whether requests may name `name`: the model, or one of its adapters.
+    pub(crate) fn serves(&self, name: &str) -> bool {
+        self.options.served_model_names.iter().any(|served| served == name) || self.adapters.find(name).is_some()
     }
 
     /// What compiles constraints for the tokenizer of `handle`. Made when first asked for, which may take a while.

@@ -1,13 +1,15 @@
-//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `goldens`, `neon`, `outside`, `soak`, `demo`, `pjrt`.
+//! Helper commands of the workspace: `cargo xtask test`, `tidy`, `golden`, `goldens`, `neon`, `outside`, `soak`, `demo`, `pjrt`.
 //!
 //! This program knows no crate of the house. It runs cargo, and reads sources and `cargo metadata`.
 
 mod cache;
+mod golden;
+mod goldens;
 mod neon;
-mod on_device;
 mod outside;
 mod pjrt;
 mod programs;
+mod python;
 mod step;
 mod test;
 mod tidy;
@@ -29,9 +31,13 @@ commands
   test       what CI runs, cheapest first: fmt, tidy, clippy, doc, build, demo model, pjrt plugin, tests, examples, benches once,
              the server from outside, its chat page in a browser, two minutes of load
   tidy       the house rules alone: crates' arrows, names, headers, `unsafe`, licences
+  golden NAME [--config FILE] [--out DIR]
+             make a golden checkpoint with transformers: of a family of docs/models.md, or with --config of any config.json, made
+             tiny; in target/goldens/NAME, or DIR/NAME
   goldens [--device DEVICE] [-- DIR]
-             the golden tests, with the cases of the repository or those in DIR; with --device instead `nxd check` of each case
-             on that device (`cpu`, `pjrt:PATH`, `cuda`, `neuron`; `pjrt` is the fetched plugin), and the text of the demo model
+             `nxd check` of every golden checkpoint of the repository, or in DIR or `NXD_GOLDENS`: on the CPU at tensor-parallel sizes
+             1, 2 and 4 and on XLA's CPU plugin; with --device there alone (`cpu`, `pjrt:PATH`, `cuda`, `neuron`; `pjrt` is the
+             fetched plugin), and the text of the demo model
   neon       the tests of the CPU's kernels for AArch64 under qemu; needs a target, a linker and an emulator, and says which is missing
   outside    the server alone: clients, bad requests, faults, the chat page, two minutes of load
   soak       ten minutes of mixed load on the server: nothing lost, nothing leaked, answers repeated bit for bit
@@ -45,6 +51,7 @@ enum Task {
     Help,
     Test,
     Tidy,
+    Golden(golden::Case),
     Goldens { device: Option<String>, folder: Option<PathBuf> },
     Neon,
     Outside,
@@ -78,8 +85,8 @@ fn run(task: &Task) -> Result<()> {
             eprintln!("== all steps passed in {:.1} s", start.elapsed().as_secs_f64());
         }
         Task::Tidy => tidy::run(&workspace, tidy::Platforms::All)?,
-        Task::Goldens { device: None, folder } => test::goldens(&workspace, folder.as_deref())?,
-        Task::Goldens { device: Some(device), folder } => on_device::run(&workspace, device, folder.as_deref())?,
+        Task::Golden(case) => golden::make(&workspace, case)?,
+        Task::Goldens { device, folder } => goldens::run(&workspace, device.as_deref(), folder.as_deref())?,
         Task::Neon => neon::run(&workspace)?,
         Task::Outside => outside::all(&workspace, &programs::build(&workspace)?)?,
         Task::Soak => outside::soak(&workspace)?,
@@ -100,28 +107,41 @@ fn parse(args: &[String]) -> Option<Task> {
         ["soak"] => Some(Task::Soak),
         ["demo"] => Some(Task::Demo),
         ["pjrt"] => Some(Task::Pjrt),
-        ["goldens", rest @ ..] => parse_goldens(rest),
+        ["golden", rest @ ..] => {
+            let [name, config, out] = arguments(rest, ["--config", "--out"])?;
+            let (config, out) = (config.map(PathBuf::from), out.map(PathBuf::from));
+            Some(Task::Golden(golden::Case { name: name?, config, out }))
+        }
+        ["goldens", rest @ ..] => {
+            let [folder, device] = arguments(rest, ["--device"])?;
+            Some(Task::Goldens { device, folder: folder.map(PathBuf::from) })
+        }
         _ => None,
     }
 }
 
-/// One device and one folder at most, in either order.
-fn parse_goldens(mut words: &[&str]) -> Option<Task> {
-    let (mut device, mut folder) = (None, None);
+/// At most one argument without a name, which may follow `--`, and one value for each flag, in any order: the former first.
+fn arguments<const FLAGS: usize, const ALL: usize>(
+    mut words: &[&str],
+    flags: [&str; FLAGS],
+) -> Option<[Option<String>; ALL]> {
+    let mut found = [const { None }; ALL];
     while let [word, rest @ ..] = words {
-        let (place, value, rest) = match (word.strip_prefix("--device="), *word, rest) {
-            (Some(value), _, _) => (&mut device, value, rest),
-            (None, "--device", [value, rest @ ..]) => (&mut device, *value, rest),
-            (None, "--", [value, rest @ ..]) => (&mut folder, *value, rest),
-            (None, value, _) if !value.starts_with('-') => (&mut folder, value, rest),
-            _ => return None,
+        let named = flags.iter().position(|flag| word.split('=').next() == Some(*flag));
+        let (value, rest) = match (named, word.split_once('='), rest) {
+            (Some(_), Some((_, value)), _) => (value, rest),
+            (Some(_), None, [value, rest @ ..]) => (*value, rest),
+            (None, _, [value, rest @ ..]) if *word == "--" => (*value, rest),
+            (None, _, _) => (*word, rest),
+            (Some(_), None, []) => return None,
         };
-        if value.is_empty() || value.starts_with('-') || place.replace(value).is_some() {
+        let place = found.get_mut(named.map_or(0, |flag| flag + 1))?;
+        if value.is_empty() || value.starts_with('-') || place.replace(value.to_owned()).is_some() {
             return None;
         }
         words = rest;
     }
-    Some(Task::Goldens { device: device.map(str::to_owned), folder: folder.map(PathBuf::from) })
+    Some(found)
 }
 
 #[cfg(test)]
@@ -154,6 +174,21 @@ mod tests {
         }
         for line in ["goldens --device cpu -- a/b", "goldens a/b --device=cpu", "goldens -- a/b --device cpu"] {
             assert_eq!(parsed(line), goldens(Some("cpu"), Some("a/b")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_golden_case_is_named_and_may_have_a_configuration() {
+        let golden = |name: &str, config: Option<&str>, out: Option<&str>| {
+            let (config, out) = (config.map(PathBuf::from), out.map(PathBuf::from));
+            Some(Task::Golden(golden::Case { name: name.to_owned(), config, out }))
+        };
+        assert_eq!(parsed("golden llama"), golden("llama", None, None));
+        for line in ["golden my --config c.json --out d", "golden --out=d my --config=c.json"] {
+            assert_eq!(parsed(line), golden("my", Some("c.json"), Some("d")), "{line}");
+        }
+        for line in ["golden", "golden --out d", "golden a b", "golden a --config", "golden a --device cpu"] {
+            assert_eq!(parsed(line), None, "{line}");
         }
     }
 

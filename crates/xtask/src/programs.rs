@@ -33,6 +33,16 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Vec<Program>> {
     Ok(programs(&String::from_utf8_lossy(&step::capture("build", workspace.cargo(&args))?)))
 }
 
+/// Builds `nxd` alone, for those who want nothing else, and gives its path.
+///
+/// # Errors
+/// When it does not compile.
+pub(crate) fn build_nxd(workspace: &Workspace) -> Result<PathBuf> {
+    let args = ["build", "--locked", "--package", "nxd-cli", "--message-format=json-render-diagnostics"];
+    let built = programs(&String::from_utf8_lossy(&step::capture("build of nxd", workspace.cargo(&args))?));
+    nxd(&built).map(|program| program.path.clone())
+}
+
 /// The program `nxd`.
 ///
 /// # Errors

@@ -30,6 +30,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, env = "NXD_CHAT", value_parser = BoolishValueParser::new(), conflicts_with = "prompt_ids")]
     pub(crate) chat: bool,
 
+    /// A LoRA adapter for all prompts: a folder that PEFT saved.
+    #[arg(long, env = "NXD_LORA", value_name = "PATH")]
+    pub(crate) lora: Option<PathBuf>,
+
     /// One JSON array on stdout, an object a completion.
     #[arg(long, env = "NXD_JSON", value_parser = BoolishValueParser::new())]
     pub(crate) json: bool,
@@ -55,6 +59,10 @@ pub(crate) struct ChatArgs {
     /// The system message of the conversation.
     #[arg(long, env = "NXD_SYSTEM", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
+
+    /// A LoRA adapter: a folder that PEFT saved.
+    #[arg(long, env = "NXD_LORA", value_name = "PATH")]
+    pub(crate) lora: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

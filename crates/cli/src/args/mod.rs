@@ -3,6 +3,7 @@
 mod engine;
 mod examine;
 mod generate;
+mod quantize;
 mod runtime;
 mod serve;
 mod values;
@@ -14,9 +15,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 pub(crate) use engine::{EngineArgs, KvCacheDtype};
 pub(crate) use examine::{BenchArgs, CheckArgs, InspectArgs, PlanArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, SamplingArgs};
+pub(crate) use quantize::{QuantizeArgs, Scheme as QuantizeScheme};
 pub(crate) use runtime::{Activations, Dtype, LoadMode, RuntimeArgs};
 pub(crate) use serve::{EngineFailure, LimitArgs, ServeArgs};
-pub(crate) use values::TokenIds;
+pub(crate) use values::{LoraModule, TokenIds};
 
 /// Runs large language models.
 #[derive(Debug, Parser)]
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Plan(Box<PlanArgs>),
     /// Measure throughput.
     Bench(Box<BenchArgs>),
+    /// Write a model again in fewer bits.
+    Quantize(QuantizeArgs),
     /// Report what this machine offers.
     Doctor(DoctorArgs),
     /// Download a model and print where it lies.
@@ -244,6 +248,9 @@ mod tests {
             (&["serve", "m", "--cors-origins", "a.example"], "`a.example` is not an origin"),
             (&["serve", "m", "--speculative-config", "{}"], "speculative decoding is not in this build"),
             (&["serve", "m", "--lora-modules", "a=b"], "LoRA adapters are not in this build"),
+            (&["quantize", "m", "o"], "--scheme"),
+            (&["quantize", "m", "o", "--scheme", "q5_9"], "q8_0, q4_0, q4_k, int8, fp8"),
+            (&["quantize", "m", "o", "--scheme", "int8", "--max-shard-size", "0"], "a size of 0 bytes"),
             (&["chekc", "m"], "'check'"),
         ] {
             let error = parse(line).expect_err("parsed").to_string();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
+use super::values::LoraModule;
 use super::{EngineArgs, RuntimeArgs, values};
 
 /// `nxd serve`.
@@ -23,6 +24,15 @@ pub(crate) struct ServeArgs {
     /// Names that requests may give the model; the first one stands in replies [default: MODEL].
     #[arg(long, env = "NXD_SERVED_MODEL_NAME", value_name = "NAMES", value_delimiter = ',', value_parser = values::name)]
     pub(crate) served_model_name: Vec<String>,
+
+    /// LoRA adapters, which requests name as their model: NAME=PATH, where PATH is a folder that PEFT saved.
+    #[arg(long, env = "NXD_LORA_MODULES", value_name = "NAME=PATH", num_args = 1.., value_delimiter = ',',
+          value_parser = values::lora_module)]
+    pub(crate) lora_modules: Vec<LoraModule>,
+
+    /// Let requests load and unload adapters: POST /v1/load_lora_adapter and /v1/unload_lora_adapter.
+    #[arg(long, env = "NXD_ALLOW_RUNTIME_LORA_UPDATING", value_parser = BoolishValueParser::new())]
+    pub(crate) allow_runtime_lora_updating: bool,
 
     #[command(flatten)]
     pub(crate) access: AccessArgs,

@@ -1,5 +1,6 @@
 //! Parsers of flag values: sizes, ranges, token ids, devices. Their errors say what is accepted.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nxd::Device;
@@ -16,6 +17,19 @@ pub(super) fn token_ids(text: &str) -> Result<TokenIds, String> {
         id.trim().parse().map_err(|_| format!("`{}` is not a token id; write whole numbers, as in `1,2,3`", id.trim()))
     });
     Ok(TokenIds(ids.collect::<Result<_, _>>()?))
+}
+
+/// An adapter and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoraModule {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+pub(super) fn lora_module(text: &str) -> Result<LoraModule, String> {
+    let wrong = || format!("`{text}` is no adapter; write NAME=PATH, as in `sql=adapters/sql`");
+    let (named, path) = text.split_once('=').filter(|(_, path)| !path.is_empty()).ok_or_else(wrong)?;
+    Ok(LoraModule { name: name(named)?, path: path.into() })
 }
 
 /// A size in bytes: `4GiB`, `8 GB`, `512MiB`, `1.5G` or a plain number of bytes. `G` alone means `GiB`.

@@ -25,6 +25,8 @@ struct Row {
     threads: usize,
     tokens_per_s: Spread,
     weights_bytes: usize,
+    /// Of these, what a step reads: of experts those that were chosen, or would be if each were as likely as any other.
+    weights_bytes_of_step: f64,
     /// `tg`: bytes that steps read a second, the weights once a step and the K and V that each sequence sees. `pp`: bytes of weights
     /// alone, as if whole prompts were steps.
     bytes_per_s: f64,
@@ -93,11 +95,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             limits.extend(memory.as_ref().map(memory_limit));
             rates.sort_by(f64::total_cmp);
             let median = rates[rates.len() / 2];
-            let bytes_a_token = if generate {
-                info.weights_bytes as f64 / batch as f64 + mean_kv_bytes(&info, args.depth, tokens)
-            } else {
-                info.weights_bytes as f64 / (batch * tokens) as f64
-            };
+            let rows_of_step = if generate { batch } else { batch * tokens };
+            let weights_bytes_of_step = info.weights_bytes_of_step(rows_of_step);
+            let kv_bytes = if generate { mean_kv_bytes(&info, args.depth, tokens) } else { 0.0 };
+            let bytes_a_token = weights_bytes_of_step / rows_of_step as f64 + kv_bytes;
             rows.push(Row {
                 test: format!("{name}{tokens}"),
                 batch,
@@ -105,6 +106,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 threads: options.threads,
                 tokens_per_s: Spread { median, min: rates[0], max: rates[rates.len() - 1] },
                 weights_bytes: info.weights_bytes,
+                weights_bytes_of_step,
                 bytes_per_s: median * bytes_a_token,
                 memory_bytes_per_s: None,
                 fraction_of_memory_limit: None,
@@ -244,6 +246,7 @@ mod tests {
             kv_groups: vec![(spec(None), 4), (spec(Some(10)), 4)],
             kv_token_bytes: vec![100, 1],
             weights_bytes: 0,
+            mixtures: Vec::new(),
             kv_bytes: 0,
             kernels: Vec::new(),
             kv_dtype: String::new(),

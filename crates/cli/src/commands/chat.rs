@@ -25,8 +25,9 @@ const HELP: &str = "\
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs) -> Result<(), Failure> {
     let model = load::load(&args.model, &args.runtime, &args.engine)?;
+    let adapter = load::adapter(&model, args.lora.as_deref())?;
     let mut conversation = Conversation {
-        options: generate::options(&args.sampling),
+        options: GenerateOptions { adapter, ..generate::options(&args.sampling) },
         messages: args.system.iter().map(Message::system).collect(),
         last: None,
         interrupted: listen()?,

@@ -19,8 +19,9 @@ const MAX_PROMPTS_BYTES: u64 = 1 << 30;
 /// Runs the command.
 pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let prompts = prompts(args)?;
-    let options = GenerateOptions { logprobs: args.logprobs, ..options(&args.sampling) };
     let model = load::load(&args.model, &args.runtime, &args.engine)?;
+    let adapter = load::adapter(&model, args.lora.as_deref())?;
+    let options = GenerateOptions { logprobs: args.logprobs, adapter, ..options(&args.sampling) };
     if let [prompt] = &prompts[..]
         && !args.json
         && std::io::stdout().is_terminal()
@@ -64,6 +65,7 @@ pub(crate) fn options(args: &SamplingArgs) -> GenerateOptions {
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
         logprobs: None,
+        adapter: None,
     }
 }
 

@@ -43,8 +43,8 @@ struct Report {
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let path = load::resolve(&args.model)?;
     let checkpoint = Checkpoint::open(&path, load::mode(&args.runtime)).map_err(|e| Failure::of(Kind::Model, &e))?;
-    let config = model::configuration(&checkpoint).map_err(|e| Failure::of(Kind::Model, &e))?;
-    let spec = families::find(&config).and_then(|family| (family.spec)(&config));
+    let mut config = model::configuration(&checkpoint).map_err(|e| Failure::of(Kind::Model, &e))?;
+    let spec = families::read(&mut config).map(|(_, spec)| spec);
     let mut report = Report::of_tensors(&checkpoint, &config);
     match &spec {
         Ok(spec) => report.add_spec(spec),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nxd::models::Model as Files;
-use nxd::{Activations, Dtype, Error, ErrorKind, KvDtype, LoadMode, LoadOptions, Model};
+use nxd::{Activations, AdapterId, Dtype, Error, ErrorKind, KvDtype, LoadMode, LoadOptions, Model};
 use nxd_executor::ExecutorError;
 
 use crate::args::{self, EngineArgs, KvCacheDtype, RuntimeArgs};
@@ -22,7 +22,12 @@ pub(crate) fn folder(path: &Path) -> &Path {
 
 /// How the weights' files are read.
 pub(crate) fn mode(args: &RuntimeArgs) -> LoadMode {
-    match args.load_mode {
+    load_mode(args.load_mode)
+}
+
+/// How the weights' files are read, as a flag says it.
+pub(crate) fn load_mode(mode: args::LoadMode) -> LoadMode {
+    match mode {
         args::LoadMode::Mmap => LoadMode::Mmap,
         args::LoadMode::Read => LoadMode::Read,
     }
@@ -36,6 +41,11 @@ pub(crate) fn open(path: &Path, args: &RuntimeArgs) -> Result<Files, Failure> {
 /// Opens and loads the model that the user named.
 pub(crate) fn load(model: &str, runtime: &RuntimeArgs, engine: &EngineArgs) -> Result<Model, Failure> {
     Model::load(resolve(model)?, options(runtime, engine)).map_err(|e| failure(&e))
+}
+
+/// Loads the adapter that the user named, if any.
+pub(crate) fn adapter(model: &Model, path: Option<&Path>) -> Result<Option<AdapterId>, Failure> {
+    path.map(|path| model.load_adapter(path).map_err(|e| failure(&e))).transpose()
 }
 
 /// The options that the flags ask for.

@@ -11,6 +11,7 @@ mod inspect;
 mod load;
 mod plan;
 mod pull;
+mod quantize;
 mod serve;
 
 use crate::args::Command;
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::HubError;
+use nxd_models::checkpoint::gguf::siblings;
 
 /// `path` when it is a model's directory or file; the file inside when it is a directory with one `.gguf`.
 pub(super) fn model_at(path: &Path) -> Result<PathBuf, HubError> {
@@ -40,6 +41,10 @@ fn model_in(dir: &Path) -> Result<PathBuf, HubError> {
         _ if has_config && (safetensors || gguf.is_empty()) => Ok(dir.to_owned()),
         [] => Err(HubError::NoModelInside { path: dir.to_owned() }),
         [only] => model_at(only),
+        // Whether all parts are there is told when they are opened.
+        [first, ..] if siblings(first).is_some_and(|parts| gguf.iter().all(|path| parts.contains(path))) => {
+            model_at(first)
+        }
         several => Err(HubError::SeveralGguf {
             place: dir.display().to_string(),
             files: several.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect(),
@@ -77,6 +82,17 @@ mod tests {
         );
         fs::write(dir.path().join("config.json"), "{}").unwrap();
         assert_eq!(model_at(dir.path()).unwrap(), dir.path());
+    }
+
+    #[test]
+    fn the_parts_of_one_gguf_are_one_model() {
+        let dir = tempfile::tempdir().unwrap();
+        for part in ["m-00002-of-00002.gguf", "m-00001-of-00002.gguf"] {
+            fs::write(dir.path().join(part), "x").unwrap();
+        }
+        assert_eq!(model_at(dir.path()).unwrap(), dir.path().join("m-00001-of-00002.gguf"));
+        fs::write(dir.path().join("other.gguf"), "x").unwrap();
+        assert!(matches!(model_at(dir.path()), Err(HubError::SeveralGguf { .. })));
     }
 
     #[test]

@@ -279,3 +279,23 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     assert!(output.status.success(), "{:?} {err}", output.status);
     assert!(err.contains("(stopped)") && err.contains("answer "), "{err}");
 }
+
+#[test]
+fn an_adapter_gives_its_own_tokens_and_a_folder_that_is_none_is_a_file_error() {
+    let golden = tiny().join("../lora-llama");
+    let expected: Value = serde_json::from_slice(&fs::read(golden.join("expected.json")).unwrap()).unwrap();
+    let ids = |v: &Value| v.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect::<Vec<_>>();
+    for (name, adapter) in expected["adapters"].as_object().unwrap() {
+        let greedy = &adapter["greedy"][0];
+        let prompt = listed(&ids(&expected["prompts"][greedy["prompt"].as_u64().unwrap() as usize]));
+        let (tokens, path) = (ids(&greedy["tokens"]), golden.join(name));
+        let count = tokens.len().to_string();
+        let asked = ["--prompt-ids", &prompt, "--max-tokens", &count, "--ignore-eos", "--json", "--activations", "f32"];
+        let with = [&asked[..], &["--lora", path.to_str().unwrap()]].concat();
+        assert_eq!(rows(&generate(&golden.join("base"), &with))[0]["tokens"], json!(tokens), "{name}");
+    }
+    let none = golden.join("base");
+    let run = generate(&none, &["--prompt-ids", "1", "--lora", none.to_str().unwrap()]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.err.contains("adapter_config.json"), "{run:?}");
+}

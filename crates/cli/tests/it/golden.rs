@@ -7,9 +7,13 @@ use serde_json::Value;
 
 use crate::program::{Home, Run};
 
-/// The folders that hold golden data of a model.
-fn cases() -> Vec<PathBuf> {
-    let folders = nxd_testkit::folders(&nxd_testkit::goldens());
+/// Tensor-parallel sizes that golden checkpoints run at on the CPU, and on the traced device.
+pub(crate) const CPU_RANKS: [&str; 3] = ["1", "2", "4"];
+pub(crate) const TRACED_RANKS: [&str; 2] = ["1", "2"];
+
+/// The folders of `goldens` that hold golden data of a model.
+pub(crate) fn cases(goldens: &Path) -> Vec<PathBuf> {
+    let folders = nxd_testkit::folders(goldens);
     let is_case = |dir: &PathBuf| {
         let has = |name| dir.join(name).is_file();
         has("expected.json") && has("expected.safetensors") && (has("config.json") || has("model.gguf"))
@@ -32,9 +36,9 @@ fn is_unsupported(run: &Run) -> bool {
 fn golden_models_agree_at_every_parallel_size() {
     let mut ran = 0;
     let mut failures = Vec::new();
-    for dir in cases() {
+    for dir in cases(&nxd_testkit::goldens()) {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-        for ranks in ["1", "2", "4"] {
+        for ranks in CPU_RANKS {
             let run = check(&dir, &["--tensor-parallel-size", ranks]);
             if is_unsupported(&run) {
                 println!("skipped {name}: {}", run.err.trim());
@@ -53,9 +57,22 @@ fn golden_models_agree_at_every_parallel_size() {
 }
 
 #[test]
+fn golden_models_are_supported_where_inspect_says_so() {
+    let mut ran = 0;
+    for dir in cases(&nxd_testkit::goldens()) {
+        let run = Home::new().nxd(&["inspect", dir.to_str().unwrap(), "--json"], &[]);
+        let report: Value = serde_json::from_str(&run.out).unwrap();
+        assert_eq!(report["supported"], !is_unsupported(&check(&dir, &[])), "{}: {report}", dir.display());
+        ran += 1;
+    }
+    println!("{ran} golden cases ran");
+    assert!(ran > 0, "no golden case ran");
+}
+
+#[test]
 fn golden_models_agree_in_chunks_and_other_blocks() {
     let mut ran = 0;
-    for dir in cases() {
+    for dir in cases(&nxd_testkit::goldens()) {
         let run = check(&dir, &["--max-num-batched-tokens", "5", "--block-size", "8", "--load-mode", "read"]);
         if !is_unsupported(&run) {
             assert_eq!(run.code, Some(0), "{}: {run:?}", dir.display());
@@ -66,9 +83,26 @@ fn golden_models_agree_in_chunks_and_other_blocks() {
     assert!(ran > 0, "no golden case ran");
 }
 
+#[test]
+fn golden_folders_and_the_gguf_files_made_of_them_agree() {
+    let (mut ran, mut failures) = (0, Vec::new());
+    let converted = nxd_testkit::goldens().join("gguf");
+    // Another set of golden data need not have such files.
+    for dir in converted.is_dir().then(|| nxd_testkit::folders(&converted)).into_iter().flatten() {
+        let against = nxd_testkit::goldens().join(dir.file_name().unwrap());
+        let run = check(&dir.join("model.gguf"), &["--against", against.to_str().unwrap()]);
+        if run.code != Some(0) {
+            failures.push(format!("{}: {run:?}", dir.display()));
+        }
+        ran += 1;
+    }
+    println!("{ran} converted golden cases ran");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// A copy of the first case that runs here.
 fn copy(home: &Home) -> PathBuf {
-    let case = cases().into_iter().find(|dir| check(dir, &[]).code == Some(0)).unwrap();
+    let case = cases(&nxd_testkit::goldens()).into_iter().find(|dir| check(dir, &[]).code == Some(0)).unwrap();
     let to = home.path().join("copy");
     fs::create_dir_all(&to).unwrap();
     for entry in fs::read_dir(case).unwrap() {
@@ -88,7 +122,7 @@ fn one_of_each_family() -> Vec<PathBuf> {
         // A folder without a configuration holds a GGUF file, a family of formats by itself.
         config["architectures"][0].as_str().unwrap_or("gguf").to_owned()
     };
-    cases().into_iter().filter(|dir| seen.insert(architecture(dir))).collect()
+    cases(&nxd_testkit::goldens()).into_iter().filter(|dir| seen.insert(architecture(dir))).collect()
 }
 
 #[cfg(feature = "pjrt")]
@@ -97,12 +131,14 @@ fn golden_models_of_each_family_agree_on_the_traced_device() {
     let device = format!("pjrt:{}", nxd_testkit::pjrt_cpu_plugin().display());
     let mut ran = 0;
     for dir in one_of_each_family() {
-        for ranks in ["1", "2"] {
+        // What the CPU computes is not skipped here: no device refuses a model.
+        let on_cpu = check(&dir, &[]);
+        if is_unsupported(&on_cpu) {
+            println!("skipped {}: {}", dir.display(), on_cpu.err.trim());
+            continue;
+        }
+        for ranks in TRACED_RANKS {
             let run = check(&dir, &["--device", &device, "--tensor-parallel-size", ranks]);
-            if is_unsupported(&run) {
-                println!("skipped {}: {}", dir.display(), run.err.trim());
-                break;
-            }
             let report: Value = serde_json::from_str(&run.out).unwrap_or(Value::Null);
             assert!(run.code == Some(0) && report["ok"] == true, "{} on {ranks} ranks: {run:?}", dir.display());
             ran += 1;

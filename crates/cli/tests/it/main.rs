@@ -18,5 +18,6 @@ mod plan;
 mod program;
 #[cfg(feature = "hub")]
 mod pull;
+mod quantize;
 mod reference_logits;
 mod serve;

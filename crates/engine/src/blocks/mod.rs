@@ -4,7 +4,7 @@ mod pool;
 
 use nxd_executor::ModelInfo;
 use nxd_executor::kv::blocks_of_one;
-use nxd_ops::GroupTables;
+use nxd_ops::{AdapterId, GroupTables};
 use pool::{Content, Pool};
 use std::hash::{BuildHasher, RandomState};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -48,11 +48,12 @@ impl BlockManager {
         }
     }
 
-    /// Tables of a request that holds nothing yet. Prefixes are found among requests with the same salt, and with the same rotations:
-    /// where these depend on a request's length, `rope_len` does.
-    pub(crate) fn tables(&self, salt: &str, rope_len: usize) -> BlockTables {
-        let rotations = self.rope_lens_differ_from.map_or(0, |from| rope_len.max(from));
-        let root = [&(rotations as u64).to_le_bytes(), salt.as_bytes()].concat();
+    /// Tables of a request that holds nothing yet. Prefixes are found among requests with the same salt and adapter, and with the same
+    /// rotations: where these depend on a request's length, `rope_len` does.
+    pub(crate) fn tables(&self, salt: &str, adapter: Option<AdapterId>, rope_len: usize) -> BlockTables {
+        let rotations = self.rope_lens_differ_from.map_or(0, |from| rope_len.max(from)) as u64;
+        let adapter = adapter.map_or(0, |id| u64::from(id.0) + 1);
+        let root = [&rotations.to_le_bytes(), &adapter.to_le_bytes(), salt.as_bytes()].concat();
         let keys = vec![xxh3_128_with_seed(&root, self.secret)];
         BlockTables { groups: vec![Table::default(); self.pools.len()], keys, published: 0 }
     }

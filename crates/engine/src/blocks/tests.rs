@@ -21,6 +21,7 @@ fn info(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> Mode
         kv_groups: windows.iter().map(spec).collect(),
         kv_token_bytes: vec![0; windows.len()],
         weights_bytes: 0,
+        mixtures: Vec::new(),
         kv_bytes: 0,
         kernels: Vec::new(),
         rope_lens_differ_from: None,
@@ -29,7 +30,7 @@ fn info(windows: &[Option<usize>], num_blocks: usize, block_size: usize) -> Mode
 }
 
 fn tables(manager: &BlockManager) -> BlockTables {
-    manager.tables("", 0)
+    manager.tables("", None, 0)
 }
 
 /// Checks that each block is free or in as many tables as it counts, and that tables cover what the next row sees.
@@ -101,11 +102,11 @@ fn growing_goes_as_far_as_the_blocks_do() {
 fn a_prefix_is_found_among_requests_of_one_salt_as_far_as_its_tokens_agree() {
     let mut blocks = manager(&[None], 8, 8);
     let tokens: Vec<u32> = (0..30).collect();
-    let mut first = blocks.tables("a", 0);
+    let mut first = blocks.tables("a", None, 0);
     blocks.grow(&mut first, 30);
     blocks.publish(&mut first, &tokens, 30);
     let found = |blocks: &mut BlockManager, salt: &str, tokens: &[u32], most| {
-        let mut tables = blocks.tables(salt, 0);
+        let mut tables = blocks.tables(salt, None, 0);
         let found = blocks.find(&mut tables, tokens, most);
         blocks.release(&mut tables);
         found
@@ -132,7 +133,7 @@ fn rotations_that_follow_the_length_part_prefixes() {
     let mut blocks = BlockManager::new(&ModelInfo { rope_lens_differ_from: Some(64), ..info(&[None], 8, 8) }, true);
     let tokens = [7; 17];
     let mut found = |rope_len: usize| {
-        let mut tables = blocks.tables("", rope_len);
+        let mut tables = blocks.tables("", None, rope_len);
         let found = blocks.find(&mut tables, &tokens, 16);
         if found == 0 {
             blocks.grow(&mut tables, 16);

@@ -44,9 +44,10 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::request::{Request, Task};
 use admission::Admission;
-use crossbeam::channel::{Sender, unbounded};
+use crossbeam::channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use nxd_executor::ModelInfo;
 use nxd_models::Model;
+use nxd_ops::{AdapterId, LowRank};
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -116,6 +117,24 @@ pub enum SubmitError {
     #[error(transparent)]
     Request(#[from] EngineError),
 }
+
+/// An adapter that is not loaded or unloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdapterFailure {
+    /// The service refuses.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The engine refuses, or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine did not come to it.
+    #[error("the engine did not answer within {0:?}; it may be done all the same")]
+    Timeout(Duration),
+}
+
+/// The longest wait for the engine to come to an adapter: steps before it may be long.
+const ADAPTER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The engine's thread. Dropping it ends all requests.
 pub struct Service {
@@ -256,6 +275,35 @@ impl Handle {
         match self.commands.send(command) {
             Ok(()) => Ok(stream),
             Err(_) => Err(self.serves().err().unwrap_or(Refusal::Dead("its thread has ended".into())).into()),
+        }
+    }
+
+    /// Loads an adapter between two steps, and waits for that.
+    ///
+    /// # Errors
+    /// When the device has no adapters, when this one does not fit, or when the service takes nothing.
+    pub fn load_adapter(&self, parts: Arc<[LowRank]>) -> Result<AdapterId, AdapterFailure> {
+        self.ask(|reply| Command::LoadAdapter { parts, reply })
+    }
+
+    /// Refuses further requests with an adapter; its memory is given back when the last one that has it ends.
+    ///
+    /// # Errors
+    /// When it is not loaded, or when the service takes nothing.
+    pub fn unload_adapter(&self, id: AdapterId) -> Result<(), AdapterFailure> {
+        self.ask(|reply| Command::UnloadAdapter { id, reply })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<Result<T, EngineError>>) -> Command) -> Result<T, AdapterFailure> {
+        self.serves()?;
+        let (reply, answer) = bounded(1);
+        let gone =
+            || AdapterFailure::Refused(self.serves().err().unwrap_or(Refusal::Dead("its thread has ended".into())));
+        self.commands.send(command(reply)).map_err(|_| gone())?;
+        match answer.recv_timeout(ADAPTER_TIMEOUT) {
+            Ok(answer) => Ok(answer?),
+            Err(RecvTimeoutError::Timeout) => Err(AdapterFailure::Timeout(ADAPTER_TIMEOUT)),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
         }
     }
 

@@ -80,6 +80,9 @@ pub enum Failure {
         /// Tokens that it had drawn.
         tokens: usize,
     },
+    /// Its adapter was unloaded before the engine took it.
+    #[error("the adapter of the request was unloaded before it began")]
+    NoAdapter,
     /// Its grammar failed; the log says how.
     #[error("the grammar of the request failed while it ran")]
     Grammar,

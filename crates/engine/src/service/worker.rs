@@ -5,10 +5,12 @@ use super::report::{Ended, StepReport};
 use super::stream::{End, Event, Failure, Mailbox, Piece, Stop};
 use super::{Job, Shared, TextOptions};
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::request::{FinishReason, Finished, Output, RequestId, Stats};
 use crate::scheduler::Counts;
 use crate::text::Generation;
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use nxd_ops::{AdapterId, LowRank};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ pub(super) enum Command {
     Add { id: u64, job: Box<Job>, mailbox: Arc<Mailbox>, ticket: Ticket, arrived: Instant },
     Abort(u64),
     AbortAll,
+    LoadAdapter { parts: Arc<[LowRank]>, reply: Sender<Result<AdapterId, EngineError>> },
+    UnloadAdapter { id: AdapterId, reply: Sender<Result<(), EngineError>> },
     Stop,
 }
 
@@ -156,6 +160,9 @@ impl Worker {
             Command::Add { id, job, mailbox, ticket, arrived } => self.add(id, *job, mailbox, ticket, arrived),
             Command::Abort(id) => self.end(id, FinishReason::Abort, None, Stats::default()),
             Command::AbortAll => self.fail_all(&Failure::ShutDown),
+            // Who asked may have gone; the adapter is there all the same.
+            Command::LoadAdapter { parts, reply } => drop(reply.send(self.engine.load_adapter(&parts))),
+            Command::UnloadAdapter { id, reply } => drop(reply.send(self.engine.unload_adapter(id))),
             Command::Stop => return false,
         }
         true
@@ -167,6 +174,7 @@ impl Worker {
         let stop_ids = request.stop_ids.clone();
         let added = match self.engine.add_request(request) {
             Ok(added) => added,
+            Err(EngineError::NoAdapter) => return self.outgoing.push((mailbox, Event::Failed(Failure::NoAdapter))),
             Err(error) => {
                 // It was checked when it was submitted.
                 tracing::error!(%error, "a request that had passed its check was refused");

@@ -1,9 +1,12 @@
 //! A request's tokens and the bits of its logits do not depend on what shares its steps, on how its prompt is cut, on the number of KV
-//! blocks, on preemption, on what the prefix cache had of it, on its place among the completions of one prompt, on priorities, on the order
+//! blocks, on preemption, on what the prefix cache had of it, on its neighbours' adapters, on its place among the completions of one prompt, on priorities, on the order
 //! of arrival, or on requests that are taken out.
 
+use crate::adapters::made_up;
 use crate::recorder::{Bits, Recorder, Rows, load, models};
-use nxd_engine::{Engine, EngineOptions, FinishReason, Output, Request, RequestId, SamplingParams, TokenLogprob};
+use nxd_engine::{
+    AdapterId, Engine, EngineOptions, FinishReason, Output, Request, RequestId, SamplingParams, TokenLogprob,
+};
 use nxd_executor::{Activations, ExecutorOptions, KvDtype, KvOptions};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -11,6 +14,8 @@ use std::collections::BTreeMap;
 
 /// Choices that a visit may have: tests tell the rows of requests apart by their choices.
 const CHOICES: usize = 3;
+/// Adapters that an engine has.
+const ADAPTERS: usize = 2;
 
 /// A request and when it comes and goes.
 #[derive(Clone, Debug)]
@@ -26,6 +31,7 @@ struct Visit {
     n: usize,
     priority: i64,
     salt: bool,
+    adapter: Option<usize>,
     prompt_logprobs: bool,
     arrives: usize,
     leaves: Option<usize>,
@@ -51,11 +57,12 @@ fn visit() -> impl Strategy<Value = Visit> {
         prop_oneof![3 => Just(1usize), 1 => 2..=CHOICES],
         prop_oneof![3 => Just(0i64), 1 => -1i64..2],
         proptest::bool::weighted(0.2),
+        proptest::option::weighted(0.4, 0..ADAPTERS),
         proptest::bool::weighted(0.2),
     );
     let leaves = proptest::option::weighted(0.2, 0usize..30);
     (prompt, 1usize..30, drawn, served, 0usize..20, leaves).prop_map(
-        |((common, own), max_tokens, drawn, (n, priority, salt, prompt_logprobs), arrives, leaves)| {
+        |((common, own), max_tokens, drawn, (n, priority, salt, adapter, prompt_logprobs), arrives, leaves)| {
             let (temperature, repetition_penalty, seed) = drawn;
             Visit {
                 common,
@@ -67,6 +74,7 @@ fn visit() -> impl Strategy<Value = Visit> {
                 n,
                 priority,
                 salt,
+                adapter,
                 prompt_logprobs,
                 arrives,
                 leaves,
@@ -84,7 +92,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
 }
 
 impl Visit {
-    fn request(&self, index: usize, vocab_size: usize) -> Request {
+    fn request(&self, index: usize, vocab_size: usize, adapters: &[AdapterId]) -> Request {
         let (which, count) = self.common;
         let common = (0..count).map(|i| (i * i + 31 * which) as u32);
         Request {
@@ -101,6 +109,7 @@ impl Visit {
             priority: self.priority,
             cache_salt: self.salt.then(|| "a tenant".to_owned()),
             prompt_logprobs: self.prompt_logprobs.then_some(2),
+            adapter: self.adapter.map(|which| adapters[which]),
             ..Request::default()
         }
     }
@@ -165,14 +174,14 @@ struct Seen {
 }
 
 /// Runs `visits` as scheduled.
-fn run(engine: &mut Engine, visits: &[Visit], seen: &mut Seen) -> Vec<Answer> {
+fn run((engine, adapters): (&mut Engine, &[AdapterId]), visits: &[Visit], seen: &mut Seen) -> Vec<Answer> {
     let vocab_size = engine.info().vocab_size;
     let mut ids: BTreeMap<RequestId, usize> = BTreeMap::new();
     let mut answers: Vec<Answer> = visits.iter().map(Answer::new).collect();
     let mut now = 0;
     while engine.has_work() || ids.len() < visits.len() {
         for (index, visit) in visits.iter().enumerate().filter(|(_, visit)| visit.arrives == now) {
-            ids.insert(engine.add_request(visit.request(index, vocab_size)).unwrap(), index);
+            ids.insert(engine.add_request(visit.request(index, vocab_size, adapters)).unwrap(), index);
         }
         for (&id, &index) in &ids {
             if visits[index].leaves == Some(now) {
@@ -202,11 +211,11 @@ fn run(engine: &mut Engine, visits: &[Visit], seen: &mut Seen) -> Vec<Answer> {
 }
 
 /// Each visit's answer and logits when it is alone and its prompt is computed at once, each choice by itself.
-fn alone(engine: &mut Engine, bits: &Bits, visits: &[Visit]) -> (Vec<Answer>, Rows) {
+fn alone((engine, adapters): (&mut Engine, &[AdapterId]), bits: &Bits, visits: &[Visit]) -> (Vec<Answer>, Rows) {
     bits.lock().unwrap().clear();
     let mut answers: Vec<Answer> = visits.iter().map(Answer::new).collect();
     for (index, visit) in visits.iter().enumerate() {
-        let request = visit.request(index, engine.info().vocab_size);
+        let request = visit.request(index, engine.info().vocab_size, adapters);
         for choice in request.choice..request.choice + request.n {
             let id = engine.add_request(Request { choice, n: 1, ..request.clone() }).unwrap();
             while engine.has_work() {
@@ -229,12 +238,16 @@ fn compare(numbers: Numbers, cases: u32) {
         let (recorder, expected_bits) = Recorder::new(load(dir, model, &options(numbers, 16, 1)), |_, blocks| blocks);
         let limits = EngineOptions { max_num_seqs: 1, max_num_batched_tokens: 128, enable_prefix_caching: false };
         let mut reference = Engine::new(Box::new(recorder), limits);
+        let parts = [0, 1].map(|seed| made_up(model, seed));
+        let load_all = |engine: &mut Engine| parts.each_ref().map(|parts| engine.load_adapter(parts).unwrap());
+        let of_reference = load_all(&mut reference);
         let reference = std::cell::RefCell::new(&mut reference);
         let seen = std::cell::Cell::new(Seen::default());
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&schedule(), |schedule| {
             let Schedule { visits, block_size, further_blocks, .. } = &schedule;
-            let (expected, expected_logits) = alone(&mut reference.borrow_mut(), &expected_bits, visits);
+            let (expected, expected_logits) =
+                alone((&mut reference.borrow_mut(), &of_reference), &expected_bits, visits);
             let longest = visits.iter().map(|v| v.prompt_len() + v.max_tokens - 1).max().unwrap_or(1);
             let executor = load(dir, model, &options(numbers, *block_size, schedule.threads));
             let (recorder, bits) = Recorder::new(executor, |spec, _| {
@@ -248,7 +261,9 @@ fn compare(numbers: Numbers, cases: u32) {
                 enable_prefix_caching: schedule.prefix_caching,
             };
             let mut here = seen.get();
-            let answers = run(&mut Engine::new(Box::new(recorder), limits), visits, &mut here);
+            let mut engine = Engine::new(Box::new(recorder), limits);
+            let adapters = load_all(&mut engine);
+            let answers = run((&mut engine, &adapters), visits, &mut here);
             seen.set(here);
             for (visit, (answer, expected)) in visits.iter().zip(answers.iter().zip(&expected)) {
                 prop_assert!(answer.is_start_of(expected), "{:?} instead of {:?}", answer, expected);

@@ -6,6 +6,7 @@
     reason = "a test's own functions unwrap and print, too"
 )]
 
+mod adapters;
 mod exactness;
 mod grammar;
 mod recorder;

@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 use nxd_executor::{CpuExecutor, Executor, ExecutorError, ExecutorOptions, ModelInfo, StepId, StepOutput};
 use nxd_models::{LoadMode, Model};
-use nxd_ops::{Batch, KvSpec, Output, SamplingBatch};
+use nxd_ops::{AdapterId, Batch, KvSpec, LowRank, Output, SamplingBatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -60,6 +60,14 @@ impl Executor for Recorder {
 
     fn captured(&self, step: StepId) -> Result<&[(Output, Vec<f32>)], ExecutorError> {
         self.inner.captured(step)
+    }
+
+    fn load_adapter(&mut self, parts: &Arc<[LowRank]>) -> Result<AdapterId, ExecutorError> {
+        self.inner.load_adapter(parts)
+    }
+
+    fn unload_adapter(&mut self, id: AdapterId) -> Result<(), ExecutorError> {
+        self.inner.unload_adapter(id)
     }
 }
 

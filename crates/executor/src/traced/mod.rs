@@ -86,6 +86,8 @@ impl TracedExecutor {
             kv_groups: manifest.kv_groups().into_iter().zip(plan.num_blocks).collect(),
             kv_token_bytes: groups.iter().map(|group| group.token_bytes).collect(),
             weights_bytes: device.weights_bytes(),
+            // Programs multiply with every expert and drop what was not chosen.
+            mixtures: Vec::new(),
             kv_bytes: device.kv_bytes(),
             kernels: Vec::new(),
             kv_dtype: options.kv.dtype.to_string(),
@@ -124,6 +126,9 @@ impl Executor for TracedExecutor {
 
     fn forward(&mut self, batch: &Batch) -> Result<StepId, ExecutorError> {
         batch.validate(self.info.vocab_size, &self.info.kv_groups, self.info.block_size)?;
+        if let Some(id) = batch.adapters.iter().flatten().next() {
+            return Err(ExecutorError::Adapter { id: id.0 });
+        }
         let decoder = &self.decoder;
         self.step = self.device.forward(batch, |tracer| decoder.forward(tracer))?;
         self.hidden = OnceCell::new();

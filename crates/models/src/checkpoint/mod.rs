@@ -13,6 +13,7 @@ mod map;
 mod names;
 mod part;
 pub mod safetensors;
+pub mod write;
 
 pub use error::CheckpointError;
 pub use map::LoadMode;

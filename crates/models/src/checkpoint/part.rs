@@ -76,6 +76,13 @@ impl TensorRef {
         }
     }
 
+    /// Which row of the slab, or of the tensor if it has none, each of the `count` rows of the weight is; `None` where it has no such rows.
+    pub(crate) fn rows_of_slab(&self, count: usize) -> Option<Vec<usize>> {
+        let blocks = self.rows.unwrap_or(RowBlocks { first: 0, len: count, stride: count });
+        let order = self.order.of(count).ok().filter(|_| blocks.len > 0)?;
+        Some(order.into_iter().map(|row| blocks.row(row)).collect())
+    }
+
     /// The shape of what is selected of a tensor of `shape` for the weight of `spec`; `None` where that has no such part.
     pub(super) fn shape(&self, shape: &[usize], spec: &WeightSpec) -> Option<[usize; 2]> {
         let [mut rows, mut cols] = as_matrix(shape, spec)?;
@@ -106,7 +113,7 @@ impl TensorRef {
     ///
     /// # Errors
     /// When `stored` has no such part, or its format cannot be taken apart like this.
-    pub(super) fn take(&self, stored: StoredTensor, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
+    pub(crate) fn take(&self, stored: StoredTensor, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
         if let (true, Some(blocks)) = (self.turned, self.rows) {
             return self.take_turned(stored, spec, blocks);
         }

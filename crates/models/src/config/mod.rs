@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-pub(crate) use gguf::{TensorFacts, from_gguf};
+pub(crate) use gguf::{KEYS, TensorFacts, from_gguf};
 
 /// Where a configuration comes from; the two containers store some tensors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,9 @@ const REFUSED: &[(&str, f64)] = &[
     ("use_qk_norm", 0.0),
     ("qk_layernorm", 0.0),
     ("use_bidirectional_attention", 0.0),
+    ("attn_temperature_scale", 0.0),
+    // Positions of several dimensions, whose heads GGUF files store in another order.
+    ("rope_sections", f64::NAN),
 ];
 
 /// The fields that all families share, read once: a pre-norm decoder with RMS norms, rotary positions and a gated MLP.

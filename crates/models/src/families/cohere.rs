@@ -26,7 +26,7 @@ fn cohere(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base_with(config, &["logit_scale", "use_qk_norm"])?;
     let norm = NormStyle::layer(spec.norm.eps, false);
     let bias = config.flag("attention_bias", false)?;
-    let qk_norm = config.flag("use_qk_norm", false)?;
+    let qk_norm = config.flag("use_qk_norm", config.flag("has_qk_norm", false)?)?;
     let qk_norm = qk_norm.then_some(QkNorm { norm, over: QkNormOver::OwnHead, after_rope: false });
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;

@@ -52,15 +52,7 @@ pub(super) const FAMILY: Family = Family {
             ],
             pairs: false,
         },
-        gguf: Layout {
-            layer: &[
-                Place::new("post_attention_layernorm", "attn_output_norm"),
-                Place::part("self_attn.q_proj", "attn_qkv", Part::Query),
-                Place::part("self_attn.k_proj", "attn_qkv", Part::Key),
-                Place::part("self_attn.v_proj", "attn_qkv", Part::Value),
-            ],
-            ..Layout::GGUF
-        },
+        gguf: Layout { layer: &[Place::new("post_attention_layernorm", "attn_output_norm")], ..Layout::GGUF },
         ..Names::STANDARD
     },
 };

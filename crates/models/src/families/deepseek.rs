@@ -55,7 +55,9 @@ fn experts(config: &Config) -> Result<MoeSpec, ConfigError> {
         return Err(config.wrong("n_group", &Value::from(count), &expected));
     }
     let groups = worth.filter(|_| count > 1).map(|worth| RouterGroups { count, top, worth });
-    let normalise = config.flag("norm_topk_prob", score == Score::Sigmoid)?;
+    // GGUF files say it only where it is so.
+    let is_default = score == Score::Sigmoid && config.container() == Container::HuggingFace;
+    let normalise = config.flag("norm_topk_prob", is_default)?;
     let scale = config.positive("routed_scaling_factor", 1.0)? as f32;
     let intermediate_size = config.size("moe_intermediate_size")?;
     let shared = config.whole("n_shared_experts", 0..=mixture::MAX_EXPERTS)?.filter(|&count| count > 0);

@@ -6,7 +6,7 @@
 use super::Family;
 use super::base::base;
 use super::facts::sliding_layers;
-use crate::config::{Config, ConfigError, Container};
+use crate::config::{Config, ConfigError};
 use nxd_modules::{DecoderSpec, NormPlacement, QkNorm, QkNormOver};
 
 pub(super) const FAMILY: Family = Family {
@@ -23,12 +23,9 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let num_layers = spec.layers.len();
     let window = config.optional_size("sliding_window")?;
     // `LLLG`, or a count: the last layer of each round is global.
-    let pattern = match config.container() {
-        Container::HuggingFace => match config.value("sliding_window_pattern").and_then(|value| value.as_str()) {
-            Some(letters) => letters.len().max(1),
-            None => config.optional_size("sliding_window_pattern")?.unwrap_or(4),
-        },
-        Container::Gguf => 4,
+    let pattern = match config.value("sliding_window_pattern").and_then(|value| value.as_str()) {
+        Some(letters) => letters.len().max(1),
+        None => config.optional_size("sliding_window_pattern")?.unwrap_or(4),
     };
     let is_sliding = |layer: usize| window.is_some() && !(layer + 1).is_multiple_of(pattern) && layer + 1 != num_layers;
     let sliding = sliding_layers(config, num_layers, is_sliding)?;

@@ -4,8 +4,8 @@
 //! Source: transformers `models/gemma3/modeling_gemma3.py`; arXiv:2503.19786.
 
 use super::Family;
-use super::base::base;
-use super::facts::{activation, sliding_layers};
+use super::base::base_with;
+use super::facts::{activation, factor, sliding_layers};
 use crate::config::{Config, ConfigError, Container};
 use nxd_modules::{DecoderSpec, HeadSpec, NormPlacement, NormStyle, QkNorm, QkNormOver};
 use nxd_ops::{Gated, RopeScaling, RopeSpec};
@@ -23,7 +23,7 @@ pub(super) const FAMILY: Family = Family {
 const LAYERS_27B: usize = 62;
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    let mut spec = base(config)?;
+    let mut spec = base_with(config, &["final_logit_softcapping"])?;
     let is_gguf = config.container() == Container::Gguf;
     // GGUF writers add the one to the weights.
     let norm = NormStyle { offset: if is_gguf { 0.0 } else { 1.0 }, ..spec.norm };
@@ -34,8 +34,9 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         if is_gguf && num_layers == LAYERS_27B { spec.hidden_size / attention.num_heads } else { head_dim };
     let scale = (1.0 / config.positive("query_pre_attn_scalar", default_scalar as f64)?.sqrt()) as f32;
     let pattern = config.optional_size("sliding_window_pattern")?.unwrap_or(6);
-    let sliding = sliding_layers(config, num_layers, |layer| !(layer + 1).is_multiple_of(pattern))?;
-    let window = config.optional_size("sliding_window")?.unwrap_or(4096);
+    let default_window = if is_gguf { None } else { Some(4096) };
+    let window = config.optional_size("sliding_window")?.or(default_window);
+    let sliding = sliding_layers(config, num_layers, |layer| window.is_some() && !(layer + 1).is_multiple_of(pattern))?;
     let global = RopeSpec { head_dim, rotary_dim: head_dim, ..config.rope(head_dim, "full_attention", 1e6)? };
     let local = RopeSpec { scaling: RopeScaling::None, theta: local_theta(config, head_dim)?, ..global.clone() };
     let bias = config.flag("attention_bias", false)?;
@@ -46,12 +47,13 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         let attention = &mut layer.attention;
         (attention.head_dim, attention.scale, attention.qk_norm) = (head_dim, scale, Some(qk_norm));
         (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);
-        attention.window = sliding.then_some(window);
+        attention.window = window.filter(|_| sliding);
         attention.rope = Some(if sliding { local.clone() } else { global.clone() });
     }
+    let tied = config.flag("tie_word_embeddings", true)?;
     Ok(DecoderSpec {
         embedding_scale: Some((spec.hidden_size as f32).sqrt()),
-        head: HeadSpec { tied: config.flag("tie_word_embeddings", true)?, ..spec.head },
+        head: HeadSpec { tied, softcap: factor(config, "final_logit_softcapping")?, ..spec.head },
         norm,
         norm_placement: NormPlacement::Sandwich,
         ..spec

@@ -44,15 +44,7 @@ pub(super) const FAMILY: Family = Family {
             ],
             pairs: false,
         },
-        gguf: Layout {
-            layer: &[
-                Place::part("self_attn.q_proj", "attn_qkv", Part::Query),
-                Place::part("self_attn.k_proj", "attn_qkv", Part::Key),
-                Place::part("self_attn.v_proj", "attn_qkv", Part::Value),
-            ],
-            model: &[Place::new("model.embed_positions", "position_embd")],
-            ..Layout::GGUF
-        },
+        gguf: Layout { model: &[Place::new("model.embed_positions", "position_embd")], ..Layout::GGUF },
         // Masks that old files hold.
         ignored: &["*.attn.bias", "*.attn.masked_bias"],
     },

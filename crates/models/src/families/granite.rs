@@ -34,10 +34,13 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
 /// `spec` with the factors and the biases of attention.
 pub(super) fn scaled(config: &Config, mut spec: DecoderSpec) -> Result<DecoderSpec, ConfigError> {
     let scale = factor(config, "attention_multiplier")?;
+    // A key of GGUF files.
+    let rotates = config.flag("rope_finetuned", true)?;
     let bias = config.flag("attention_bias", false)?;
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
         attention.scale = scale.unwrap_or(attention.scale);
+        attention.rope = attention.rope.take().filter(|_| rotates);
         (attention.qkv_bias, attention.output_bias) = (bias, config.flag("attention_output_bias", bias)?);
     }
     // Logits are divided by it, under another name in GGUF files.

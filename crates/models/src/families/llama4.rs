@@ -7,7 +7,7 @@
 use super::base::base_with;
 use super::smollm3::rotated_layers;
 use super::{Family, mixture};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Part, Place};
 use nxd_modules::{DecoderSpec, FeedForwardSpec, MoeSpec, NormStyle, QkNorm, QkNormOver, SharedExpertSpec};
 use nxd_ops::{RouterSpec, Score, Temperature, TopKRouter, Weighing};
@@ -42,15 +42,24 @@ pub(super) const FAMILY: Family = Family {
 
 const FUSED: &str = "feed_forward.experts.gate_up_proj";
 
+/// Tokens of a chunk in all models so far; GGUF files do not say it.
+const GGUF_CHUNK: usize = 8192;
+
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let implemented = [&mixture::COUNTS[..], &["attention_chunk_size", "use_qk_norm"]].concat();
     let mut spec = base_with(config, &implemented)?;
     let bias = config.flag("attention_bias", false)?;
     let output_bias = config.flag("attention_output_bias", bias)?;
-    let chunk = config.optional_size("attention_chunk_size")?;
+    let is_gguf = config.container() == Container::Gguf;
+    let mut chunk = config.optional_size("attention_chunk_size")?;
+    if is_gguf {
+        chunk = Some(GGUF_CHUNK);
+    }
     let norm = NormStyle { weight: false, ..spec.norm };
+    // GGUF files do not say it: Maverick, which has 128 experts, is the one without.
+    let has_norm = !is_gguf || config.whole("num_experts", 0..=mixture::MAX_EXPERTS)? != Some(128);
     let qk_norm =
-        config.flag("use_qk_norm", true)?.then_some(QkNorm { norm, over: QkNormOver::Head, after_rope: true });
+        config.flag("use_qk_norm", has_norm)?.then_some(QkNorm { norm, over: QkNormOver::Head, after_rope: true });
     let temperature = match config.flag("attn_temperature_tuning", true)? {
         true => Some(Temperature {
             floor: config.optional_size("floor_scale")?.unwrap_or(8192),
@@ -58,7 +67,11 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         }),
         false => None,
     };
-    let rotated = rotated_layers(config, spec.layers.len(), 4)?;
+    let mut rotated = rotated_layers(config, spec.layers.len(), 4)?;
+    if is_gguf && config.mentions("sliding_window") && !config.has("sliding_window") {
+        // A window of nothing means that all layers see everything and rotate.
+        (chunk, rotated) = (None, vec![true; rotated.len()]);
+    }
     // In GGUF files the usual key has it.
     let dense_size = config.optional_size("intermediate_size_mlp")?;
     for (layer, rotated) in spec.layers.iter_mut().zip(rotated) {

@@ -33,9 +33,12 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Config, ConfigError, Container};
 use crate::names::Names;
@@ -87,6 +90,7 @@ pub const FAMILIES: &[Family] = &[
     qwen2_moe::FAMILY,
     qwen3::FAMILY,
     qwen3_moe::FAMILY,
+    seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
@@ -97,7 +101,7 @@ pub const FAMILIES: &[Family] = &[
 ///
 /// # Errors
 /// [`ConfigError::Unsupported`] with the architectures that are supported.
-pub fn find(config: &Config) -> Result<&'static Family, ConfigError> {
+fn find(config: &Config) -> Result<&'static Family, ConfigError> {
     let (key, names): (_, fn(&Family) -> &'static [&'static str]) = match config.container() {
         Container::HuggingFace => ("architectures", |f| f.hf),
         Container::Gguf => ("general.architecture", |f| f.gguf),
@@ -109,16 +113,12 @@ pub fn find(config: &Config) -> Result<&'static Family, ConfigError> {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn no_architecture_has_two_families() {
-        for names in [|f: &Family| f.hf, |f: &Family| f.gguf] as [fn(&Family) -> &'static [&'static str]; 2] {
-            let all: Vec<_> = FAMILIES.iter().flat_map(names).collect();
-            assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
-        }
-    }
+/// The family of a configuration, whose keys get their usual names, and its decoder.
+///
+/// # Errors
+/// When no family has the architecture, or a key of the configuration is missing, wrong or not supported.
+pub fn read(config: &mut Config) -> Result<(&'static Family, DecoderSpec), ConfigError> {
+    let family = find(config)?;
+    config.rename(family.keys);
+    Ok((family, (family.spec)(config)?))
 }

@@ -1,12 +1,12 @@
 //! OLMo 2 and 3: norms after attention and MLP alone, and norms over all query and all key heads together; version 3 with three sliding
-//! layers for each global one.
+//! layers for each global one. GGUF files of both name themselves `olmo2`, and those with a window are of version 3.
 //!
 //! Source: transformers `models/olmo2/modeling_olmo2.py`, `models/olmo3/modeling_olmo3.py`; arXiv:2501.00656.
 
 use super::Family;
 use super::base::base;
 use super::facts::sliding_layers;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Container};
 use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, NormPlacement, QkNorm, QkNormOver};
 use nxd_ops::RopeScaling;
@@ -30,6 +30,12 @@ pub(super) const NAMES: Names = Names {
 };
 
 fn olmo2(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    let slides = config.container() == Container::Gguf && config.has("sliding_window");
+    if slides { olmo3(config) } else { global(config) }
+}
+
+/// As version 2: every layer sees all that is before it.
+fn global(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base(config)?;
     let bias = config.flag("attention_bias", false)?;
     let norm = QkNorm { norm: spec.norm, over: QkNormOver::Projection, after_rope: false };
@@ -42,7 +48,7 @@ fn olmo2(config: &Config) -> Result<DecoderSpec, ConfigError> {
 }
 
 fn olmo3(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    let mut spec = olmo2(config)?;
+    let mut spec = global(config)?;
     let window = config.optional_size("sliding_window")?.unwrap_or(4096);
     let sliding = sliding_layers(config, spec.layers.len(), |layer| !(layer + 1).is_multiple_of(4))?;
     for (layer, sliding) in spec.layers.iter_mut().zip(sliding) {

@@ -5,9 +5,11 @@
 
 use super::Family;
 use super::base::base;
+use super::facts::activation;
 use crate::config::{Config, ConfigError, Container};
-use crate::names::{Layout, Names, Part, Place};
+use crate::names::{Layout, Names, Place};
 use nxd_modules::{DecoderSpec, HeadSpec, NormPlacement, NormStyle};
+use nxd_ops::Gated;
 
 pub(super) const FAMILY: Family = Family {
     name: "phi",
@@ -25,20 +27,13 @@ pub(super) const FAMILY: Family = Family {
             model: &[Place::new("model.norm", "model.final_layernorm")],
             ..Layout::DECLARED
         },
-        gguf: Layout {
-            layer: &[
-                Place::part("self_attn.q_proj", "attn_qkv", Part::Query),
-                Place::part("self_attn.k_proj", "attn_qkv", Part::Key),
-                Place::part("self_attn.v_proj", "attn_qkv", Part::Value),
-            ],
-            ..Layout::GGUF
-        },
         ..Names::STANDARD
     },
 };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let mut spec = base(config)?;
+    let activation = activation(config, "hidden_act", Gated::GeluTanh)?;
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
         (attention.qkv_bias, attention.output_bias) = (true, true);
@@ -50,7 +45,7 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         {
             rope.rotary_dim = attention.head_dim / 4 * 2;
         }
-        layer.mlp.change(|mlp| (mlp.gated, mlp.bias) = (false, true));
+        layer.mlp.change(|mlp| (mlp.gated, mlp.bias, mlp.activation) = (false, true, activation));
     }
     Ok(DecoderSpec {
         norm: NormStyle::layer(spec.norm.eps, true),

@@ -18,9 +18,6 @@ pub(super) const FAMILY: Family = Family {
         hf: Layout { layer: FUSED, ..Layout::DECLARED },
         gguf: Layout {
             layer: &[
-                Place::part("self_attn.q_proj", "attn_qkv", Part::Query),
-                Place::part("self_attn.k_proj", "attn_qkv", Part::Key),
-                Place::part("self_attn.v_proj", "attn_qkv", Part::Value),
                 Place::part("mlp.gate_proj", "ffn_up", Part::First),
                 Place::part("mlp.up_proj", "ffn_up", Part::Second),
             ],

@@ -5,7 +5,7 @@
 use super::base::base_with;
 use super::facts::sliding_layers;
 use super::{Family, mixture};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Container};
 use nxd_modules::{DecoderSpec, MoeSpec, SharedExpertSpec};
 
 pub(super) const FAMILY: Family = Family {
@@ -30,13 +30,17 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         layer.attention.qkv_bias = qkv_bias;
         layer.attention.window = window.filter(|_| sliding);
     }
-    let moe = MoeSpec {
-        shared: Some(SharedExpertSpec {
-            intermediate_size: config.optional_size("shared_expert_intermediate_size")?.unwrap_or(5632),
-            weighed: true,
-        }),
-        ..mixture::mixture(config, config.flag("norm_topk_prob", false)?)?
-    };
+    let mut moe = mixture::mixture(config, config.flag("norm_topk_prob", false)?)?;
+    let mut shared_size = 5632;
+    if config.container() == Container::Gguf {
+        // Old files have one width: that of the shared expert, and of all experts that a row takes together.
+        shared_size = config.size("intermediate_size")?;
+        if !config.has("moe_intermediate_size") {
+            moe.intermediate_size = shared_size / config.size("num_experts_per_tok")?;
+        }
+    }
+    let intermediate_size = config.optional_size("shared_expert_intermediate_size")?.unwrap_or(shared_size);
+    let moe = MoeSpec { shared: Some(SharedExpertSpec { intermediate_size, weighed: true }), ..moe };
     let sparse = mixture::sparse_layers(config, spec.layers.len())?;
     mixture::put(&mut spec, moe, |layer| sparse[layer]);
     Ok(spec)

@@ -7,7 +7,7 @@ use super::Family;
 use super::base::base;
 use crate::config::{Config, ConfigError, Container};
 use crate::names::Names;
-use nxd_modules::{DecoderSpec, NormPlacement, NormStyle};
+use nxd_modules::{DecoderSpec, NormPlacement, NormStyle, QkNorm, QkNormOver};
 
 pub(super) const FAMILY: Family = Family {
     name: "stablelm",
@@ -24,9 +24,14 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
         Container::HuggingFace => config.flag("use_qkv_bias", false)?,
         Container::Gguf => config.flag("attention_bias", false)?,
     };
+    let norm = NormStyle::layer(spec.norm.eps, false);
+    // Of the 12B model, whose folders have a tensor for each head.
+    let qk_norm = config.flag("has_qk_norm", false)?;
+    let qk_norm = qk_norm.then_some(QkNorm { norm, over: QkNormOver::OwnHead, after_rope: false });
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
         attention.qkv_bias = bias;
+        attention.qk_norm = qk_norm;
         // The class's default is not that of others.
         if config.container() == Container::HuggingFace
             && !config.has("partial_rotary_factor")

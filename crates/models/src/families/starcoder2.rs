@@ -30,10 +30,12 @@ fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let bias = config.flag("use_bias", true)?;
     let window = config.optional_size("sliding_window")?;
     let activation = activation(config, "hidden_act", Gated::GeluTanh)?;
+    let (qkv_bias, output_bias) = (config.flag("attention_bias", bias)?, config.flag("attention_output_bias", bias)?);
+    let mlp_bias = config.flag("mlp_bias", bias)?;
     for layer in &mut spec.layers {
         let attention = &mut layer.attention;
-        (attention.qkv_bias, attention.output_bias, attention.window) = (bias, bias, window);
-        layer.mlp.change(|mlp| (mlp.gated, mlp.bias, mlp.activation) = (false, bias, activation));
+        (attention.qkv_bias, attention.output_bias, attention.window) = (qkv_bias, output_bias, window);
+        layer.mlp.change(|mlp| (mlp.gated, mlp.bias, mlp.activation) = (false, mlp_bias, activation));
     }
     let is_gguf = config.container() == Container::Gguf;
     Ok(DecoderSpec {

@@ -42,15 +42,39 @@ fn whole(source: &NamedWeights, name: &str, [rows, cols]: [usize; 2], ranks: usi
     values
 }
 
+/// Fails unless the rows of `values` give the golden output of `layout`, by sums in f64.
+fn check_output(tensors: &Tensors, layout: &str, values: &[f32]) {
+    let (input, expected) = (tensors.floats("input"), tensors.floats(&format!("{layout}.output")));
+    let cols = tensors.shape("input")[1];
+    let rows = input.chunks(cols).flat_map(|x| values.chunks(cols).map(move |row| (x, row)));
+    let outputs = rows.map(|(x, row)| x.iter().zip(row).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>());
+    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let mut count = 0;
+    for (output, expected) in outputs.zip(&expected) {
+        // The other program added up in f32.
+        let off = (output - f64::from(*expected)).abs() / f64::from(largest);
+        assert!(off < 1e-6, "{layout}: {output}, expected {expected}");
+        count += 1;
+    }
+    assert_eq!(count, expected.len(), "{layout}");
+}
+
+/// The golden files with linear layers.
+fn linear_layers() -> Vec<std::path::PathBuf> {
+    let files = folders(&goldens()).into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let is_linear = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"linear_"))
+    };
+    let found: Vec<_> = files.map(|file| file.unwrap().path()).filter(is_linear).collect();
+    assert!(!found.is_empty(), "no linear layers in {}", goldens().display());
+    found
+}
+
 #[test]
 fn golden_linear_layers_of_grouped_integers_are_exact_however_they_are_cut() {
     let schemes = [("gptq", GPTQ), ("gptq_act_order", GPTQ), ("awq", AWQ), ("ct_pack_int4", ct_int4())];
     let mut ran = 0;
-    for file in folders(&goldens()).into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
-        let path = file.unwrap().path();
-        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"linear_")) {
-            continue;
-        }
+    for path in linear_layers() {
         let tensors = Tensors::read(&path);
         for (layout, scheme) in &schemes {
             let expected = format!("{layout}.dequant");
@@ -58,6 +82,7 @@ fn golden_linear_layers_of_grouped_integers_are_exact_however_they_are_cut() {
             let source = weights(Checkpoint::open(&path, LoadMode::Mmap).unwrap(), Some(scheme.clone()));
             for ranks in 1..=3 {
                 let values = whole(&source, &format!("{layout}.weight"), [rows, cols], ranks);
+                check_output(&tensors, layout, &values);
                 // An integer has no -0, which rounding left in the golden data.
                 let plus = |values: Vec<f32>| values.into_iter().map(|value| value + 0.0).collect::<Vec<_>>();
                 assert_bits(&plus(values), &plus(tensors.floats(&expected)), layout);
@@ -66,7 +91,30 @@ fn golden_linear_layers_of_grouped_integers_are_exact_however_they_are_cut() {
         }
     }
     println!("{ran} layers");
-    assert!(ran > 0, "no linear layers in {}", goldens().display());
+}
+
+#[test]
+fn golden_linear_layers_of_mxfp4_are_exact_however_they_are_cut() {
+    let mut ran = 0;
+    for path in linear_layers() {
+        let tensors = Tensors::read(&path);
+        // The golden file has the tensors of an expert under other names.
+        let [codes, exponents] = ["mxfp4.q", "mxfp4.scale"].map(|name| tensors.bytes(name).to_vec());
+        let made = [
+            ("w_blocks", Dtype::U8, tensors.shape("mxfp4.q"), codes),
+            ("w_scales", Dtype::U8, tensors.shape("mxfp4.scale"), exponents),
+        ];
+        let [rows, cols] = tensors.shape("mxfp4.dequant")[..] else { panic!("a matrix") };
+        let source = weights(opened(&made), Some(Scheme::Mxfp4));
+        for ranks in 1..=3 {
+            let values = whole(&source, "w", [rows, cols], ranks);
+            check_output(&tensors, "mxfp4", &values);
+            let plus = |values: Vec<f32>| values.into_iter().map(|value| value + 0.0).collect::<Vec<_>>();
+            assert_bits(&plus(values), &plus(tensors.floats("mxfp4.dequant")), "mxfp4");
+        }
+        ran += 1;
+    }
+    println!("{ran} layers");
 }
 
 /// A tensor of a made-up checkpoint.

@@ -5,4 +5,5 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod quantise;
 mod tokenizer;

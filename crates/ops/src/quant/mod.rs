@@ -50,10 +50,12 @@ pub struct Single {
 
 mod blocks;
 mod bytes;
+mod encode;
 
 use crate::format::{BlockFormat, Format};
 pub use blocks::{IQ4_VALUES, MXFP4_VALUES, open, parts, single};
 pub use bytes::{e4m3_is_nan, e4m3_to_f32, e5m2_to_f32, f32_to_e4m3};
+pub use encode::{ENCODED, EncodeError, encode_row, encode_scaled, row_scale};
 use half::{bf16, f16};
 
 /// The values of stored bytes: `values.len()` of them, whole blocks. Those of formats that [take scales](Format::takes_scales) are without

@@ -84,6 +84,15 @@ impl Manifest {
         &self.weights[weight.0 as usize]
     }
 
+    /// The weight of a name.
+    pub fn find(&self, name: &str) -> Option<(Weight, &WeightSpec)> {
+        if !self.names.contains(name) {
+            return None;
+        }
+        let index = self.weights.iter().position(|spec| spec.name == name)?;
+        Some((Weight(index as u32), &self.weights[index]))
+    }
+
     /// The declared rotary embeddings; [`Rope`] handles index them.
     pub fn ropes(&self) -> &[RopeSpec] {
         &self.ropes

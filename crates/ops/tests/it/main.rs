@@ -1,5 +1,6 @@
 //! What the vocabulary promises, checked from outside.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their support functions too")]
 
+mod encode;
 mod quant;
 mod scales;

@@ -184,6 +184,7 @@ impl EngineMetrics {
         if let Some(failure) = &ended.failure {
             let reason = match failure {
                 Failure::NotFinite { .. } => "not_finite",
+                Failure::NoAdapter => "no_adapter",
                 Failure::Grammar => "grammar",
                 Failure::QueueTimeout => "queue_timeout",
                 Failure::Timeout => "timeout",

@@ -2,7 +2,7 @@
 
 use super::fields::{Field, Fields, Integer, Other, integer, wrong};
 use super::generate::{admit, blocking};
-use super::params::check_model;
+use super::params::asked_model;
 use super::prompt::{self, Encoding};
 use super::{generate, ids};
 use crate::error::ApiError;
@@ -85,7 +85,7 @@ pub(super) struct EmbeddingUsage {
 pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Result<Json<EmbeddingReply>, ApiError> {
     let handle = app.engine()?;
     let (info, options) = (handle.info(), &app.options);
-    check_model(&fields, options)?;
+    let asked = asked_model(&fields, &app)?;
     let max_prompts = options.max_prompts.min(options.queue.max_queued_requests);
     let prompts = prompt::read(&fields, INPUT.name, max_prompts, info.vocab_size)?;
     let encoding = Encoding::read(&fields, true)?;
@@ -111,7 +111,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Resul
     let mut tokens = 0;
     for prompt in encoded.await? {
         tokens += prompt.len();
-        requests.push(Request { prompt, task: Task::Embed, ..Request::default() });
+        requests.push(Request { prompt, task: Task::Embed, adapter: asked.adapter, ..Request::default() });
     }
     let mut running = generate::submit(&app, handle, INPUT.name, tickets, requests, &TextOptions::default())?;
     let mut data = Vec::new();
@@ -127,7 +127,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Resul
         id: ids::reply_id("embd-"),
         object: "list",
         created: ids::now(),
-        model: app.model_name().to_owned(),
+        model: asked.model,
         data,
         usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
     }))

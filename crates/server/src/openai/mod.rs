@@ -6,8 +6,9 @@
 //! *Does not know*: connections, keys, metrics, how the engine schedules.
 //!
 //! Reading order: `fields`, `room`, `body`, `params`, `prompt`, `constraint`, `generate`, `stream`, `logprobs`, `completions`, `chat`, `embeddings`,
-//! `tokenize`, `openapi`.
+//! `tokenize`, `adapters`, `openapi`.
 
+mod adapters;
 mod body;
 mod chat;
 mod completions;
@@ -26,8 +27,10 @@ mod stream;
 mod tokenize;
 mod usage;
 
+pub(crate) use adapters::Adapters;
 pub(crate) use room::BodyRoom;
 
+use crate::options::ServerOptions;
 use crate::state::App;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -35,8 +38,9 @@ use axum::routing::{get, post};
 use std::sync::Arc;
 
 /// The routes. The body's limit is that of the server's options.
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes(options: &ServerOptions) -> Router<Arc<App>> {
+    let of_adapters = if options.allow_runtime_lora_updating { adapters::routes() } else { Router::new() };
+    of_adapters
         .route("/v1/completions", post(completions::create))
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/embeddings", post(embeddings::create))

@@ -6,9 +6,9 @@ use super::fields::{
 };
 use super::ids;
 use crate::error::ApiError;
-use crate::options::ServerOptions;
+use crate::state::App;
 use nxd_engine::service::TextOptions;
-use nxd_engine::{Request, SamplingParams};
+use nxd_engine::{AdapterId, Request, SamplingParams};
 use serde_json::{Value, json};
 
 /// Most stop strings, and most bytes of one: a text is searched for each of them with each token.
@@ -181,6 +181,8 @@ pub(super) struct Sampling {
     pub(super) token_ids: bool,
     /// Whether tokens among log-probabilities are written as ids.
     pub(super) tokens_as_ids: bool,
+    /// The model's name in the reply.
+    pub(super) model: String,
 }
 
 impl Sampling {
@@ -188,8 +190,9 @@ impl Sampling {
     ///
     /// # Errors
     /// The first one that is wrong.
-    pub(super) fn read(fields: &Fields, options: &ServerOptions, vocab_size: usize) -> Result<Sampling, ApiError> {
-        check_model(fields, options)?;
+    pub(super) fn read(fields: &Fields, app: &App, vocab_size: usize) -> Result<Sampling, ApiError> {
+        let options = &app.options;
+        let Asked { model, adapter } = asked_model(fields, app)?;
         refuse_unsupported(fields)?;
         let n = N.count(fields, i64::from(options.max_n))?.unwrap_or(1);
         if let Some(best_of) = fields.get("best_of")
@@ -224,6 +227,7 @@ impl Sampling {
             logit_bias: logit_bias(fields, vocab_size)?,
             allowed_ids,
             cache_salt: CACHE_SALT.read(fields)?,
+            adapter,
             ..Request::default()
         };
         let text = TextOptions {
@@ -240,6 +244,7 @@ impl Sampling {
             continuous_usage,
             token_ids: TOKEN_IDS.is_set(fields)?,
             tokens_as_ids: TOKENS_AS_IDS.is_set(fields)?,
+            model,
         })
     }
 
@@ -254,12 +259,23 @@ impl Sampling {
     }
 }
 
-/// Checks that the model that is asked for is served here.
-pub(super) fn check_model(fields: &Fields, options: &ServerOptions) -> Result<(), ApiError> {
+/// The model that a request asks for.
+pub(super) struct Asked {
+    /// Its name in the reply.
+    pub(super) model: String,
+    pub(super) adapter: Option<AdapterId>,
+}
+
+/// The model that is asked for, which has to be served here: the one there is, with or without one of its adapters.
+pub(super) fn asked_model(fields: &Fields, app: &App) -> Result<Asked, ApiError> {
+    let plain = || Asked { model: app.model_name().to_owned(), adapter: None };
     match fields.get(MODEL.name) {
-        None => Ok(()),
-        Some(Value::String(name)) if options.served_model_names.contains(name) => Ok(()),
-        Some(Value::String(name)) => Err(ApiError::no_such_model(name)),
+        None => Ok(plain()),
+        Some(Value::String(name)) if app.options.served_model_names.contains(name) => Ok(plain()),
+        Some(Value::String(name)) => match app.adapters.find(name) {
+            Some(id) => Ok(Asked { model: name.clone(), adapter: Some(id) }),
+            None => Err(ApiError::no_such_model(name)),
+        },
         Some(other) => Err(wrong(MODEL.name, other, "the name of a served model")),
     }
 }

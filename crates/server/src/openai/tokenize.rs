@@ -3,7 +3,7 @@
 use super::chat::{Chat, MESSAGE_FIELDS, MESSAGES};
 use super::fields::{Field, Fields, Flag, Ids, Text};
 use super::generate::blocking;
-use super::params::check_model;
+use super::params::asked_model;
 use super::prompt::{Encoding, Prompt};
 use crate::error::ApiError;
 use crate::state::App;
@@ -57,7 +57,7 @@ pub(super) struct DetokenizeReply {
 /// The tokens of a text or a conversation.
 pub(super) async fn tokenize(State(app): State<Arc<App>>, fields: Fields) -> Result<Json<TokenizeReply>, ApiError> {
     let handle = app.model()?;
-    check_model(&fields, &app.options)?;
+    asked_model(&fields, &app)?;
     let strings = STRINGS.is_set(&fields)?;
     let chat = fields.get(MESSAGES.name).is_some();
     let encoding = Encoding::read(&fields, !chat)?;
@@ -91,7 +91,7 @@ pub(super) async fn tokenize(State(app): State<Arc<App>>, fields: Fields) -> Res
 /// The text of tokens.
 pub(super) async fn detokenize(State(app): State<Arc<App>>, fields: Fields) -> Result<Json<DetokenizeReply>, ApiError> {
     let handle = app.model()?;
-    check_model(&fields, &app.options)?;
+    asked_model(&fields, &app)?;
     let tokens = TOKENS.read(&fields, handle.info().vocab_size)?;
     let tokens =
         tokens.ok_or_else(|| ApiError::invalid(TOKENS.name, "`tokens` is missing; a list of token ids is allowed"))?;

@@ -20,7 +20,7 @@ pub fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .merge(info::routes())
         .merge(page::routes())
-        .merge(openai::routes())
+        .merge(openai::routes(&app.options))
         .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

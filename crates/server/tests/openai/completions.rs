@@ -161,7 +161,7 @@ async fn a_client_that_goes_away_frees_its_place() {
     let server = Server::start();
     for stream in [true, false] {
         let body = json!({"prompt": "the", "max_tokens": 400, "ignore_eos": true, "n": 8, "stream": stream});
-        let router = nxd_server::openai::routes().with_state(std::sync::Arc::clone(&server.app));
+        let router = nxd_server::openai::routes(&server.app.options).with_state(std::sync::Arc::clone(&server.app));
         let request = axum::http::Request::post(PATH).header("content-type", "application/json");
         let request = request.body(axum::body::Body::from(body.to_string())).unwrap();
         let reply = tokio::time::timeout(std::time::Duration::from_millis(50), router.oneshot(request)).await;

@@ -6,6 +6,7 @@
     reason = "test support fails by panicking, and metrics that are compared count"
 )]
 
+mod adapters;
 mod chat;
 mod completions;
 mod faults;

@@ -2,7 +2,6 @@
 //!
 //! What they need comes from package registries, pinned and cached; a step that cannot have it fails.
 
-mod python;
 mod served;
 
 use std::ffi::OsStr;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::programs::{self, Program};
+use crate::python;
 use crate::step;
 use crate::workspace::Workspace;
 use served::Served;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use nxd::models::Model as Files;
+use nxd::models::{Adapter, Model as Files};
 use nxd::{Error, LoadOptions};
 use nxd_engine::Engine;
 use nxd_engine::service::{Limits, Service};
@@ -16,7 +16,7 @@ use nxd_executor::{Device, memory};
 use nxd_server::{Loading, OnEngineFailure, ServeError, Server, ServerOptions};
 
 use super::load;
-use crate::args::{EngineFailure, LimitArgs, ServeArgs};
+use crate::args::{EngineFailure, LimitArgs, LoraModule, ServeArgs};
 use crate::failure::{Failure, Kind};
 
 /// Runs the command.
@@ -33,7 +33,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let model = args.model.clone();
     let planned = Arc::new(OnceLock::new());
     let plan = Arc::clone(&planned);
-    let load = move |server: &Loading| open(&model, &loading, server, &plan);
+    let adapters = args.lora_modules.clone();
+    let load = move |server: &Loading| open((&model, &adapters), &loading, server, &plan);
     let ready = |handle: &nxd_engine::service::Handle| {
         let banner = banner::Banner { handle, name: &name, address, has_keys, threads, planned: planned.get() };
         eprintln!("{banner}\nready in {:.1} s", began.elapsed().as_secs_f64());
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 /// Loads the model and starts its engine. On the CPU, what is planned for its memory is said beforehand: afterwards the weights are there,
 /// and what is left is less.
 fn open(
-    model: &str,
+    (model, adapters): (&str, &[LoraModule]),
     options: &LoadOptions,
     server: &Loading,
     planned: &OnceLock<MemoryPlan>,
@@ -62,7 +63,11 @@ fn open(
     };
     let opened = Files::open_beside(&path, options.load_mode, load);
     let (files, executor) = opened.map_err(|error| load::failure(&Error::from(error)))?;
-    let engine = Engine::new(executor.map_err(load::executor_failure)?, options.engine_options());
+    let mut engine = Engine::new(executor.map_err(load::executor_failure)?, options.engine_options());
+    for LoraModule { name, path } in adapters {
+        let adapter = Adapter::open(path, &files, options.load_mode).map_err(|error| load::failure(&error.into()))?;
+        server.adapter(&mut engine, name, &adapter).map_err(|error| load::failure(&error.into()))?;
+    }
     let started = server.start(engine, Arc::new(files));
     started.map_err(|error| Failure::new(Kind::Failed, format!("cannot start the engine's thread: {error}")))
 }
@@ -99,6 +104,7 @@ fn server_options(args: &ServeArgs) -> ServerOptions {
         ping_interval: args.api.sse_ping_interval,
         max_n: args.api.max_n,
         max_logprobs: args.api.max_logprobs,
+        allow_runtime_lora_updating: args.allow_runtime_lora_updating,
         trust_request_chat_template: args.api.trust_request_chat_template,
         tool_call_parser: args.api.tool_call_parser.clone(),
         thread_start: nxd_cpu::team::run_behind,

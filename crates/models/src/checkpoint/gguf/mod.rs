@@ -15,9 +15,10 @@ mod types;
 
 pub use error::GgufError;
 pub use metadata::{Array, Kind, Metadata, MetadataError, Value};
-pub use split::SplitError;
+pub use split::{SplitError, siblings};
 
-pub(super) use split::{open, siblings};
+pub(super) use split::open;
+pub(super) use types::type_number;
 
 use super::{TensorInfo, file_index};
 use nxd_ops::SharedBytes;

@@ -157,7 +157,7 @@ fn problem(path: &Path, problem: SplitError) -> CheckpointError {
 }
 
 /// The paths of all parts, by the name of one of them; `None` when the name is not that of a part.
-pub(in crate::checkpoint) fn siblings(path: &Path) -> Option<Vec<PathBuf>> {
+pub fn siblings(path: &Path) -> Option<Vec<PathBuf>> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (prefix, part) = rest.rsplit_once('-')?;

@@ -3,6 +3,9 @@
 use crate::checkpoint::Encoding;
 use nxd_ops::{BlockFormat, Format};
 
+/// The last number that is looked at for a format.
+const LAST_TYPE: u32 = 41;
+
 /// A tensor type of ggml.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct GgmlType {
@@ -53,6 +56,11 @@ pub(super) fn ggml_type(number: u32) -> Option<GgmlType> {
         41 => other("Q1_0", 128, 18),
         _ => return None,
     })
+}
+
+/// The number of a format in a file; `None` where it has none.
+pub(in crate::checkpoint) fn type_number(format: Format) -> Option<u32> {
+    (0..=LAST_TYPE).find(|&number| ggml_type(number).is_some_and(|t| t.encoding == Encoding::Supported(format)))
 }
 
 fn supported(format: Format) -> GgmlType {

@@ -16,6 +16,7 @@ use super::{TokenizerError, field_error};
 use crate::strings::Strings;
 
 mod bpe;
+mod from_json;
 mod pre;
 mod vocabulary;
 

@@ -18,7 +18,7 @@ pub(super) struct Pre {
     pub(super) add_bos: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -76,6 +76,13 @@ const TABLE: &[Pre] = &[
 /// The entry that answers to `name`.
 pub(super) fn find(name: &str) -> Option<&'static Pre> {
     TABLE.iter().find(|pre| pre.names.contains(&name))
+}
+
+/// A name of the entry that does this; not the one that says nothing.
+pub(super) fn name_of(patterns: &[String], nfc: bool, ignore_merges: bool) -> Option<&'static str> {
+    let found =
+        TABLE.iter().find(|pre| pre.patterns == patterns && (pre.nfc, pre.ignore_merges) == (nfc, ignore_merges))?;
+    found.names.iter().copied().find(|name| *name != "default")
 }
 
 /// All names, for messages.

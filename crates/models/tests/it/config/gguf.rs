@@ -2,6 +2,8 @@
 
 use super::{HIDDEN, INNER, LAYERS, VOCAB, assert_refused, load, tensors};
 use crate::checkpoint::gguf_writer::*;
+use nxd_models::{LoadMode, Model};
+use nxd_ops::RopeScaling;
 use tempfile::TempDir;
 
 /// A key of the file: its name without the architecture, type and bytes.
@@ -160,10 +162,28 @@ fn numbers_must_be_finite_and_positive() {
         changed(&[text("rope.scaling.type", "spiral")], "").path(),
         &["small.gguf", "`llama.rope.scaling.type` is \"spiral\"", "supported: default, linear"],
     );
+    // A factor alone is one of a linear scaling.
+    for key in ["rope.scaling.factor", "rope.scale_linear"] {
+        let file = changed(&[float(key, 4.0)], "");
+        let model = Model::open(file.path(), LoadMode::Mmap).unwrap();
+        let rope = model.spec().layers[0].attention.rope.as_ref().unwrap();
+        assert_eq!(rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    }
     let linear = text("rope.scaling.type", "linear");
     assert_refused(changed(std::slice::from_ref(&linear), "").path(), &["`llama.rope.scaling.factor` is missing"]);
     let zero = [linear, float("rope.scaling.factor", 0.0)];
     assert_refused(changed(&zero, "").path(), &["`llama.rope.scaling.factor` is 0.0", "above 0"]);
+}
+
+#[test]
+fn what_changes_the_computation_and_is_not_implemented_is_refused() {
+    let sections = array(U32_TYPE, 4, &[8u32, 12, 12, 0].map(u32::to_le_bytes).concat());
+    assert_changes_refused(&[
+        (("rope.dimension_sections", ARRAY_TYPE, sections), &["`llama.rope.dimension_sections` is [8,12,12,0]"]),
+        (("attention.causal", BOOL_TYPE, vec![0]), &["`llama.attention.causal`", "not supported"]),
+        (float("attention.temperature_scale", 0.1), &["`llama.attention.temperature_scale` is 0.1"]),
+    ]);
+    load(changed(&[("attention.causal", BOOL_TYPE, vec![1])], "").path()).unwrap();
 }
 
 #[test]

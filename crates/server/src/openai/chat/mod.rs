@@ -10,7 +10,6 @@ use super::params::{self, Sampling};
 use super::prompt::{self, Encoding, Prompt};
 use super::stream;
 use crate::error::ApiError;
-use crate::options::ServerOptions;
 use crate::state::App;
 use crate::tools::{Format, Held, ToolChoice, ToolPlan, ToolRequest, plan};
 use axum::Json;
@@ -84,13 +83,9 @@ struct ChatRequest {
 }
 
 impl ChatRequest {
-    fn read(
-        fields: &Fields,
-        options: &ServerOptions,
-        vocab_size: usize,
-        tokenizer: Option<&Tokenizer>,
-    ) -> Result<Self, ApiError> {
-        let mut sampling = Sampling::read(fields, options, vocab_size)?;
+    fn read(fields: &Fields, app: &App, vocab_size: usize, tokenizer: Option<&Tokenizer>) -> Result<Self, ApiError> {
+        let options = &app.options;
+        let mut sampling = Sampling::read(fields, app, vocab_size)?;
         let chat = Chat::read(fields, options)?;
         let older = MAX_TOKENS.count(fields, i64::MAX)?;
         let newer = MAX_COMPLETION_TOKENS.count(fields, i64::MAX)?;
@@ -149,9 +144,9 @@ impl ChatRequest {
 pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Result<Response, ApiError> {
     let handle = app.engine()?;
     let model = handle.model();
-    let asked = ChatRequest::read(&fields, &app.options, handle.info().vocab_size, model.tokenizer())?;
+    let asked = ChatRequest::read(&fields, &app, handle.info().vocab_size, model.tokenizer())?;
     drop(fields);
-    let kept = keep(&app, handle, &asked);
+    let kept = keep(handle, &asked);
     let ChatRequest { chat, sampling, encoding, constraint, max_tokens, tools, .. } = asked;
     let (stream, n) = (sampling.stream, sampling.request.n);
     let tickets = admit(handle, 1)?;
@@ -172,7 +167,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Resul
 }
 
 /// What the reply needs of the request.
-fn keep(app: &App, handle: &Handle, asked: &ChatRequest) -> Kept {
+fn keep(handle: &Handle, asked: &ChatRequest) -> Kept {
     let echo = if asked.echo { asked.chat.continued().map(str::to_owned) } else { None };
-    Kept::new(app, handle, &asked.sampling, asked.top_logprobs, echo, (asked.tool_plan.parser.clone(), asked.format))
+    Kept::new(handle, &asked.sampling, asked.top_logprobs, echo, (asked.tool_plan.parser.clone(), asked.format))
 }

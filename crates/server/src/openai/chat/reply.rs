@@ -6,7 +6,6 @@ use crate::openai::logprobs::{ChatLogprobs, Ordered, PromptEntry, Spelling, of_p
 use crate::openai::params::Sampling;
 use crate::openai::stream::{self, Chunks};
 use crate::openai::usage::Usage;
-use crate::state::App;
 use crate::tools::{Delta, Format, ToolParser, call_id};
 use nxd_engine::FinishReason;
 use nxd_engine::service::{End, Event, Handle, Piece, Stop};
@@ -163,7 +162,6 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(
-        app: &App,
         handle: &Handle,
         sampling: &Sampling,
         top_logprobs: Option<u32>,
@@ -175,7 +173,7 @@ impl Kept {
         Kept {
             id: ids::reply_id("chatcmpl-"),
             created: ids::now(),
-            model: app.model_name().to_owned(),
+            model: sampling.model.clone(),
             spelling: Spelling { model: Arc::clone(handle.model()), as_ids: sampling.tokens_as_ids },
             n: sampling.request.n as usize,
             top_logprobs,

@@ -9,7 +9,6 @@ use super::params::{self, Sampling};
 use super::prompt::{self, Encoding, Prompt};
 use super::stream;
 use crate::error::ApiError;
-use crate::options::ServerOptions;
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
@@ -58,8 +57,9 @@ struct CompletionRequest {
 }
 
 impl CompletionRequest {
-    fn read(fields: &Fields, options: &ServerOptions, vocab_size: usize) -> Result<Self, ApiError> {
-        let mut sampling = Sampling::read(fields, options, vocab_size)?;
+    fn read(fields: &Fields, app: &App, vocab_size: usize) -> Result<Self, ApiError> {
+        let options = &app.options;
+        let mut sampling = Sampling::read(fields, app, vocab_size)?;
         // More than the queue holds would be refused for ever.
         let max_prompts = options.max_prompts.min(options.queue.max_queued_requests);
         let prompts = prompt::read(fields, PROMPT.name, max_prompts, vocab_size)?;
@@ -98,9 +98,9 @@ impl CompletionRequest {
 pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Result<Response, ApiError> {
     let handle = app.engine()?;
     let asked_prompt_logprobs = fields.get("prompt_logprobs").is_some();
-    let asked = CompletionRequest::read(&fields, &app.options, handle.info().vocab_size)?;
+    let asked = CompletionRequest::read(&fields, &app, handle.info().vocab_size)?;
     drop(fields);
-    let kept = keep(&app, handle, &asked, asked_prompt_logprobs);
+    let kept = keep(handle, &asked, asked_prompt_logprobs);
     let CompletionRequest { prompts, sampling, encoding, constraint, max_tokens, .. } = asked;
     let (stream, n) = (sampling.stream, sampling.request.n);
     let tickets = admit(handle, prompts.len())?;
@@ -122,8 +122,8 @@ pub(super) async fn create(State(app): State<Arc<App>>, fields: Fields) -> Resul
 }
 
 /// What the reply needs of the request.
-fn keep(app: &App, handle: &Handle, asked: &CompletionRequest, prompt_logprobs: bool) -> Kept {
+fn keep(handle: &Handle, asked: &CompletionRequest, prompt_logprobs: bool) -> Kept {
     let sampling = &asked.sampling;
     let prompt_logprobs = if prompt_logprobs { sampling.request.prompt_logprobs } else { None };
-    Kept::new(app, handle, sampling, asked.echo, asked.logprobs, prompt_logprobs)
+    Kept::new(handle, sampling, asked.echo, asked.logprobs, prompt_logprobs)
 }

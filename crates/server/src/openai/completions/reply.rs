@@ -6,7 +6,6 @@ use crate::openai::logprobs::{CompletionLogprobs, Ordered, PromptEntry, Spelling
 use crate::openai::params::Sampling;
 use crate::openai::stream::{self, Chunks};
 use crate::openai::usage::Usage;
-use crate::state::App;
 use nxd_engine::TokenLogprob;
 use nxd_engine::service::{End, Event, Handle, Piece};
 use serde::Serialize;
@@ -82,7 +81,6 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(
-        app: &App,
         handle: &Handle,
         sampling: &Sampling,
         echo: bool,
@@ -94,7 +92,7 @@ impl Kept {
         Kept {
             id: ids::reply_id("cmpl-"),
             created: ids::now(),
-            model: app.model_name().to_owned(),
+            model: sampling.model.clone(),
             spelling: Spelling { model: Arc::clone(handle.model()), as_ids: sampling.tokens_as_ids },
             n: sampling.request.n as usize,
             echo,

@@ -1,4 +1,4 @@
-//! Python environments for tests, kept in the user's cache: one for each list of packages and each Python.
+//! Python environments for programs of this workspace, kept in the user's cache: one for each list of packages and each Python.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ fn environment_in(parent: &Path, key: &str, requirements: &Path) -> Result<PathB
 /// What `python3` calls itself: an environment is of no use to another one.
 fn version() -> Result<Vec<u8>> {
     let asked = Command::new("python3").arg("-VV").stdin(Stdio::null()).output();
-    let output = asked.context("cannot run `python3`, which the tests from outside are written in")?;
+    let output = asked.context("cannot run `python3`, which this step's program is written in")?;
     if !output.status.success() {
         bail!("`python3 -VV` failed ({})", output.status);
     }

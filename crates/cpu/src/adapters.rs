@@ -1,0 +1,105 @@
+//! Bound adapters, and what they add to the rows of the requests that have one.
+
+use crate::error::CpuError;
+use crate::isa::Isa;
+use crate::kernels::elementwise;
+use crate::kernels::linear::{self, Activations, PackedMatrix, linears};
+use crate::team::Team;
+use nxd_ops::{AdapterId, Batch, LocalWeight, LowRank, Manifest, Weight};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The adapters of one rank.
+#[derive(Default)]
+pub(crate) struct Adapters {
+    bound: BTreeMap<AdapterId, HashMap<Weight, BoundLowRank>>,
+    /// Rows of the open step that share an adapter, as far as they are neighbours.
+    runs: Vec<(Range<usize>, AdapterId)>,
+    /// What the first and the second matrix give.
+    inner: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+struct BoundLowRank {
+    down: PackedMatrix,
+    up: PackedMatrix,
+    scale: f32,
+}
+
+impl Adapters {
+    /// Takes an adapter's matrices, cut for `rank` as the weights of `manifest` that they belong to.
+    pub(crate) fn bind(
+        &mut self,
+        (id, parts): (AdapterId, &[LowRank]),
+        (manifest, rank): (&Manifest, usize),
+        isa: Isa,
+    ) -> Result<(), CpuError> {
+        let memory = Arc::default();
+        let mut bound = HashMap::with_capacity(parts.len());
+        for part in parts {
+            let (weight, base) = manifest.find(&part.weight).ok_or_else(|| CpuError::Adapter(part.weight.clone()))?;
+            let pack = |spec, stored: &nxd_ops::StoredWeight| -> Result<PackedMatrix, CpuError> {
+                let local = LocalWeight::new(&spec, stored.clone(), rank)?;
+                Ok(PackedMatrix::pack_later(&memory, local, Activations::F32, isa))
+            };
+            let [of_down, of_up] = part.specs(base);
+            let (down, up) = (pack(of_down, &part.down)?, pack(of_up, &part.up)?);
+            bound.insert(weight, BoundLowRank { down, up, scale: part.scale });
+        }
+        self.bound.insert(id, bound);
+        Ok(())
+    }
+
+    /// Gives an adapter's memory back.
+    pub(crate) fn drop(&mut self, id: AdapterId) {
+        self.bound.remove(&id);
+    }
+
+    /// Notes which rows of a step have which adapter.
+    pub(crate) fn open(&mut self, batch: &Batch) {
+        self.runs.clear();
+        for (request, id) in batch.adapters.iter().enumerate().filter_map(|(r, id)| Some((r, (*id)?))) {
+            let rows = batch.rows(request);
+            match self.runs.last_mut() {
+                Some((run, same)) if *same == id && run.end == rows.start => run.end = rows.end,
+                _ => self.runs.push((rows, id)),
+            }
+        }
+    }
+
+    /// Whether something is added to the products of one of `weights` in the open step.
+    pub(crate) fn touch(&self, weights: &[Weight]) -> bool {
+        self.runs.iter().any(|(_, id)| self.bound.get(id).is_some_and(|of| weights.iter().any(|w| of.contains_key(w))))
+    }
+
+    /// Adds to `y`, the products of the step's rows `x` with `weight`. A row's sum depends on no other row.
+    pub(crate) fn add(
+        &mut self,
+        (team, isa): (&Team, Isa),
+        weight: Weight,
+        (x, y): (&[f32], &mut [f32]),
+        rows: usize,
+        scratch: &mut linear::Scratch,
+    ) {
+        let (inputs, outputs) = (x.len() / rows.max(1), y.len() / rows.max(1));
+        for (run, id) in &self.runs {
+            let Some(part) = self.bound.get(id).and_then(|of| of.get(&weight)) else { continue };
+            let (x, y) = (&x[run.start * inputs..run.end * inputs], &mut y[run.start * outputs..run.end * outputs]);
+            let inner = sized(&mut self.inner, run.len() * part.down.rows());
+            linears(team, isa, x, run.len(), &[&part.down], &mut [&mut *inner], scratch);
+            elementwise::scale(team, isa, inner, part.scale);
+            let sum = sized(&mut self.sum, y.len());
+            linears(team, isa, inner, run.len(), &[&part.up], &mut [&mut *sum], scratch);
+            elementwise::add(team, isa, y, sum);
+        }
+    }
+}
+
+/// The first `len` values of a buffer that grows to have them.
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
