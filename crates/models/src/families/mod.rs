@@ -37,8 +37,6 @@ mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
-#[cfg(test)]
-mod tests;
 
 use crate::config::{Config, ConfigError, Container};
 use crate::names::Names;

@@ -5,5 +5,6 @@
 mod chat;
 mod checkpoint;
 mod config;
+mod families;
 mod quantise;
 mod tokenizer;

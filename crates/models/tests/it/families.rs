@@ -1,9 +1,9 @@
 //! What the registry promises, and that a model's GGUF file is the same model.
 
-use super::*;
-use crate::checkpoint::{Checkpoint, LoadMode};
-use crate::model::{Model, configuration};
-use nxd_modules::Decoder;
+use nxd_models::families::{self, FAMILIES, Family};
+use nxd_models::model::configuration;
+use nxd_models::{Checkpoint, Config, LoadMode, Model};
+use nxd_modules::{Decoder, DecoderSpec};
 use nxd_ops::{Manifest, Mesh, Params, RopeScaling, RopeSpec};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn file(case: &Path) -> (TempDir, PathBuf) {
 }
 
 fn spec(mut config: Config) -> DecoderSpec {
-    read(&mut config).unwrap().1
+    families::read(&mut config).unwrap().1
 }
 
 /// Takes out what the containers may say differently: GGUF files have the offset in a norm's weights, and at times the factors of a rotation where
