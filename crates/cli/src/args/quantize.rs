@@ -54,7 +54,7 @@ pub(crate) enum Scheme {
     Q4_0,
     /// GGUF, 4.5 bits a weight with fitted scales; the head and some values and down projections 6.6, as llama.cpp's Q4_K_M
     #[value(name = "q4_k")]
-    Q4_K,
+    Q4K,
     /// Hugging Face folder, compressed-tensors int8 under a scale a row
     #[value(name = "int8")]
     Int8,

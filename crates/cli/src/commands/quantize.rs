@@ -31,7 +31,7 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<(), Failure> {
     let scheme = match args.scheme {
         QuantizeScheme::Q8_0 => quantise::Scheme::Q8_0,
         QuantizeScheme::Q4_0 => quantise::Scheme::Q4_0,
-        QuantizeScheme::Q4_K => quantise::Scheme::Q4_K,
+        QuantizeScheme::Q4K => quantise::Scheme::Q4_K,
         QuantizeScheme::Int8 => quantise::Scheme::Int8,
         QuantizeScheme::Fp8 => quantise::Scheme::Fp8,
     };
