@@ -42,9 +42,14 @@ fn whole(source: &NamedWeights, name: &str, [rows, cols]: [usize; 2], ranks: usi
     values
 }
 
-/// Fails unless the rows of `values` give the golden output of `layout`, by sums in f64.
+/// Fails unless the rows of `values` give the golden output of `layout`, by sums in f64, where there is one: weights that are equal in every bit
+/// need none.
 fn check_output(tensors: &Tensors, layout: &str, values: &[f32]) {
-    let (input, expected) = (tensors.floats("input"), tensors.floats(&format!("{layout}.output")));
+    let output = format!("{layout}.output");
+    if tensors.names().all(|name| name != output) {
+        return;
+    }
+    let (input, expected) = (tensors.floats("input"), tensors.floats(&output));
     let cols = tensors.shape("input")[1];
     let rows = input.chunks(cols).flat_map(|x| values.chunks(cols).map(move |row| (x, row)));
     let outputs = rows.map(|(x, row)| x.iter().zip(row).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>());
