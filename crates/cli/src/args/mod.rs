@@ -190,6 +190,10 @@ mod tests {
             (args.access.api_key, args.served_model_name),
             (vec!["a".into(), "b".into(), "c".into()], vec!["x".to_owned(), "y".into()])
         );
+        let line = ["serve", "m", "--lora-modules", "a=x/y", "b=z"];
+        let Ok(Command::Serve(args)) = parse(&line) else { panic!("does not parse") };
+        let modules = args.lora_modules.iter().map(|module| (module.name.as_str(), module.path.as_path()));
+        assert_eq!(modules.collect::<Vec<_>>(), [("a", "x/y".as_ref()), ("b", "z".as_ref())]);
     }
 
     #[cfg(feature = "pjrt")]
@@ -247,7 +251,7 @@ mod tests {
             (&["serve", "m", "--api-key", "two words"], "visible ASCII"),
             (&["serve", "m", "--cors-origins", "a.example"], "`a.example` is not an origin"),
             (&["serve", "m", "--speculative-config", "{}"], "speculative decoding is not in this build"),
-            (&["serve", "m", "--lora-modules", "a=b"], "LoRA adapters are not in this build"),
+            (&["serve", "m", "--lora-modules", "folder"], "`folder` is no adapter; write NAME=PATH"),
             (&["quantize", "m", "o"], "--scheme"),
             (&["quantize", "m", "o", "--scheme", "q5_9"], "q8_0, q4_0, q4_k, int8, fp8"),
             (&["quantize", "m", "o", "--scheme", "int8", "--max-shard-size", "0"], "a size of 0 bytes"),

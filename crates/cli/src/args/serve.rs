@@ -171,8 +171,4 @@ pub(crate) struct ApiArgs {
     /// Drafts of tokens that the model verifies. This build has none.
     #[arg(long, env = "NXD_SPECULATIVE_CONFIG", value_name = "JSON", value_parser = values::no_speculation)]
     pub(crate) speculative_config: Option<String>,
-
-    /// Adapters beside the model. This build has none.
-    #[arg(long, env = "NXD_LORA_MODULES", value_name = "NAME=PATH", value_parser = values::no_adapters)]
-    pub(crate) lora_modules: Vec<String>,
 }

@@ -77,10 +77,6 @@ pub(super) fn no_speculation(_: &str) -> Result<String, String> {
     Err("speculative decoding is not in this build; leave this flag out".to_owned())
 }
 
-pub(super) fn no_adapters(_: &str) -> Result<String, String> {
-    Err("LoRA adapters are not in this build; leave this flag out".to_owned())
-}
-
 /// A span of time in seconds, above 0.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match seconds_or_none(text) {
