@@ -92,7 +92,7 @@ fn what_was_written_is_told_and_generates() {
 #[test]
 fn what_cannot_be_is_said_with_its_exit_code() {
     let home = Home::new();
-    let (model, taken) = (golden("llama-mha-default"), home.path().join("taken"));
+    let (model, taken) = (golden("llama-gqa-llama3-rope-tied"), home.path().join("taken"));
     fs::write(&taken, "mine").unwrap();
     for (model, out, scheme, code, parts) in [
         (&model, &taken, "q8_0", 2, &["error[usage]: ", "taken: exists already", "--force"][..]),

@@ -16,7 +16,7 @@ mod rows;
 
 pub use error::QuantiseError;
 
-use crate::checkpoint::write::{NewTensor, TensorFile};
+use crate::checkpoint::write::{NewTensor, TensorFile, WriteError};
 use crate::checkpoint::{Checkpoint, LoadMode};
 use nxd_ops::Format;
 use std::collections::BTreeMap;
@@ -135,6 +135,10 @@ pub fn quantise(
 ) -> Result<Report, QuantiseError> {
     let checkpoint = Checkpoint::open(model, options.mode)?;
     check_apart(&checkpoint, out)?;
+    // Said before what takes long; writers look again.
+    if !options.replace && out.symlink_metadata().is_ok() {
+        return Err(WriteError::Exists { path: out.to_owned() }.into());
+    }
     let mut work = Work { threads: options.threads.max(1), progress, done: 0, total: 0 };
     let source_bytes = checkpoint.tensors().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.bytes() as u64));
     let report = match (options.scheme, checkpoint.gguf().is_some()) {
