@@ -108,9 +108,11 @@ impl Engine {
         Ok(id)
     }
 
-    /// Whether a request runs or waits.
+    /// Whether there is something for a step to do: a request runs or waits, or an adapter is to go.
     pub fn has_work(&self) -> bool {
-        !self.scheduler.running.is_empty() || !self.scheduler.waiting.is_empty()
+        !self.scheduler.running.is_empty()
+            || !self.scheduler.waiting.is_empty()
+            || self.adapters.values().any(|goes| *goes)
     }
 
     /// Requests that run and requests that wait.
@@ -128,7 +130,10 @@ impl Engine {
     /// # Errors
     /// When the executor fails. All requests have ended then, without output.
     pub fn step(&mut self) -> Result<Vec<Output>, EngineError> {
-        self.let_adapters_go()?;
+        if let Err(error) = self.let_adapters_go() {
+            self.abort_all();
+            return Err(error);
+        }
         let plan = self.scheduler.plan();
         if plan.chunks.is_empty() {
             self.scheduler.blocks.drop_copies();

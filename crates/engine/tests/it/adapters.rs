@@ -178,6 +178,14 @@ fn an_adapter_that_goes_stays_for_the_requests_that_have_it() {
         tokens.extend(engine.step().unwrap().iter().filter_map(|output| output.token));
     }
     assert_eq!(tokens, expected[&0]);
+    // Also when its last request is taken out, and no step would follow.
+    let aborted = engine.load_adapter(&parts).unwrap();
+    let id = engine.add_request(request(aborted)).unwrap();
+    engine.unload_adapter(aborted).unwrap();
+    engine.abort(id);
+    assert!(engine.has_work());
+    engine.step().unwrap();
+    assert!(!engine.has_work());
     let second = engine.load_adapter(&parts).unwrap();
     assert_ne!(first, second, "a number means one adapter");
     assert_eq!(run(&mut engine, [request(second)]), expected);

@@ -24,6 +24,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let began = Instant::now();
     let options = server_options(args);
     let name = options.served_model_names.first().cloned().unwrap_or_default();
+    let mut names: Vec<&str> = options.served_model_names.iter().map(String::as_str).collect();
+    for LoraModule { name, .. } in &args.lora_modules {
+        if names.contains(&name.as_str()) {
+            let twice =
+                format!("--lora-modules: the name `{name}` is taken; models and adapters have names of their own");
+            return Err(Failure::new(Kind::Usage, twice));
+        }
+        names.push(name);
+    }
     let has_keys = !options.api_keys.is_empty();
     let server = Server::bind(options).map_err(|error| cannot_serve(error, args))?;
     let address = server.address();
