@@ -8,6 +8,11 @@ use nxd_ops::{Expert, LocalWeight, Manifest, Projection, Role, Weight, WeightSou
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What meets weights of `role` where `activations` are asked for: who chooses between experts does so in f32.
+pub(crate) fn met_by(role: Role, activations: Activations) -> Activations {
+    if role == Role::Router { Activations::F32 } else { activations }
+}
+
 /// One rank's weights.
 pub(crate) struct Bound {
     weights: Vec<BoundWeight>,
@@ -54,7 +59,8 @@ impl Bound {
                 bound.heads = (0..local.rows() / outputs).map(head).collect();
                 tracing::debug!(weight = %spec.name, heads = bound.heads.len(), "to be packed head by head");
             }
-            if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
+            if matches!(spec.role, Role::Matrix | Role::Router | Role::TiedEmbedding) {
+                let activations = met_by(spec.role, activations);
                 let matrix = PackedMatrix::pack_later(&memory, local.clone(), activations, isa);
                 tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "to be packed");
                 bound.matrix = Some(matrix);
