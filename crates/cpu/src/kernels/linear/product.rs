@@ -1,5 +1,6 @@
 //! One member's part of one product: tiles of rows times panels of weights.
 
+use super::PANEL;
 use super::ahead::{FLOATS_AHEAD, ahead_of};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
@@ -10,7 +11,6 @@ use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Numbers, Packer, SCALES};
 use super::quantise::Quantised;
 use super::scratch::{PanelRow, Prepared};
-use super::PANEL;
 use super::tile::Target;
 use crate::isa::Isa;
 use std::ops::Range;

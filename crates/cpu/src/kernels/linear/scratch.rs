@@ -3,8 +3,8 @@
 use super::ahead::Order;
 use super::gated::NEAR;
 use super::int8::Opened;
-use super::matrix::{PackedMatrix, Unpacked};
 use super::int16::{self, Rows};
+use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Numbers};
 use super::product::AREA;
 use super::quantise::{Quantised, QuantisedMut, QuantisedSlices, WordsMut};

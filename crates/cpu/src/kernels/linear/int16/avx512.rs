@@ -76,7 +76,8 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
             for (panel, acc) in acc.iter().enumerate() {
                 let mut sums = *acc;
                 if let Some(scales) = weights.scales {
-                    sums = _mm512_mul_ps(sums, _mm512_loadu_ps(scales.as_ptr().add(panel * weights.panel_bytes).cast()));
+                    sums =
+                        _mm512_mul_ps(sums, _mm512_loadu_ps(scales.as_ptr().add(panel * weights.panel_bytes).cast()));
                 }
                 _mm512_storeu_ps(out.row(row, panel).as_mut_ptr(), sums);
             }

@@ -11,6 +11,8 @@ mod avx512;
 mod neon;
 mod pack;
 mod scalar;
+#[cfg(test)]
+pub(super) mod tests;
 
 pub(super) use pack::pack_panel;
 
@@ -86,7 +88,10 @@ pub(super) struct Rows<'a> {
 /// The CPU has the instructions of `isa`; `out` has as many rows as the tile and panels as the weights (see [`Target`]).
 pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Target, first: bool) {
     let blocks = x.scales.len() / x.rows;
-    assert!(x.scales.len() == blocks * x.rows && x.words.len() == x.scales.len() * CELL, "whole blocks of a tile's rows");
+    assert!(
+        x.scales.len() == blocks * x.rows && x.words.len() == x.scales.len() * CELL,
+        "whole blocks of a tile's rows"
+    );
     assert!(
         x.rows <= most_rows(isa) && (weights.panels == 1 || weights.panels == panels_at_once(isa, x.rows)),
         "a tile's shape"

@@ -74,9 +74,7 @@ impl Steps {
         const BIAS: f32 = f32::from_bits((127 + 112) << 23);
         match element {
             Element::BF16 => self.round(halves, words, |half| f32::from_bits(half << 16)),
-            _ => self.round(halves, words, |half| {
-                f32::from_bits((half & 0x8000) << 16 | (half & 0x7fff) << 13) * BIAS
-            }),
+            _ => self.round(halves, words, |half| f32::from_bits((half & 0x8000) << 16 | (half & 0x7fff) << 13) * BIAS),
         }
     }
 
