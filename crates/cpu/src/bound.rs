@@ -151,3 +151,34 @@ impl Bound {
         self.weights[weight.0 as usize].table.as_ref().expect("modules look up weights declared as embeddings")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nxd_collectives::Mesh;
+    use nxd_ops::{Format, Params, Sharding, SourceError, StoredWeight};
+
+    struct Zeros;
+
+    impl WeightSource for Zeros {
+        fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
+            let data = vec![0; 2 * spec.shape[0] * spec.shape[1]].into();
+            let (origin, format, shape) = ("zeros".into(), Format::BF16, spec.shape);
+            Ok(StoredWeight { origin, format, shape, data, order: None, scales: None })
+        }
+    }
+
+    #[test]
+    fn a_router_meets_f32_whatever_other_matrices_do() {
+        let mut manifest = Manifest::new(Mesh::single());
+        let mut params = Params::new(&mut manifest);
+        let roles = [("router", Role::Router), ("matrix", Role::Matrix), ("head", Role::TiedEmbedding)];
+        let weights = roles.map(|(name, role)| params.weight(name, role, [8, 32], Sharding::Replicated));
+        let kernels = |activations| {
+            let bound = Bound::new(&manifest, &Zeros, 0, activations, Isa::Scalar).unwrap();
+            weights.map(|weight| bound.matrix(weight).kernel_name().to_string())
+        };
+        assert_eq!(kernels(Activations::Int8), ["bf16 f32 scalar", "bf16 int16 scalar", "bf16 int16 scalar"]);
+        assert_eq!(kernels(Activations::F32), ["bf16 f32 scalar"; 3]);
+    }
+}
