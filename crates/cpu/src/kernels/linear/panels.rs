@@ -144,7 +144,7 @@ impl<'w> Packer<'w> {
         match self.panels.layout {
             Layout::Cells(cell) => cell.pack_panel(stored, out, next),
             Layout::Float(element) => element.pack_panel(stored, out, next),
-            Layout::Words(element) => return int16::pack_panel(element, stored, scales, out, next),
+            Layout::Words(element) => return int16::pack_panel(element, stored, [scales, out], next),
         }
         if scales.is_empty() {
             return;

@@ -6,6 +6,7 @@
 //! the scale NaN, so that its output is NaN.
 
 use super::{BITS, nearest};
+use crate::isa::Isa;
 use crate::kernels::linear::PANEL;
 use crate::kernels::linear::across::{self, Next};
 use crate::kernels::linear::cell::CELL;
@@ -15,16 +16,38 @@ use crate::kernels::linear::float::Element;
 const BLOCK: usize = 2 * CELL * PANEL;
 
 /// Packs 16 rows, `[16][k]` of `element` as the file has them, into a panel and its `scales`. K of the panel is filled up with zeros.
-pub(in crate::kernels::linear) fn pack_panel(
-    element: Element,
-    rows: &[u8],
-    scales: &mut [u8],
-    panel: &mut [u8],
-    next: Next,
-) {
+///
+/// One function, compiled for each instruction set: it is loops over a block, which become vectors.
+pub(in crate::kernels::linear) fn pack_panel(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
+    match Isa::detect() {
+        // SAFETY: it is the machine's.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(element, rows, to, next) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(element, rows, to, next) },
+        _ => pack(element, rows, to, next),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn avx512(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
+    pack(element, rows, to, next);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn avx2(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
+    pack(element, rows, to, next);
+}
+
+#[inline(always)]
+fn pack(element: Element, rows: &[u8], [scales, panel]: [&mut [u8]; 2], next: Next) {
     let rows = across::rows(rows);
-    let steps = rows.map(|row| Steps::of(element, row));
-    for (scale, steps) in scales.as_chunks_mut().0.iter_mut().zip(&steps) {
+    let mut steps = [Steps { scale: 0.0, factor: 0.0 }; PANEL];
+    for ((row, steps), scale) in rows.iter().zip(&mut steps).zip(scales.as_chunks_mut().0) {
+        *steps = Steps::of(element, row);
         *scale = steps.scale.to_le_bytes();
     }
     let mut words = [[[0; 2]; CELL]; PANEL];
@@ -54,6 +77,7 @@ struct Steps {
 }
 
 impl Steps {
+    #[inline(always)]
     fn of(element: Element, row: &[u8]) -> Self {
         // Floats are in the order of their bits, and an infinity or NaN is behind all others.
         let magnitudes = row.as_chunks::<2>().0.iter().map(|&half| i16::from_le_bytes(half) & i16::MAX);

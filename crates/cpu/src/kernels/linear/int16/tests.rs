@@ -57,7 +57,7 @@ fn packed(element: Element, rows: &[[u8; 2]]) -> (Vec<f32>, Vec<Vec<i32>>) {
     let cols = rows.len() / PANEL;
     let mut panel = vec![7; cols.next_multiple_of(CELL) * PANEL * 2];
     let mut scales = [7; SCALES];
-    pack_panel(element, rows.as_flattened(), &mut scales, &mut panel, Next::behind(&[]));
+    pack_panel(element, rows.as_flattened(), [&mut scales, &mut panel], Next::behind(&[]));
     let mut words = vec![Vec::new(); PANEL];
     for pair in panel.chunks_exact(PAIR) {
         for (words, [a, b, c, d]) in words.iter_mut().zip(pair.as_chunks::<4>().0) {
