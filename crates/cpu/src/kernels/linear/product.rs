@@ -263,7 +263,23 @@ impl Product<'_> {
                     Taken::Floats(weights)
                 }
             }
-            (Layout::Cells(cell), Numbers::Int8 | Numbers::Int16) => {
+            (Layout::Cells(cell), Numbers::F32) => {
+                let values = &mut opened[..piece.len];
+                let scales = if cell.has_factors() { &[0.0; PANEL] } else { bytemuck::from_bytes(&scales[..SCALES]) };
+                // SAFETY: by the caller's duties.
+                unsafe { dequantise(self.isa, cell, scales, cells(cell), bytemuck::cast_slice_mut(values)) };
+                let (bytes, element) = (bytemuck::cast_slice(values), Element::F32);
+                Taken::Floats(Weights {
+                    bytes,
+                    element,
+                    panel_bytes: bytes.len(),
+                    panels: 1,
+                    ahead: 0,
+                    scales: None,
+                    sums: false,
+                })
+            }
+            (Layout::Cells(cell), _) => {
                 let packed = cells(cell);
                 let ahead = if alone {
                     ahead_of(packed, left + (piece.count - 1) * panel_bytes)
@@ -286,22 +302,6 @@ impl Product<'_> {
                     left,
                     opened: opened_for,
                     ahead,
-                })
-            }
-            (Layout::Cells(cell), Numbers::F32) => {
-                let values = &mut opened[..piece.len];
-                let scales = if cell.has_factors() { &[0.0; PANEL] } else { bytemuck::from_bytes(&scales[..SCALES]) };
-                // SAFETY: by the caller's duties.
-                unsafe { dequantise(self.isa, cell, scales, cells(cell), bytemuck::cast_slice_mut(values)) };
-                let (bytes, element) = (bytemuck::cast_slice(values), Element::F32);
-                Taken::Floats(Weights {
-                    bytes,
-                    element,
-                    panel_bytes: bytes.len(),
-                    panels: 1,
-                    ahead: 0,
-                    scales: None,
-                    sums: false,
                 })
             }
         }

@@ -16,7 +16,8 @@ use crate::kernels::linear::float::Element;
 /// vectors, where one over 32 was unrolled first and did not (a fifth of the speed).
 const CHUNK: usize = 4 * CELL;
 
-/// Packs 16 rows, `[16][k]` of `element` as the file has them, into a panel and its `scales`. K of the panel is filled up with zeros.
+/// Packs 16 rows, `[16][k]` of `element` as the file has them, into a panel's scales and its integers. K of the panel is filled up with
+/// zeros.
 ///
 /// One function, compiled for each instruction set: it is loops over a block, which become vectors.
 pub(in crate::kernels::linear) fn pack_panel(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
