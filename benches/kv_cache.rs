@@ -1,8 +1,8 @@
 //! What a model loses by the type of its KV cache: how far its predictions are from those with f32 keys and values.
 //!
 //! `cargo bench -p nxd-benches --bench kv_cache -- /path/to/model.gguf` prints the table of `docs/quantisation.md`. The text is
-//! `docs/architecture.md`, in pieces that are requests by themselves; everything but the cache is f32. With `--test` a tiny checkpoint reads
-//! a few tokens.
+//! `docs/architecture.md`, in pieces that are requests by themselves; everything but the cache is f32. The last row is what integer products
+//! lose with an f32 cache. With `--test` a tiny checkpoint reads a few tokens.
 
 use nxd_executor::{Activations, CpuExecutor, Executor, ExecutorOptions, KvDtype, KvOptions};
 use nxd_models::{LoadMode, Model};
@@ -22,9 +22,10 @@ struct Effort {
     piece_len: usize,
 }
 
-/// A type of the cache, and what came of it.
+/// A type of the cache and a way to multiply, and what came of them.
 struct Cache {
     dtype: KvDtype,
+    activations: Activations,
     executor: CpuExecutor,
     /// Of each position, the Kullback-Leibler divergence of its distribution from the one with an f32 cache, in nats.
     divergences: Vec<f64>,
@@ -49,8 +50,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(tokenizer) => tokenizer.encode(&text, false)?,
         None => text.bytes().map(|byte| u32::from(byte) % vocab_size).collect(),
     };
-    let mut caches =
-        KvDtype::ALL.into_iter().map(|dtype| cache(&model, dtype, &effort)).collect::<Result<Vec<_>, _>>()?;
+    let of_types = KvDtype::ALL.map(|dtype| (dtype, Activations::F32));
+    let kinds = of_types.into_iter().chain([(KvDtype::F32, Activations::Int8)]);
+    let mut caches = kinds.map(|kind| cache(&model, kind, &effort)).collect::<Result<Vec<_>, _>>()?;
     for piece in tokens.chunks_exact(effort.piece_len).take(effort.pieces) {
         for start in (0..piece.len()).step_by(CHUNK) {
             chunk(&mut caches, piece, start..piece.len().min(start + CHUNK))?;
@@ -60,13 +62,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn cache(model: &Model, dtype: KvDtype, effort: &Effort) -> Result<Cache, Box<dyn Error>> {
+fn cache(
+    model: &Model,
+    (dtype, activations): (KvDtype, Activations),
+    effort: &Effort,
+) -> Result<Cache, Box<dyn Error>> {
     let len = effort.piece_len;
     let options = ExecutorOptions::default();
     // One request keeps all its blocks, those behind a window too.
     let kv = KvOptions { dtype, max_model_len: Some(len), max_num_seqs: 1, max_num_batched_tokens: len, ..options.kv };
-    let executor = CpuExecutor::load(model, &ExecutorOptions { activations: Activations::F32, kv, ..options })?;
-    Ok(Cache { dtype, executor, divergences: Vec::new(), same: 0, surprises: Vec::new() })
+    let executor = CpuExecutor::load(model, &ExecutorOptions { activations, kv, ..options })?;
+    Ok(Cache { dtype, activations, executor, divergences: Vec::new(), same: 0, surprises: Vec::new() })
 }
 
 /// Runs the positions `rows` of a piece with each cache and compares with the first one, which is f32.
@@ -128,14 +134,15 @@ fn table(caches: &mut [Cache]) -> String {
          | `--kv-cache-dtype` | bytes a token | mean divergence | the 99th percentile | same token | perplexity |\n\
          | --- | --- | --- | --- | --- | --- |\n"
     );
-    for Cache { dtype, executor, divergences, same, surprises } in caches {
+    for Cache { dtype, activations, executor, divergences, same, surprises } in caches {
         let bytes: usize = executor.info().kv_token_bytes.iter().sum();
         divergences.sort_by(f64::total_cmp);
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let (most, part) = (divergences[positions * 99 / 100], *same as f64 * 100.0 / positions as f64);
         let (divergence, perplexity) = (mean(divergences), mean(surprises).exp());
+        let mode = if *activations == Activations::Int8 { ", `--activations int8`" } else { "" };
         text.push_str(&format!(
-            "| {dtype} | {bytes} | {divergence:.1e} | {most:.1e} | {part:.2} % | {perplexity:.3} |\n"
+            "| {dtype}{mode} | {bytes} | {divergence:.1e} | {most:.1e} | {part:.2} % | {perplexity:.3} |\n"
         ));
     }
     text

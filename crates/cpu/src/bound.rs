@@ -8,6 +8,11 @@ use nxd_ops::{Expert, LocalWeight, Manifest, Projection, Role, Weight, WeightSou
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What meets weights of `role` where `activations` are asked for: who chooses between experts does so in f32.
+pub(crate) fn met_by(role: Role, activations: Activations) -> Activations {
+    if role == Role::Router { Activations::F32 } else { activations }
+}
+
 /// One rank's weights.
 pub(crate) struct Bound {
     weights: Vec<BoundWeight>,
@@ -54,7 +59,8 @@ impl Bound {
                 bound.heads = (0..local.rows() / outputs).map(head).collect();
                 tracing::debug!(weight = %spec.name, heads = bound.heads.len(), "to be packed head by head");
             }
-            if matches!(spec.role, Role::Matrix | Role::TiedEmbedding) {
+            if matches!(spec.role, Role::Matrix | Role::Router | Role::TiedEmbedding) {
+                let activations = met_by(spec.role, activations);
                 let matrix = PackedMatrix::pack_later(&memory, local.clone(), activations, isa);
                 tracing::debug!(weight = %spec.name, kernel = &**matrix.kernel_name(), "to be packed");
                 bound.matrix = Some(matrix);
@@ -143,5 +149,36 @@ impl Bound {
 
     fn table(&self, weight: Weight) -> &Table {
         self.weights[weight.0 as usize].table.as_ref().expect("modules look up weights declared as embeddings")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nxd_collectives::Mesh;
+    use nxd_ops::{Format, Params, Sharding, SourceError, StoredWeight};
+
+    struct Zeros;
+
+    impl WeightSource for Zeros {
+        fn weight(&self, spec: &WeightSpec) -> Result<StoredWeight, SourceError> {
+            let data = vec![0; 2 * spec.shape[0] * spec.shape[1]].into();
+            let (origin, format, shape) = ("zeros".into(), Format::BF16, spec.shape);
+            Ok(StoredWeight { origin, format, shape, data, order: None, scales: None })
+        }
+    }
+
+    #[test]
+    fn a_router_meets_f32_whatever_other_matrices_do() {
+        let mut manifest = Manifest::new(Mesh::single());
+        let mut params = Params::new(&mut manifest);
+        let roles = [("router", Role::Router), ("matrix", Role::Matrix), ("head", Role::TiedEmbedding)];
+        let weights = roles.map(|(name, role)| params.weight(name, role, [8, 32], Sharding::Replicated));
+        let kernels = |activations| {
+            let bound = Bound::new(&manifest, &Zeros, 0, activations, Isa::Scalar).unwrap();
+            weights.map(|weight| bound.matrix(weight).kernel_name().to_string())
+        };
+        assert_eq!(kernels(Activations::Int8), ["bf16 f32 scalar", "bf16 int16 scalar", "bf16 int16 scalar"]);
+        assert_eq!(kernels(Activations::F32), ["bf16 f32 scalar"; 3]);
     }
 }

@@ -2,9 +2,11 @@
 //! shapes and no values. So work space is counted for whatever modules do, and no formula of a model is written twice.
 
 use crate::arena::fitting;
+use crate::bound::met_by;
 use crate::device::CpuOptions;
 use crate::kernels::attention::Demand;
-use crate::kernels::{experts, linear, route};
+use crate::kernels::linear::{self, Activations};
+use crate::kernels::{experts, route};
 use nxd_ops::{
     AttendSpec, Axis, ExpertsSpec, Format, Gated, Input, KvLayer, Manifest, Map, NormSpec, Ops, Output, Role, Rope,
     RouterSpec, Rows, Temperature, Weight, WeightSpec,
@@ -12,15 +14,16 @@ use nxd_ops::{
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Bytes that a weight stored in `format` takes on `rank` once it is packed: none for a table, whose rows stay in the file.
-pub fn bound_bytes(spec: &WeightSpec, format: Format, rank: usize) -> usize {
-    let shape = spec.local_shape(format, rank);
+/// Bytes that a weight stored in `format` takes on `rank` once it is packed for `activations`: none for a table, whose rows stay in the
+/// file.
+pub fn bound_bytes(spec: &WeightSpec, format: Format, activations: Activations, rank: usize) -> usize {
+    let (shape, activations) = (spec.local_shape(format, rank), met_by(spec.role, activations));
     match spec.role {
         Role::Vector => shape[0].saturating_mul(size_of::<f32>()),
-        Role::Matrix | Role::TiedEmbedding => linear::packed_bytes(format, shape),
+        Role::Matrix | Role::Router | Role::TiedEmbedding => linear::packed_bytes(format, activations, shape),
         Role::Heads(outputs) => {
             let [rows, cols] = shape;
-            (rows / outputs.max(1)).saturating_mul(linear::packed_bytes(format, [outputs, cols]))
+            (rows / outputs.max(1)).saturating_mul(linear::packed_bytes(format, activations, [outputs, cols]))
         }
         Role::Embedding => 0,
     }

@@ -19,7 +19,7 @@ pub struct ExecutorOptions {
     pub pin_threads: bool,
     /// Ranks of tensor parallelism.
     pub tensor_parallel_size: usize,
-    /// Numeric mode of quantised weights. The CPU alone looks at it: traced devices dequantise.
+    /// Numeric mode of weights that are quantised or floats of 16 bits. The CPU alone looks at it: traced devices dequantise.
     pub activations: Activations,
     /// Instruction set of the CPU's kernels.
     pub isa: Isa,

@@ -5,7 +5,7 @@ use nxd_ops::{
     Axis, Expert, ExpertsSpec, Gated, Ops, Params, Projection, Role, RouterSpec, Score, ShardLayout, Sharding,
     TopKRouter, Weighing,
 };
-use nxd_parallel::{expert, replicated};
+use nxd_parallel::{expert, router};
 use std::sync::Arc;
 
 /// The weighed sum of what each row's experts make of it, and of a shared expert; all inner columns are spread over the ranks.
@@ -32,7 +32,7 @@ impl Moe {
     pub fn new(params: &mut Params<'_>, hidden_size: usize, spec: &MoeSpec) -> Self {
         let size = params.mesh().size(Axis::Tensor);
         let mut gate = params.scope("gate");
-        let router = replicated(&mut gate, hidden_size, spec.num_experts, spec.router_bias);
+        let router = router(&mut gate, hidden_size, spec.num_experts, spec.router_bias);
         let mut choice = spec.router;
         if let (true, RouterSpec::TopK(top_k)) = (spec.correction, &mut choice) {
             let shape = [spec.num_experts, 1];
@@ -74,7 +74,7 @@ impl SharedExpert {
         if !spec.weighed {
             return SharedExpert::Plain(expert, activation);
         }
-        let gate = replicated(&mut params.scope("shared_expert_gate"), hidden_size, 1, false);
+        let gate = router(&mut params.scope("shared_expert_gate"), hidden_size, 1, false);
         SharedExpert::Weighed(gate, ExpertsSpec { experts: vec![expert], activation, weighing: Weighing::Output })
     }
 

@@ -17,7 +17,7 @@ pub struct LoadOptions {
     pub pin_threads: bool,
     /// Ranks that share every layer.
     pub tensor_parallel_size: usize,
-    /// What meets quantised weights on the CPU: blocks of 8-bit activations (fast), or f32. Other devices dequantise.
+    /// What meets weights on the CPU: blocks of integers (fast), or f32. Other devices dequantise.
     pub activations: Activations,
     /// How weights are read.
     pub load_mode: LoadMode,

@@ -37,11 +37,11 @@ fn first_rank_only(ranks: usize, len: usize) -> Sharding {
     Sharding::Split { dim: Dim::Rows, axis: AXIS, layout }
 }
 
-/// Declares `weight`, a linear layer with few outputs that every rank computes, and its `bias` if it has one.
-pub fn replicated(params: &mut Params<'_>, inputs: usize, outputs: usize, bias: bool) -> Projection {
+/// Declares `weight`, a router of as many `outputs` that every rank computes, and its `bias` if it has one.
+pub fn router(params: &mut Params<'_>, inputs: usize, outputs: usize, bias: bool) -> Projection {
     let mut weight = |name, role, shape| -> Weight { params.weight(name, role, shape, Sharding::Replicated) };
     Projection {
-        weight: weight("weight", Role::Matrix, [outputs, inputs]),
+        weight: weight("weight", Role::Router, [outputs, inputs]),
         bias: bias.then(|| weight("bias", Role::Vector, [outputs, 1])),
     }
 }

@@ -25,6 +25,6 @@ mod heads;
 mod linear;
 
 pub use embedding::{VocabParallelEmbedding, VocabParallelHead};
-pub use expert::{expert, replicated};
+pub use expert::{expert, router};
 pub use heads::HeadSharding;
 pub use linear::{ColumnParallelLinear, HeadParallelLinear, RowParallelLinear};

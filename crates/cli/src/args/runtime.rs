@@ -38,8 +38,8 @@ pub(crate) struct RuntimeArgs {
     #[arg(long, env = "NXD_DTYPE", value_enum, default_value_t)]
     pub(crate) dtype: Dtype,
 
-    /// What meets quantised weights on the CPU: 8-bit activation blocks (fast), or f32 (weights dequantised in registers). Other
-    /// devices dequantise and compute in --dtype, whatever stands here.
+    /// What meets weights on the CPU: activations in blocks of 8-bit integers, or of 14-bit ones where weights are f16 or bf16 (fast);
+    /// or f32 (quantised weights are dequantised in registers). Other devices dequantise and compute in --dtype, whatever stands here.
     #[arg(long, env = "NXD_ACTIVATIONS", value_enum, default_value_t)]
     pub(crate) activations: Activations,
 

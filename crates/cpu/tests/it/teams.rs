@@ -35,6 +35,7 @@ fn products_do_not_depend_on_the_size_of_the_team() {
         (Format::Blocks(BlockFormat::Q4_K), Activations::Int8, 1100),
         (Format::Blocks(BlockFormat::Q4_0), Activations::F32, 250),
         (Format::F16, Activations::F32, 1030),
+        (Format::BF16, Activations::Int8, 1030),
     ];
     for rows in [1, 5, 70] {
         let x = values(rows * cols, 0.37);

@@ -23,7 +23,9 @@ pub(crate) fn made_up(model: &Model, seed: usize) -> Arc<[LowRank]> {
         StoredWeight { origin, format: Format::F32, shape, data: data.into(), order: None, scales: None }
     };
     let is_linear = |spec: &&WeightSpec| {
-        spec.role == Role::Matrix && spec.name != "lm_head.weight" && !spec.name.contains(".experts.")
+        matches!(spec.role, Role::Matrix | Role::Router)
+            && spec.name != "lm_head.weight"
+            && !spec.name.contains(".experts.")
     };
     let part = |(i, spec): (usize, &WeightSpec)| {
         let (rank, [outputs, inputs]) = (1 + (i + seed) % 5, spec.shape);

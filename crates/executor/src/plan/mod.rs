@@ -93,7 +93,8 @@ impl MemoryNeeds {
         let stored = manifest.weights().iter().map(|spec| weights.stored(spec).map_err(failed));
         let (formats, sizes): (Vec<_>, Vec<_>) = stored.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let declared = || manifest.weights().iter().zip(&formats);
-        let of_rank = |rank| sum(declared().map(|(spec, &format)| bound_bytes(spec, format, rank)));
+        let of_rank =
+            |rank| sum(declared().map(|(spec, &format)| bound_bytes(spec, format, options.activations, rank)));
         let packed_bytes: Vec<usize> = (0..ranks).map(of_rank).collect();
         let is_table = |role| matches!(role, Role::Embedding | Role::TiedEmbedding);
         let tables = manifest.weights().iter().zip(&sizes).filter(|(spec, _)| is_table(spec.role));

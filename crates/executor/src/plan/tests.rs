@@ -38,9 +38,14 @@ fn cache(groups: &[(Option<usize>, usize)]) -> MemoryNeeds {
 
 #[test]
 fn what_is_planned_is_what_is_bound() {
-    for name in
-        ["llama-gguf-q8_0", "gemma3-local-global", "qwen3-tied", "llama-gqa-llama3-rope-tied", "mistral-head-dim-bf16"]
-    {
+    for name in [
+        "llama-gguf-q8_0",
+        "gemma3-local-global",
+        "qwen3-tied",
+        "llama-gqa-llama3-rope-tied",
+        "mistral-head-dim-bf16",
+        "gpt-oss-bf16",
+    ] {
         for ranks in [1, 2, 3] {
             let (model, options) = (golden(name, LoadMode::Mmap), options(ranks));
             let plan = plan(&model, &options, &memory(256 * MIB)).unwrap();

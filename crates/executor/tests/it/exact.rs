@@ -128,14 +128,10 @@ fn in_batches(spec: &DecoderSpec, setup: Setup, requests: &[Request], random: &m
     }
 }
 
-/// Up to 64 requests a step, for each format in both numeric modes, with every instruction set and 1 to 4 threads.
+/// Up to 64 requests a step, for each format in its numeric modes, with every instruction set and 1 to 4 threads.
 fn holds_in_batches(formats: impl Iterator<Item = Format>) {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let modes = |format: Format| match format.is_quantised() {
-        true => vec![Activations::Int8, Activations::F32],
-        false => vec![Activations::F32],
-    };
-    let combinations = formats.flat_map(|format| modes(format).into_iter().map(move |mode| (format, mode)));
+    let combinations = formats.flat_map(|format| modes(format).iter().map(move |&mode| (format, mode)));
     for (i, (format, activations)) in combinations.enumerate() {
         let kv = KvDtype::ALL[i % KvDtype::ALL.len()];
         let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::Scalar };
@@ -154,16 +150,22 @@ fn holds_in_batches(formats: impl Iterator<Item = Format>) {
     }
 }
 
-/// One format in both numeric modes, over threads, block sizes, KV types and instruction sets.
+/// The numeric modes that weights stored in `format` have.
+fn modes(format: Format) -> &'static [Activations] {
+    match format {
+        Format::F32 | Format::E4M3 | Format::E5M2 => &[Activations::F32],
+        _ => &[Activations::Int8, Activations::F32],
+    }
+}
+
+/// One format in its numeric modes, over threads, block sizes, KV types and instruction sets.
 fn holds_for(format: Format) {
     holds(&small(format), format);
 }
 
 fn holds(spec: &DecoderSpec, format: Format) {
-    let modes: &[Activations] =
-        if format.is_quantised() { &[Activations::Int8, Activations::F32] } else { &[Activations::F32] };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for &activations in modes {
+    for &activations in modes(format) {
         for kv in KvDtype::ALL {
             let setup = Setup { format, activations, kv, threads: 1, block_size: 16, isa: Isa::detect() };
             let requests = alone(spec, setup, &[1, 5, 40, 61], &mut random);
@@ -180,7 +182,7 @@ fn holds(spec: &DecoderSpec, format: Format) {
 
 #[test]
 fn bits_do_not_depend_on_who_chooses_the_same_experts() {
-    for format in [Format::F32, Format::Blocks(BlockFormat::Q8_0)] {
+    for format in [Format::F32, Format::BF16, Format::Blocks(BlockFormat::Q8_0)] {
         holds(&mixture(small(format)), format);
     }
 }
@@ -232,6 +234,7 @@ fn bits_do_not_depend_on_the_batch_with_latent_attention() {
     let modes = [
         (Format::F32, KvDtype::F32, Activations::F32),
         (Format::BF16, KvDtype::F16, Activations::F32),
+        (Format::F16, KvDtype::F16, Activations::Int8),
         (Format::E4M3, KvDtype::BF16, Activations::F32),
         (Format::Blocks(BlockFormat::Q8_0), KvDtype::I8, Activations::Int8),
         (Format::F32, KvDtype::E4M3, Activations::F32),

@@ -129,7 +129,9 @@ impl Adapter {
 
 /// Whether a declared weight is a matrix of a linear layer whose rows are tokens of the batch.
 fn takes_adapter(base: &WeightSpec) -> bool {
-    base.role == Role::Matrix && base.name != "lm_head.weight" && !base.name.contains(".experts.")
+    matches!(base.role, Role::Matrix | Role::Router)
+        && base.name != "lm_head.weight"
+        && !base.name.contains(".experts.")
 }
 
 /// The file's matrices by their modules.

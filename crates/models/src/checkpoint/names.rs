@@ -136,6 +136,7 @@ fn bytes_of(
 fn role_name(role: Role) -> &'static str {
     match role {
         Role::Matrix => "matrix",
+        Role::Router => "router",
         Role::Heads(_) => "matrix of heads",
         Role::Embedding => "embedding",
         Role::TiedEmbedding => "tied embedding",

@@ -290,7 +290,7 @@ fn as_matrix(shape: &[usize], spec: &WeightSpec) -> Option<[usize; 2]> {
         ([], _) => None,
         (shape, Role::Vector) => Some([product(shape)?, 1]),
         // GGUF leaves out a single row's dimension.
-        (&[cols], Role::Matrix) if spec.shape[0] == 1 => Some([1, cols]),
+        (&[cols], Role::Matrix | Role::Router) if spec.shape[0] == 1 => Some([1, cols]),
         ([_], _) => None,
         ([leading @ .., cols], _) => Some([product(leading)?, *cols]),
     }

@@ -34,9 +34,6 @@ const BESIDE: [&str; 13] = [
     "LICENSE",
 ];
 
-/// Ends of declared names whose matrices choose experts: a wrong choice costs more than their bytes.
-const ROUTERS: [&str; 2] = [".mlp.gate.weight", ".mlp.shared_expert_gate.weight"];
-
 pub(super) fn write(
     path: &Path,
     out: &Path,
@@ -126,14 +123,15 @@ impl Linear {
         for weight in manifest.weights() {
             let place = places(weight);
             has_stacked |= place.slab.is_some();
-            let is_choice = ROUTERS.iter().any(|end| weight.name.ends_with(end)) || weight.name == "lm_head.weight";
+            let is_head = weight.name == "lm_head.weight";
             let is_matrix = match weight.role {
-                Role::Matrix | Role::Heads(_) => place.slab.is_none() && !place.transposed && !is_choice,
+                Role::Matrix | Role::Heads(_) => place.slab.is_none() && !place.transposed && !is_head,
                 Role::Embedding | Role::TiedEmbedding => {
                     tables.insert(place.name.clone());
                     false
                 }
-                Role::Vector => false,
+                // A wrong choice costs more than the router's bytes.
+                Role::Router | Role::Vector => false,
             };
             *is_linear.entry(place.name).or_insert(true) &= is_matrix;
         }

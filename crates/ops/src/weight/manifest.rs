@@ -15,6 +15,8 @@ pub struct Weight(pub u32);
 pub enum Role {
     /// A matrix of a linear layer, `[outputs, inputs]`.
     Matrix,
+    /// A matrix whose products decide which experts a row takes, `[outputs, inputs]`: its input is always f32.
+    Router,
     /// The matrices of heads, one after the other: `[heads * n, inputs]`, of which each head multiplies its own input with `n` rows
     /// ([`crate::Ops::linear_heads`]).
     Heads(usize),

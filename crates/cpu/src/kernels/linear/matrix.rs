@@ -2,7 +2,7 @@
 
 use super::Activations;
 use super::memory::{PackedMemory, Span};
-use super::panels::{Layout, Panels};
+use super::panels::{Layout, Numbers, Panels};
 use crate::isa::Isa;
 use crate::team::Team;
 use nxd_ops::weight::InputSpan;
@@ -70,7 +70,7 @@ impl PackedMatrix {
 
     /// Neither packed nor with anything to pack.
     fn bare(weight: &LocalWeight, activations: Activations, isa: Isa) -> Self {
-        let (cols, panels) = (weight.cols(), Panels::new(weight));
+        let (cols, panels) = (weight.cols(), Panels::new(weight, activations));
         assert!(cols > 0, "{} has no columns", weight.origin());
         let filled_up = (panels.cols > cols).then(|| [InputSpan { from: 0, to: 0, len: cols }].into());
         let ends = weight.scale_runs().iter().scan(0, |end, run| {
@@ -131,17 +131,14 @@ impl PackedMatrix {
         self.panels.layout
     }
 
-    /// How the activations enter the kernel.
-    pub(super) fn activations(&self) -> Activations {
-        match self.panels.layout {
-            Layout::Float(_) => Activations::F32,
-            Layout::Cells(_) => self.activations,
-        }
+    /// What its input is prepared as.
+    pub(super) fn numbers(&self) -> Numbers {
+        self.panels.layout.numbers(self.activations)
     }
 
     /// Whether kernels take its panels whole, so that they may be packed one at a time.
     pub(super) fn is_served_in_place(&self) -> bool {
-        matches!(self.panels.layout, Layout::Float(_)) || self.activations == Activations::Int8
+        !matches!((self.panels.layout, self.activations), (Layout::Cells(_), Activations::F32))
     }
 
     /// Where each run of K ends that has scales of its own.
@@ -182,10 +179,12 @@ impl PackedMatrix {
 /// What serves matrices that are stored in `format`: format, numbers of the activations where they have a choice, and instruction set,
 /// such as `q4_1 int8 avx2`.
 pub fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
-    let numbers = match activations {
-        _ if !format.is_quantised() => "",
-        Activations::Int8 => " int8",
-        Activations::F32 => " f32",
+    let numbers = |activations| Layout::of(format, activations).numbers(activations);
+    let numbers = match numbers(activations) {
+        _ if numbers(Activations::Int8) == numbers(Activations::F32) => "",
+        Numbers::Int8 => " int8",
+        Numbers::Int16 => " int16",
+        Numbers::F32 => " f32",
     };
     format!("{}{numbers} {}", format.name().to_lowercase(), isa.name()).into()
 }

@@ -1,10 +1,10 @@
 //! How a matrix is cut into panels, and how a panel is packed from rows as a file has them.
 
-use super::PANEL;
 use super::across::Next;
 use super::cell::{CELL, Cell};
 use super::float::Element;
 use super::memory::{PackedMemory, Span};
+use super::{Activations, PANEL, int16};
 use crate::team::{Disjoint, Team};
 use nxd_ops::weight::RowReader;
 use nxd_ops::{Format, LocalWeight};
@@ -16,6 +16,44 @@ pub(super) enum Layout {
     Float(Element),
     /// `[k/32]` cells.
     Cells(Cell),
+    /// Integers of 16 bits that were such floats, `[k/2][16][2]`.
+    Words(Element),
+}
+
+/// What an input is prepared as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Numbers {
+    #[default]
+    F32,
+    Int8,
+    /// Integers in 16 bits.
+    Int16,
+}
+
+impl Layout {
+    /// That of weights stored in `format`.
+    pub(super) fn of(format: Format, activations: Activations) -> Self {
+        match (format, activations) {
+            (Format::F16, Activations::Int8) => Layout::Words(Element::F16),
+            (Format::BF16, Activations::Int8) => Layout::Words(Element::BF16),
+            (Format::F32, _) => Layout::Float(Element::F32),
+            (Format::F16, _) => Layout::Float(Element::F16),
+            (Format::BF16, _) => Layout::Float(Element::BF16),
+            (Format::E4M3, _) => Layout::Float(Element::E4M3),
+            (Format::E5M2, _) => Layout::Float(Element::E5M2),
+            (Format::I8, _) => Layout::Cells(Cell::I8),
+            (Format::Blocks(block), _) => Layout::Cells(Cell::of(block)),
+        }
+    }
+
+    /// What weights of this layout multiply.
+    pub(super) fn numbers(self, activations: Activations) -> Numbers {
+        match (self, activations) {
+            (Layout::Words(_), _) => Numbers::Int16,
+            (Layout::Cells(_), Activations::Int8) => Numbers::Int8,
+            (Layout::Cells(_), Activations::F32) | (Layout::Float(_), _) => Numbers::F32,
+        }
+    }
 }
 
 /// Bytes of the scales of a panel's outputs for a run of K.
@@ -27,7 +65,7 @@ pub(super) const SCALES: usize = 4 * PANEL;
 pub(super) struct Panels {
     pub(super) layout: Layout,
     pub(super) rows: usize,
-    /// Values of K; those of int8 are filled up with zeros to whole cells.
+    /// Values of K; integers are filled up with zeros to whole cells.
     pub(super) cols: usize,
     /// Bytes of a panel.
     pub(super) bytes: usize,
@@ -36,25 +74,22 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    pub(super) fn new(weight: &LocalWeight) -> Self {
-        Panels::of(weight.format(), [weight.rows(), weight.cols()], weight.scale_runs().len())
+    pub(super) fn new(weight: &LocalWeight, activations: Activations) -> Self {
+        Panels::of(weight.format(), activations, [weight.rows(), weight.cols()], weight.scale_runs().len())
     }
 
     /// Those of `shape`, rows and columns, stored in `format`, with `runs` of columns that share a scale.
-    fn of(format: Format, [rows, cols]: [usize; 2], runs: usize) -> Self {
-        let layout = match format {
-            Format::F32 => Layout::Float(Element::F32),
-            Format::F16 => Layout::Float(Element::F16),
-            Format::BF16 => Layout::Float(Element::BF16),
-            Format::E4M3 => Layout::Float(Element::E4M3),
-            Format::E5M2 => Layout::Float(Element::E5M2),
-            Format::I8 => Layout::Cells(Cell::I8),
-            Format::Blocks(block) => Layout::Cells(Cell::of(block)),
-        };
-        let runs = if format.takes_scales() { runs } else { 0 };
+    fn of(format: Format, activations: Activations, [rows, cols]: [usize; 2], runs: usize) -> Self {
+        let layout = Layout::of(format, activations);
+        let has_scales = format.takes_scales() || matches!(layout, Layout::Words(_));
+        let runs = if has_scales { runs } else { 0 };
         let (cols, bytes) = match layout {
             Layout::Float(element) => (cols, cols * PANEL * element.bytes()),
             Layout::Cells(cell) => (cols.next_multiple_of(CELL), cols.div_ceil(CELL) * cell.bytes()),
+            Layout::Words(element) => {
+                let cols = cols.next_multiple_of(CELL);
+                (cols, cols * PANEL * element.bytes())
+            }
         };
         Panels { layout, rows, cols, bytes: runs * SCALES + bytes, scale_bytes: runs * SCALES }
     }
@@ -78,9 +113,10 @@ impl Panels {
     }
 }
 
-/// Bytes that a matrix of `shape`, rows and columns, stored in `format` takes once it is packed, where each row has one scale at most.
-pub fn packed_bytes(format: Format, shape: [usize; 2]) -> usize {
-    let panels = Panels::of(format, shape, 1);
+/// Bytes that a matrix of `shape`, rows and columns, stored in `format` takes once it is packed for `activations`, where each row has one
+/// scale at most.
+pub fn packed_bytes(format: Format, activations: Activations, shape: [usize; 2]) -> usize {
+    let panels = Panels::of(format, activations, shape, 1);
     panels.count().saturating_mul(panels.bytes)
 }
 
@@ -108,6 +144,7 @@ impl<'w> Packer<'w> {
         match self.panels.layout {
             Layout::Cells(cell) => cell.pack_panel(stored, out, next),
             Layout::Float(element) => element.pack_panel(stored, out, next),
+            Layout::Words(element) => return int16::pack_panel(element, stored, [scales, out], next),
         }
         if scales.is_empty() {
             return;
@@ -122,7 +159,7 @@ impl<'w> Packer<'w> {
                 let of_run;
                 (of_run, stored) = stored.split_at(run.len);
                 let scale = match self.panels.layout {
-                    Layout::Cells(_) => scale,
+                    Layout::Cells(_) | Layout::Words(_) => scale,
                     Layout::Float(element) => element.scale(scale, of_run),
                 };
                 out[j * 4..][..4].copy_from_slice(&scale.to_le_bytes());

@@ -1,16 +1,17 @@
 //! One member's part of one product: tiles of rows times panels of weights.
 
+use super::PANEL;
 use super::ahead::{FLOATS_AHEAD, ahead_of};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Runs, Weights};
 use super::int8::{self, Cells};
+use super::int16::{self, Words};
 use super::matrix::{PackedMatrix, Unpacked};
-use super::panels::{Layout, Packer, SCALES};
+use super::panels::{Layout, Numbers, Packer, SCALES};
 use super::quantise::Quantised;
 use super::scratch::{PanelRow, Prepared};
 use super::tile::Target;
-use super::{Activations, PANEL};
 use crate::isa::Isa;
 use std::ops::Range;
 
@@ -76,6 +77,7 @@ enum Taken<'a> {
     Floats(Weights<'a>),
     Runs(Weights<'a>, Runs<'a>),
     Cells(Cells<'a>),
+    Words(Words<'a>),
 }
 
 impl Taken<'_> {
@@ -85,6 +87,7 @@ impl Taken<'_> {
             Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
             Taken::Runs(weights, runs) => Taken::Runs(Weights { ahead: 0, ..weights }, runs),
             Taken::Cells(cells) => Taken::Cells(cells.near()),
+            Taken::Words(words) => Taken::Words(Words { ahead: 0, ..words }),
         }
     }
 }
@@ -191,17 +194,17 @@ impl Product<'_> {
             return self.weight.cols();
         }
         let alone = self.input.tiles().count() == 1;
-        match (self.weight.layout(), self.weight.activations()) {
-            (Layout::Cells(cell), Activations::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
-            _ if alone => self.weight.cols(),
-            (Layout::Float(element), _) => {
-                self.weight.cols().div_ceil(self.weight.cols().div_ceil(float::chunk(self.isa, element)))
-            }
+        // As even as can be.
+        let each = |all: usize, most: usize| all.div_ceil(all.div_ceil(most));
+        let (cols, cells) = (self.weight.cols(), self.weight.cols() / CELL);
+        match (self.weight.layout(), self.weight.numbers()) {
+            (Layout::Cells(cell), Numbers::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
+            _ if alone => cols,
+            (Layout::Float(element), _) => each(cols, float::chunk(self.isa, element)),
             (Layout::Cells(cell), _) => {
-                let (cells, most) = (self.weight.cols() / CELL, int8::chunk(self.isa, cell) / CELL);
-                let each = cells.div_ceil(cells.div_ceil(most));
-                each.next_multiple_of(cell.block) * CELL
+                each(cells, int8::chunk(self.isa, cell) / CELL).next_multiple_of(cell.block) * CELL
             }
+            (Layout::Words(_), _) => each(cells, int16::CHUNK / CELL) * CELL,
         }
     }
 
@@ -216,13 +219,12 @@ impl Product<'_> {
 
     /// How many panels a tile meets in one call, where `left` full ones are left.
     fn panels_at_once(&self, left: usize) -> usize {
-        match (self.weight.layout(), self.weight.activations()) {
+        let or_one = |some: usize| if some <= left { some } else { 1 };
+        match (self.weight.layout(), self.weight.numbers()) {
             _ if self.unpacked.is_some() => 1,
-            (Layout::Float(_), _) => match float::panels_at_once(self.isa, self.input.rows()) {
-                some if some <= left => some,
-                _ => 1,
-            },
-            (Layout::Cells(_), Activations::Int8) if self.input.tiles().count() == 1 => left.max(1),
+            (Layout::Float(_), _) => or_one(float::panels_at_once(self.isa, self.input.rows())),
+            (Layout::Words(_), _) => or_one(int16::panels_at_once(self.isa, self.input.rows())),
+            (Layout::Cells(_), Numbers::Int8) if self.input.tiles().count() == 1 => left.max(1),
             (Layout::Cells(_), _) => 1,
         }
     }
@@ -245,7 +247,15 @@ impl Product<'_> {
             Some(_) => 0,
         };
         let alone = self.input.tiles().count() == 1;
-        match (self.weight.layout(), self.weight.activations()) {
+        let last = piece.start + piece.len == self.weight.cols();
+        match (self.weight.layout(), self.weight.numbers()) {
+            (Layout::Words(element), _) => Taken::Words(Words {
+                bytes: &numbers[piece.start * PANEL * element.bytes()..],
+                panel_bytes,
+                panels: piece.count,
+                ahead: if alone { FLOATS_AHEAD.min(left) } else { panel_bytes },
+                scales: last.then_some(scales),
+            }),
             (Layout::Float(element), _) => {
                 let bytes = &numbers[piece.start * PANEL * element.bytes()..];
                 let ahead = if alone { FLOATS_AHEAD.min(left) } else { panel_bytes };
@@ -257,7 +267,7 @@ impl Product<'_> {
                     Taken::Floats(weights)
                 }
             }
-            (Layout::Cells(cell), Activations::Int8) => {
+            (Layout::Cells(cell), Numbers::Int8 | Numbers::Int16) => {
                 let packed = cells(cell);
                 let ahead = if alone {
                     ahead_of(packed, left + (piece.count - 1) * panel_bytes)
@@ -270,7 +280,6 @@ impl Product<'_> {
                     // SAFETY: by the caller's duties.
                     Some(_) => unsafe { int8::open(self.isa, cell, packed, bytemuck::cast_slice_mut(opened)) },
                 };
-                let last = piece.start + piece.len == self.weight.cols();
                 Taken::Cells(Cells {
                     cell,
                     bytes,
@@ -283,7 +292,7 @@ impl Product<'_> {
                     ahead,
                 })
             }
-            (Layout::Cells(cell), Activations::F32) => {
+            (Layout::Cells(cell), Numbers::F32) => {
                 let values = &mut opened[..piece.len];
                 let scales = if cell.has_factors() { &[0.0; PANEL] } else { bytemuck::from_bytes(&scales[..SCALES]) };
                 // SAFETY: by the caller's duties.
@@ -307,7 +316,7 @@ impl Product<'_> {
     /// # Safety
     /// A tile's target has its rows and as many panels as the piece; the input is filled; the CPU has the instructions of `isa`.
     unsafe fn multiply(&self, piece: &Piece, taken: Taken<'_>, tiles: impl Iterator<Item = (Target, Range<usize>)>) {
-        let first = piece.start == 0;
+        let (first, cols) = (piece.start == 0, piece.start..piece.start + piece.len);
         // SAFETY: by the caller's duties.
         unsafe {
             if let Taken::Cells(cells) = taken {
@@ -315,13 +324,21 @@ impl Product<'_> {
                 let tiles = tiles.map(|(out, rows)| (out, quantised.tile(&rows, piece.start / CELL, piece.len / CELL)));
                 return int8::multiply(self.isa, cells, tiles, first);
             }
+            let floats = |rows: &Range<usize>| {
+                &self.input.floats(self.copy, rows)[cols.start * rows.len()..cols.end * rows.len()]
+            };
             let mut taken = taken;
             for (out, rows) in tiles {
-                let steps = piece.start * rows.len()..(piece.start + piece.len) * rows.len();
-                let x = &self.input.floats(self.copy, &rows)[steps];
                 match taken {
-                    Taken::Floats(weights) => float::multiply(self.isa, weights, x, rows.len(), out, first),
-                    Taken::Runs(weights, runs) => float::multiply_runs(self.isa, weights, runs, x, rows.len(), out),
+                    Taken::Floats(weights) => {
+                        float::multiply(self.isa, weights, floats(&rows), rows.len(), out, first);
+                    }
+                    Taken::Runs(weights, runs) => {
+                        float::multiply_runs(self.isa, weights, runs, floats(&rows), rows.len(), out);
+                    }
+                    Taken::Words(weights) => {
+                        int16::multiply(self.isa, weights, self.input.words(self.copy, &rows, &cols), out, first);
+                    }
                     Taken::Cells(_) => unreachable!("they were multiplied above"),
                 }
                 taken = taken.near();

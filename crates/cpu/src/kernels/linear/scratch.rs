@@ -3,12 +3,13 @@
 use super::ahead::Order;
 use super::gated::NEAR;
 use super::int8::Opened;
+use super::int16::{self, Rows};
 use super::matrix::{PackedMatrix, Unpacked};
-use super::panels::Layout;
+use super::panels::{Layout, Numbers};
 use super::product::AREA;
-use super::quantise::{Quantised, QuantisedMut, QuantisedSlices};
+use super::quantise::{Quantised, QuantisedMut, QuantisedSlices, WordsMut};
 use super::tile::Tiles;
-use super::{Activations, PANEL, cell, float, int8};
+use super::{PANEL, cell, float, int8};
 use crate::isa::Isa;
 use crate::team::{Member, share_of};
 use crossbeam::utils::CachePadded;
@@ -119,7 +120,7 @@ pub(super) struct PanelRow(pub(super) [f32; PANEL]);
 /// The rows of a call as one kind of kernel reads them: tiles of rows, one after the other.
 #[derive(Default)]
 pub(super) struct Prepared {
-    kind: Activations,
+    numbers: Numbers,
     cols: usize,
     /// One for each member where there is a single row: preparing it again is cheaper than meeting.
     copies: usize,
@@ -135,29 +136,35 @@ pub(super) struct Prepared {
     minus_half_sums: Buffer<i32>,
     weighted: Buffer<f32>,
     half_weighted: Buffer<f32>,
-    /// Whether the integers are kept in 16 bits too.
+    /// Whether integers of 8 bits are kept in 16 too.
     has_words: bool,
+    /// They, or the tiles of integers of 16 bits, `[k/2][rows][2]` each, whose scales are among those above.
     words: Buffer<i16>,
 }
 
 /// Whether one prepared input serves both.
 pub(super) fn same_input(a: &PackedMatrix, b: &PackedMatrix) -> bool {
-    a.activations() == b.activations() && a.cols() == b.cols() && a.input() == b.input()
+    a.numbers() == b.numbers() && a.cols() == b.cols() && a.input() == b.input()
 }
 
 impl Prepared {
     /// Makes room for `rows` rows of `weight`'s input.
     pub(super) fn reserve(&mut self, isa: Isa, weight: &PackedMatrix, rows: usize, copies: usize) {
-        (self.kind, self.cols, self.rows, self.copies) = (weight.activations(), weight.cols(), rows, copies);
+        (self.numbers, self.cols, self.rows, self.copies) = (weight.numbers(), weight.cols(), rows, copies);
         self.has_words = false;
-        self.most_rows = match self.kind {
-            Activations::F32 => float::most_rows(isa),
-            Activations::Int8 => int8::most_rows(isa),
+        self.most_rows = match self.numbers {
+            Numbers::F32 => float::most_rows(isa),
+            Numbers::Int8 => int8::most_rows(isa),
+            Numbers::Int16 => int16::most_rows(isa),
         };
         let values = copies * rows * self.cols;
-        match self.kind {
-            Activations::F32 => self.floats.reserve(values),
-            Activations::Int8 => {
+        match self.numbers {
+            Numbers::F32 => self.floats.reserve(values),
+            Numbers::Int16 => {
+                self.words.reserve(values);
+                self.scales.reserve(values / cell::CELL);
+            }
+            Numbers::Int8 => {
                 self.quants.reserve(values);
                 self.scales.reserve(values / cell::CELL);
                 self.minus_sums.reserve(values / cell::CELL);
@@ -168,7 +175,7 @@ impl Prepared {
         }
     }
 
-    /// Keeps the integers in 16 bits too.
+    /// Keeps integers of 8 bits in 16 too.
     pub(super) fn reserve_words(&mut self) {
         self.has_words = true;
         self.words.reserve(self.copies * self.rows * self.cols);
@@ -177,7 +184,7 @@ impl Prepared {
     /// How the cells of `weight` are opened for these rows.
     pub(super) fn opened_for(&self, isa: Isa, weight: &PackedMatrix) -> Option<Opened> {
         match weight.layout() {
-            Layout::Cells(cell) if self.kind == Activations::Int8 => int8::opened_for(isa, cell, self.tiles().count()),
+            Layout::Cells(cell) if self.numbers == Numbers::Int8 => int8::opened_for(isa, cell, self.tiles().count()),
             _ => None,
         }
     }
@@ -252,8 +259,8 @@ impl Prepared {
         let input = &input[cols.start..];
         // SAFETY: the columns are the caller's.
         unsafe {
-            match self.kind {
-                Activations::F32 => {
+            match self.numbers {
+                Numbers::F32 => {
                     // A few steps of all rows at a time, which stay in the nearest cache.
                     const STEPS: usize = 16;
                     let out = self.floats.write(values);
@@ -264,7 +271,12 @@ impl Prepared {
                         }
                     }
                 }
-                Activations::Int8 => {
+                Numbers::Int16 => {
+                    let scales = self.scales.write(values.start / cell::CELL..values.end / cell::CELL);
+                    let mut tile = WordsMut { rows: rows.len(), words: self.words.write(values), scales };
+                    super::quantise::quantise_words(isa, input, stride, &mut tile);
+                }
+                Numbers::Int8 => {
                     let blocks = values.start / cell::CELL..values.end / cell::CELL;
                     let mut tile = QuantisedMut {
                         rows: rows.len(),
@@ -290,12 +302,25 @@ impl Prepared {
         unsafe { self.floats.read(self.values(copy, rows)) }
     }
 
-    /// All quantised rows; `None` where the input is not quantised.
+    /// A tile of rows of integers of 16 bits, but for its values of K outside `steps`, which are whole cells.
+    ///
+    /// # Safety
+    /// The tile was filled before the last meeting, or by this member.
+    pub(super) unsafe fn words(&self, copy: usize, rows: &Range<usize>, steps: &Range<usize>) -> Rows<'_> {
+        let values = self.part(copy, rows, steps);
+        // SAFETY: nobody writes prepared rows any more.
+        unsafe {
+            let scales = self.scales.read(values.start / cell::CELL..values.end / cell::CELL);
+            Rows { rows: rows.len(), words: self.words.read(values), scales }
+        }
+    }
+
+    /// All rows as integers of 8 bits; `None` where the input is prepared otherwise.
     ///
     /// # Safety
     /// They were filled before the last meeting, or by this member.
     pub(super) unsafe fn quantised(&self, copy: usize) -> Option<Quantised<'_>> {
-        if self.kind != Activations::Int8 {
+        if self.numbers != Numbers::Int8 {
             return None;
         }
         let values = self.values(copy, &(0..self.rows));

@@ -1,7 +1,7 @@
 //! One battery for every format, kind of activations, instruction set, number of rows and number of threads: all give the bits of the
 //! definition, computed here from the stored rows.
 
-use super::{Activations, GatedPair, PackedMatrix, Scratch, linear_gated, linears};
+use super::{Activations, GatedPair, PackedMatrix, Scratch, int16, linear_gated, linears};
 use crate::isa::Isa;
 use crate::kernels::gated::gated;
 use crate::team::Team;
@@ -127,6 +127,7 @@ fn defined(weight: &LocalWeight, activations: Activations, x: &[f32]) -> Vec<f32
     let format = match (weight.format(), activations) {
         (Format::Blocks(format), Activations::Int8) => format,
         (Format::I8, Activations::Int8) => return defined_int8(weight, x),
+        (Format::F16 | Format::BF16, Activations::Int8) => return int16::tests::defined(weight, x),
         (Format::E4M3 | Format::E5M2, _) => return defined_runs(weight, x),
         _ => {
             let chain = |w: &[f32], x: &[f32]| w.iter().zip(x).fold(0f32, |acc, (w, x)| w.mul_add(*x, acc));
@@ -254,7 +255,11 @@ proptest! {
         let expected = defined(&weight, case.activations, &x);
         let team = Team::new(case.threads);
         let matrix = PackedMatrix::pack(&weight, case.activations, Isa::detect(), &team);
-        let filled_up = if case.format == Format::I8 { case.cols.next_multiple_of(32) } else { case.cols };
+        let is_filled_up = match case.format {
+            Format::F16 | Format::BF16 => case.activations == Activations::Int8,
+            format => format == Format::I8,
+        };
+        let filled_up = if is_filled_up { case.cols.next_multiple_of(32) } else { case.cols };
         prop_assert_eq!((matrix.rows(), matrix.cols()), (case.outputs, filled_up));
         for isa in Isa::available() {
             assert_bits(&multiply(&team, isa, &x, case.rows, &matrix), &expected, isa.name());
@@ -306,6 +311,8 @@ fn products_of_one_input_share_it_and_keep_their_own_bits() {
     let kinds = [
         (Format::Blocks(BlockFormat::Q4_K), Activations::Int8, 40),
         (Format::F16, Activations::Int8, 7),
+        (Format::F16, Activations::F32, 70),
+        (Format::BF16, Activations::Int8, 48),
         (Format::Blocks(BlockFormat::Q8_0), Activations::Int8, 64),
         (Format::Blocks(BlockFormat::Q8_0), Activations::F32, 33),
         (Format::Blocks(BlockFormat::Q4_0), Activations::Int8, 16),
@@ -415,8 +422,10 @@ fn products_agree_with_ndarray_in_double_precision() {
             (ArrayView2::from_shape((rows, cols), &a).unwrap(), ArrayView2::from_shape((n, cols), &b).unwrap());
         let expected = a.dot(&b.t());
         let largest = expected.iter().fold(0f64, |max, v| max.max(v.abs()));
-        // Eight bits of activations cost about a hundredth of the largest value, f32 sums a millionth.
-        for (activations, tolerance) in [(Activations::Int8, 2e-2), (Activations::F32, 2e-6)] {
+        // Eight bits of activations cost about a hundredth of the largest value, fourteen bits of both sides a few 100,000ths, f32 sums a
+        // millionth.
+        let of_integers = if matches!(format, Format::F16 | Format::BF16) { 1e-4 } else { 2e-2 };
+        for (activations, tolerance) in [(Activations::Int8, of_integers), (Activations::F32, 2e-6)] {
             let team = Team::new(2);
             let matrix = PackedMatrix::pack(&weight, activations, Isa::detect(), &team);
             for (out, expected) in multiply(&team, Isa::detect(), &x, rows, &matrix).iter().zip(&expected) {
@@ -481,16 +490,17 @@ fn columns(row: &[f32], part: &[Segment]) -> Vec<f32> {
 fn a_row_that_is_not_finite_gives_nan_and_spares_its_neighbours() {
     let mut random = Random(3);
     let (rows, n, cols) = (5, 20, 128);
-    let weight = random.weight(Format::Blocks(BlockFormat::Q4_1), n, cols);
+    let weights = [Format::Blocks(BlockFormat::Q4_1), Format::F16].map(|format| random.weight(format, n, cols));
     let team = Team::new(2);
-    let matrix = PackedMatrix::pack(&weight, Activations::Int8, Isa::detect(), &team);
+    let [blocks, halves] =
+        weights.each_ref().map(|weight| PackedMatrix::pack(weight, Activations::Int8, Isa::detect(), &team));
     let clean = random.rows(rows, cols);
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
+    let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN];
+    for (bad, matrix) in bad.into_iter().flat_map(|bad| [(bad, &blocks), (bad, &halves)]) {
         let mut x = clean.clone();
         x[2 * cols + 77] = bad;
         for isa in Isa::available() {
-            let (spoilt, clean) =
-                (multiply(&team, isa, &x, rows, &matrix), multiply(&team, isa, &clean, rows, &matrix));
+            let (spoilt, clean) = (multiply(&team, isa, &x, rows, matrix), multiply(&team, isa, &clean, rows, matrix));
             for row in 0..rows {
                 let range = row * n..(row + 1) * n;
                 if row == 2 {
@@ -550,12 +560,14 @@ fn every_float_of_one_byte_is_multiplied_exactly() {
 
 #[test]
 fn denormal_blocks_count_as_zeros() {
-    let weight = Random(5).weight(Format::Blocks(BlockFormat::Q8_0), 16, 32);
     let team = Team::new(1);
-    let matrix = PackedMatrix::pack(&weight, Activations::Int8, Isa::detect(), &team);
-    for isa in Isa::available() {
-        let out = multiply(&team, isa, &[1e-40; 32], 1, &matrix);
-        assert!(out.iter().all(|&v| v.abs() == 0.0), "{isa}: {out:?}");
+    for format in [Format::Blocks(BlockFormat::Q8_0), Format::BF16] {
+        let weight = Random(5).weight(format, 16, 32);
+        let matrix = PackedMatrix::pack(&weight, Activations::Int8, Isa::detect(), &team);
+        for isa in Isa::available() {
+            let out = multiply(&team, isa, &[1e-40; 32], 1, &matrix);
+            assert!(out.iter().all(|&v| v.abs() == 0.0), "{isa}: {out:?}");
+        }
     }
 }
 
@@ -568,7 +580,9 @@ fn kernels_are_named_after_format_activations_and_instructions() {
     };
     assert_eq!(name(Format::Blocks(BlockFormat::Q4_1), Activations::Int8), "q4_1 int8 scalar");
     assert_eq!(name(Format::Blocks(BlockFormat::Q6_K), Activations::F32), "q6_k f32 scalar");
-    assert_eq!(name(Format::BF16, Activations::Int8), "bf16 scalar");
+    assert_eq!(name(Format::BF16, Activations::Int8), "bf16 int16 scalar");
+    assert_eq!(name(Format::F16, Activations::F32), "f16 f32 scalar");
+    assert_eq!(name(Format::F32, Activations::Int8), "f32 scalar");
     assert_eq!(name(Format::I8, Activations::Int8), "i8 int8 scalar");
     assert_eq!(name(Format::I8, Activations::F32), "i8 f32 scalar");
     assert_eq!(name(Format::E4M3, Activations::Int8), "f8_e4m3 scalar");

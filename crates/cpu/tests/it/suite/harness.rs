@@ -3,7 +3,7 @@
 use nxd_collectives::{ProcessGroup, ThreadGroup};
 use nxd_cpu::{Activations, CpuDevice, CpuOptions, KvDtype, Outputs};
 use nxd_ops::testing::{Emitted, Harness, KvSetup, Model, Op, Program, SampleResult};
-use nxd_ops::{Batch, Output, SamplingBatch};
+use nxd_ops::{Batch, Format, Output, SamplingBatch};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ impl Harness for Cpu {
             Op::Embed(_) | Op::SelectRows | Op::Collective => 0.0,
             // Activations become 127 steps of the largest of 32.
             Op::Linear(format) | Op::Head(format) if int8 && format.is_quantised() => 0.02,
+            // Both sides become 8192 steps.
+            Op::Linear(Format::F16 | Format::BF16) | Op::Head(Format::F16 | Format::BF16) if int8 => 1e-3,
             // Half precision has 11 bits.
             Op::Attend if self.kv == KvDtype::F16 => 2e-3,
             _ => 5e-6,

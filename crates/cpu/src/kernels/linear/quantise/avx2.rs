@@ -1,6 +1,6 @@
 //! AVX2: a block is four vectors.
 
-use super::{QuantisedMut, scale_of};
+use super::{MOST, QuantisedMut, scale_of};
 use crate::kernels::linear::cell::CELL;
 use std::arch::x86_64::*;
 
@@ -18,7 +18,7 @@ pub(super) unsafe fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>
             *value = unsafe { _mm256_loadu_ps(x.as_ptr()) };
             largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(*value), magnitude));
         }
-        let (scale, factor) = scale_of(largest_lane(largest));
+        let (scale, factor) = scale_of(largest_lane(largest), MOST);
         // A NaN times zero is no integer: such a block has zeros.
         let values = if scale.is_nan() { [_mm256_setzero_ps(); 4] } else { values };
         let factor = _mm256_set1_ps(factor);

@@ -2,7 +2,7 @@
 //!
 //! `scale = amax / 127` and `q = round_to_even(x * (127 / amax))`, with f32 division. A block that holds an infinity or NaN has the scale
 //! NaN, so that every output of its row is NaN. One so small that `127 / amax` overflows counts as zeros. A row's integers depend on that
-//! row alone.
+//! row alone. What meets weights of 16 bits has 8191 in the place of 127 (`words.rs`).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -11,6 +11,9 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod words;
+
+pub(super) use words::{WordsMut, quantise_words};
 
 use super::cell::CELL;
 use super::int8;
@@ -182,13 +185,17 @@ pub(super) unsafe fn quantise(isa: Isa, x: &[f32], stride: usize, tile: &mut Qua
     }
 }
 
-/// Scale and factor of a block whose largest magnitude has the bits `largest`: as integers, an infinity or NaN is larger than any number.
+/// The largest magnitude of an integer.
+const MOST: f32 = 127.0;
+
+/// Scale and factor of a block whose largest magnitude has the bits `largest` and becomes `most`: as integers, an infinity or NaN is larger
+/// than any number.
 #[inline(always)]
-fn scale_of(largest: u32) -> (f32, f32) {
+fn scale_of(largest: u32, most: f32) -> (f32, f32) {
     if largest >= f32::INFINITY.to_bits() {
         return (f32::NAN, 0.0);
     }
     let amax = f32::from_bits(largest);
-    let factor = 127.0 / amax;
-    (amax / 127.0, if factor.is_finite() { factor } else { 0.0 })
+    let factor = most / amax;
+    (amax / most, if factor.is_finite() { factor } else { 0.0 })
 }

@@ -1,6 +1,6 @@
 //! NEON: a block is eight vectors.
 
-use super::{QuantisedMut, scale_of};
+use super::{MOST, QuantisedMut, scale_of};
 use crate::kernels::linear::cell::CELL;
 use std::arch::aarch64::*;
 
@@ -15,7 +15,7 @@ pub(super) fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>) {
             *value = unsafe { vld1q_f32(x.as_ptr()) };
             largest = vmaxq_u32(largest, vreinterpretq_u32_f32(vabsq_f32(*value)));
         }
-        let (scale, factor) = scale_of(vmaxvq_u32(largest));
+        let (scale, factor) = scale_of(vmaxvq_u32(largest), MOST);
         // A NaN converts to zero, and the factor of a block that holds an infinity is 0: such blocks have zeros.
         let mut q = [vdupq_n_s32(0); 8];
         for (q, value) in q.iter_mut().zip(values) {

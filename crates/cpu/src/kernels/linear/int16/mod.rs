@@ -1,0 +1,114 @@
+//! Integers of 16 bits for weights that are floats of 16 bits, times activations of 16 bits: panels `[k/2][16][2]`.
+//!
+//! A panel begins with the scales of its outputs (`pack.rs`). Magnitudes are at most 2^13 on either side, so a sum of 32 products is exact
+//! in 32 bits, whatever its inner order; only what each 32 values add is rounded, along K.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pack;
+mod scalar;
+#[cfg(test)]
+pub(super) mod tests;
+
+pub(super) use pack::pack_panel;
+
+use super::PANEL;
+use super::cell::CELL;
+use super::panels::SCALES;
+use super::tile::Target;
+use crate::isa::Isa;
+
+/// Magnitudes of weights are at most 2 to the power of it, and those of activations are smaller.
+const BITS: u32 = 13;
+/// The largest magnitude of an activation.
+pub(super) const MOST: f32 = 8191.0;
+/// Bytes of a pair of values of K of 16 outputs.
+const PAIR: usize = 4 * PANEL;
+
+/// Steps of K whose weights stay in the first-level cache while all tiles of a pass meet them: 24 KB.
+pub(super) const CHUNK: usize = 768;
+
+/// Rows of a full tile: as many sums in 32 bits, and as many in f32, beside a vector of weights. Where 16 outputs take two vectors, sums in
+/// f32 are put away while integers are added.
+pub(super) const fn most_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 12,
+        _ => 4,
+    }
+}
+
+/// Neighbouring panels that a single tile of `rows` rows meets at once: with few rows, four streams read memory better than one.
+pub(super) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (Isa::Avx512, 1..=3) | (_, 1) => 4,
+        _ => 1,
+    }
+}
+
+/// The integer nearest to `x`, which is below 2^15: ties to even. The sum has steps of 1, so its last bits are the integer's, and the
+/// rounding is that of an addition, which every processor does on whole vectors.
+#[inline(always)]
+pub(super) fn nearest(x: f32) -> i16 {
+    (x + 12_582_912.0).to_bits() as i16
+}
+
+/// Some pairs of values of K of a panel, or of several.
+#[derive(Clone, Copy)]
+pub(super) struct Words<'a> {
+    /// The pairs of the first panel and what follows.
+    pub(super) bytes: &'a [u8],
+    /// Bytes from a panel to the next.
+    pub(super) panel_bytes: usize,
+    /// How many panels to multiply: 1, or [`panels_at_once`].
+    pub(super) panels: usize,
+    /// How far ahead to ask memory for weights, in bytes.
+    pub(super) ahead: usize,
+    /// The scales of the first panel's outputs and what follows, where sums are complete after these pairs.
+    pub(super) scales: Option<&'a [u8]>,
+}
+
+/// A tile of rows, or some blocks of it.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// How many.
+    pub(super) rows: usize,
+    /// Integers, `[k/2][rows][2]`.
+    pub(super) words: &'a [i16],
+    /// Scales, `[k/32][rows]`.
+    pub(super) scales: &'a [f32],
+}
+
+/// Adds to `out` a tile of rows times `weights`; the first chunk along K starts from zero.
+///
+/// # Safety
+/// The CPU has the instructions of `isa`; `out` has as many rows as the tile and panels as the weights (see [`Target`]).
+pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Target, first: bool) {
+    let blocks = x.scales.len() / x.rows;
+    assert!(
+        x.scales.len() == blocks * x.rows && x.words.len() == x.scales.len() * CELL,
+        "whole blocks of a tile's rows"
+    );
+    assert!(
+        x.rows <= most_rows(isa) && (weights.panels == 1 || weights.panels == panels_at_once(isa, x.rows)),
+        "a tile's shape"
+    );
+    let before = (weights.panels - 1) * weights.panel_bytes;
+    assert!(before + blocks * CELL / 2 * PAIR <= weights.bytes.len(), "{blocks} blocks of {} panels", weights.panels);
+    assert!(weights.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", weights.panels);
+    // SAFETY: the lengths were checked; the rest are the caller's duties.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::multiply(weights, x, out, first),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::multiply(weights, x, out, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, out, first),
+            _ => scalar::multiply(weights, x, out, first),
+        }
+    }
+}

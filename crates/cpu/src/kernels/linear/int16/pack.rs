@@ -1,0 +1,114 @@
+//! Rows of 16-bit floats as integers, each row under a power of two.
+//!
+//! `scale` is the power of two for which the row's largest magnitude becomes more than 4096 and at most 8192, but none below 2^-126, and
+//! `q = round_to_even(w / scale)`, where the division is exact. So a weight of f16 is kept as it is unless it is smaller than an eighth of
+//! its row's largest, one of bf16 than a 64th, and none is off by more than a 8192nd of that. A row that holds an infinity or NaN has
+//! the scale NaN, so that its output is NaN.
+
+use super::{BITS, nearest};
+use crate::isa::Isa;
+use crate::kernels::linear::PANEL;
+use crate::kernels::linear::across::{self, Next};
+use crate::kernels::linear::cell::CELL;
+use crate::kernels::linear::float::Element;
+
+/// Bytes of 32 values of K of a panel.
+const BLOCK: usize = 2 * CELL * PANEL;
+
+/// Packs 16 rows, `[16][k]` of `element` as the file has them, into a panel and its `scales`. K of the panel is filled up with zeros.
+///
+/// One function, compiled for each instruction set: it is loops over a block, which become vectors.
+pub(in crate::kernels::linear) fn pack_panel(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
+    match Isa::detect() {
+        // SAFETY: it is the machine's.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(element, rows, to, next) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(element, rows, to, next) },
+        _ => pack(element, rows, to, next),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn avx512(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
+    pack(element, rows, to, next);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn avx2(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
+    pack(element, rows, to, next);
+}
+
+#[inline(always)]
+fn pack(element: Element, rows: &[u8], [scales, panel]: [&mut [u8]; 2], next: Next) {
+    let rows = across::rows(rows);
+    let mut steps = [Steps { scale: 0.0, factor: 0.0 }; PANEL];
+    for ((row, steps), scale) in rows.iter().zip(&mut steps).zip(scales.as_chunks_mut().0) {
+        *steps = Steps::of(element, row);
+        *scale = steps.scale.to_le_bytes();
+    }
+    let mut words = [[[0; 2]; CELL]; PANEL];
+    for (block, panel) in panel.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        next.ask(block, BLOCK);
+        for ((row, steps), words) in rows.iter().zip(&steps).zip(&mut words) {
+            let halves = &row.as_chunks::<2>().0[block * CELL..];
+            match halves.first_chunk::<CELL>() {
+                Some(halves) => steps.integers(element, halves, words),
+                None => {
+                    let mut filled_up = [[0; 2]; CELL];
+                    filled_up[..halves.len()].copy_from_slice(halves);
+                    steps.integers(element, &filled_up, words);
+                }
+            }
+        }
+        across::words_at(&words.each_ref().map(|words| words.as_flattened()), 0, panel);
+    }
+}
+
+/// The steps in which a row is stored.
+#[derive(Clone, Copy)]
+struct Steps {
+    scale: f32,
+    /// One over the scale; 0 where that is NaN.
+    factor: f32,
+}
+
+impl Steps {
+    #[inline(always)]
+    fn of(element: Element, row: &[u8]) -> Self {
+        // Floats are in the order of their bits, and an infinity or NaN is behind all others.
+        let magnitudes = row.as_chunks::<2>().0.iter().map(|&half| i16::from_le_bytes(half) & i16::MAX);
+        let largest = element.read(&magnitudes.fold(0, i16::max).to_le_bytes());
+        if !largest.is_finite() {
+            return Steps { scale: f32::NAN, factor: 0.0 };
+        }
+        // The exponent of the power of two that is not below it, and from there down.
+        let power = (largest.to_bits() + (1 << 23) - 1) >> 23;
+        let exponent = power.saturating_sub(BITS).max(1);
+        Steps { scale: f32::from_bits(exponent << 23), factor: f32::from_bits((254 - exponent) << 23) }
+    }
+
+    /// Rounds 32 floats.
+    #[inline(always)]
+    fn integers(self, element: Element, halves: &[[u8; 2]; CELL], words: &mut [[u8; 2]; CELL]) {
+        /// An f16 whose bits stand where those of an f32 do is smaller by this.
+        const BIAS: f32 = f32::from_bits((127 + 112) << 23);
+        match element {
+            Element::BF16 => self.round(halves, words, |half| f32::from_bits(half << 16)),
+            _ => self.round(halves, words, |half| f32::from_bits((half & 0x8000) << 16 | (half & 0x7fff) << 13) * BIAS),
+        }
+    }
+
+    #[inline(always)]
+    fn round(self, halves: &[[u8; 2]; CELL], words: &mut [[u8; 2]; CELL], float: impl Fn(u32) -> f32) {
+        if self.scale.is_nan() {
+            return words.fill([0; 2]);
+        }
+        for (word, &half) in words.iter_mut().zip(halves) {
+            *word = nearest(float(u32::from(u16::from_le_bytes(half))) * self.factor).to_le_bytes();
+        }
+    }
+}
