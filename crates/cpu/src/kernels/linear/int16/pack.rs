@@ -12,8 +12,9 @@ use crate::kernels::linear::across::{self, Next};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::float::Element;
 
-/// Bytes of 32 values of K of a panel.
-const BLOCK: usize = 2 * CELL * PANEL;
+/// Columns that are rounded before they are laid across, whole cells: they stay in the nearest cache. A loop over so many becomes one over
+/// vectors, where one over 32 was unrolled first and did not (a fifth of the speed).
+const CHUNK: usize = 4 * CELL;
 
 /// Packs 16 rows, `[16][k]` of `element` as the file has them, into a panel and its `scales`. K of the panel is filled up with zeros.
 ///
@@ -50,21 +51,20 @@ fn pack(element: Element, rows: &[u8], [scales, panel]: [&mut [u8]; 2], next: Ne
         *steps = Steps::of(element, row);
         *scale = steps.scale.to_le_bytes();
     }
-    let mut words = [[[0; 2]; CELL]; PANEL];
-    for (block, panel) in panel.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        next.ask(block, BLOCK);
-        for ((row, steps), words) in rows.iter().zip(&steps).zip(&mut words) {
-            let halves = &row.as_chunks::<2>().0[block * CELL..];
-            match halves.first_chunk::<CELL>() {
-                Some(halves) => steps.integers(element, halves, words),
-                None => {
-                    let mut filled_up = [[0; 2]; CELL];
-                    filled_up[..halves.len()].copy_from_slice(halves);
-                    steps.integers(element, &filled_up, words);
-                }
-            }
+    let mut words = [[[0; 2]; CHUNK]; PANEL];
+    for (part, panel) in panel.chunks_mut(CHUNK * 2 * PANEL).enumerate() {
+        let cols = panel.len() / (2 * PANEL);
+        for (j, (row, words)) in rows.iter().zip(&mut words).enumerate() {
+            next.ask(part * PANEL + j, CHUNK * 2);
+            let halves = &row.as_chunks::<2>().0[part * CHUNK..];
+            let halves = &halves[..cols.min(halves.len())];
+            let (words, filled_up) = words[..cols].split_at_mut(halves.len());
+            steps[j].integers(element, halves, words);
+            filled_up.fill([0; 2]);
         }
-        across::words_at(&words.each_ref().map(|words| words.as_flattened()), 0, panel);
+        let mut columns = [&[][..]; PANEL];
+        columns.iter_mut().zip(&words).for_each(|(column, words)| *column = words.as_flattened());
+        across::words_at(&columns, 0, panel);
     }
 }
 
@@ -91,9 +91,9 @@ impl Steps {
         Steps { scale: f32::from_bits(exponent << 23), factor: f32::from_bits((254 - exponent) << 23) }
     }
 
-    /// Rounds 32 floats.
+    /// Rounds floats.
     #[inline(always)]
-    fn integers(self, element: Element, halves: &[[u8; 2]; CELL], words: &mut [[u8; 2]; CELL]) {
+    fn integers(self, element: Element, halves: &[[u8; 2]], words: &mut [[u8; 2]]) {
         /// An f16 whose bits stand where those of an f32 do is smaller by this.
         const BIAS: f32 = f32::from_bits((127 + 112) << 23);
         match element {
@@ -103,7 +103,7 @@ impl Steps {
     }
 
     #[inline(always)]
-    fn round(self, halves: &[[u8; 2]; CELL], words: &mut [[u8; 2]; CELL], float: impl Fn(u32) -> f32) {
+    fn round(self, halves: &[[u8; 2]], words: &mut [[u8; 2]], float: impl Fn(u32) -> f32) {
         if self.scale.is_nan() {
             return words.fill([0; 2]);
         }
