@@ -93,10 +93,14 @@ mod x86 {
             let scale = _mm512_mul_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(2.0));
             _mm512_castps_si512(_mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), _mm512_castsi512_ps(acc)))
         }, |acc| u64::from(_mm512_cvtsi512_si32(acc).cast_unsigned()));
+    round!(words_avx512, "avx512f,avx512vnni", zmm_reg, |v: i8| _mm512_set1_epi8(v), (acc, x, y) => {
+            let dot = (0..16).fold(_mm512_setzero_si512(), |dot, _| _mm512_dpwssd_epi32(dot, x, y));
+            _mm512_castps_si512(_mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_cvtepi32_ps(dot), _mm512_castsi512_ps(acc)))
+        }, |acc| u64::from(_mm512_cvtsi512_si32(acc).cast_unsigned()));
 }
 
 #[cfg(target_arch = "x86_64")]
-static PEAKS: [Peak; 6] = [
+static PEAKS: [Peak; 7] = [
     Peak {
         key: "f32_avx2",
         numbers: "f32",
@@ -145,6 +149,14 @@ static PEAKS: [Peak; 6] = [
         isa: Isa::Avx512,
         per_step: 8 * 2 * 64,
         round: x86::exact_avx512,
+    },
+    Peak {
+        key: "int16_exact_avx512",
+        numbers: "int16",
+        instructions: "AVX-512 VNNI dpwssd, added each 32",
+        isa: Isa::Avx512,
+        per_step: 16 * 2 * 32,
+        round: x86::words_avx512,
     },
 ];
 

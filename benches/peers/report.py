@@ -74,9 +74,9 @@ def floors(report):
     found, rows = medians(report), []
     best = lambda *keys: max(limit[key] for key in keys if key in limit)
     floats = best("f32_avx2", "f32_avx512", "f32_neon")
-    # What an exact product of blocks needs besides dot products, where that was measured.
-    exact = [limit[key] for key in ("int8_exact_avx512",) if key in limit]
-    integers = exact[0] if exact else best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
+    # What an exact product needs besides dot products is counted where that was measured; floats of 16 bits are multiplied as integers.
+    integers = limit.get("int8_exact_avx512") or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
+    words = limit.get("int16_exact_avx512") or floats
     for model, facts in report["models"].items():
         # How many tokens each row attends to, on average over the test.
         for test, rows_of_step, attended in (("tg128", 1, 64), ("batch8", 8, 160), ("batch32", 32, 160), ("pp512", 512, 256)):
@@ -87,7 +87,7 @@ def floors(report):
             head = facts["head_parameters"]
             operations = 2 * (facts["parameters"] - head) * rows_of_step + 2 * head * (1 if test == "pp512" else rows_of_step)
             memory = facts["weights_bytes"] / limit["memory_read"] / 1e9
-            peak = floats if facts["floats"] else integers
+            peak = words if facts["floats"] else integers
             attention = facts.get("attention", 0) * rows_of_step * attended
             arithmetic = (operations / peak + attention / floats) / 1e9
             operations += attention

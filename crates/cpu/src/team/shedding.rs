@@ -64,7 +64,8 @@ impl Shedding {
             self.members.set(self.members.get() + 1);
             self.again.set((self.members.get() < self.all).then(|| now + self.rest.get()));
             self.begin(now);
-        } else if now.duration_since(self.window.get()) >= WINDOW {
+        } else if self.stalls.get() >= MANY || now.duration_since(self.window.get()) >= WINDOW {
+            // Each further stall would cost a time slice.
             self.judge(now);
         }
         self.members.get()
@@ -142,6 +143,15 @@ mod tests {
         assert!(busy.contains(&1) && (8..120).contains(&together), "{together} of 400 jobs with both");
         let quiet = jobs(&shedding, &mut now, 400, Duration::ZERO);
         assert_eq!(quiet[399], 2);
+    }
+
+    #[test]
+    fn enough_stalls_end_a_window() {
+        let (shedding, mut now) = (Shedding::new(2), Instant::now());
+        let many = usize::try_from(MANY).unwrap();
+        let members = jobs(&shedding, &mut now, many + 1, 3 * STALL);
+        assert!(STEP * (many as u32) < WINDOW && members[..many].iter().all(|&members| members == 2));
+        assert_eq!(members[many], 1);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Taken<'_> {
         match self {
             Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
             Taken::Runs(weights, runs) => Taken::Runs(Weights { ahead: 0, ..weights }, runs),
-            Taken::Cells(cells) => Taken::Cells(Cells { ahead: std::ptr::null(), ..cells }),
+            Taken::Cells(cells) => Taken::Cells(cells.near()),
             Taken::Words(words) => Taken::Words(Words { ahead: 0, ..words }),
         }
     }
@@ -152,22 +152,26 @@ impl Product<'_> {
                 };
                 // SAFETY: the instructions by the caller's duties.
                 let mut taken = unsafe { self.take(&piece, packed, opened) };
+                let ragged = ragged.as_mut_ptr();
                 // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
-                let mut target = |rows: &Range<usize>| unsafe {
+                let target = |rows: &Range<usize>| unsafe {
                     if panel < place.full {
                         Target::new(place.at(rows.start, panel), place.stride)
                     } else {
-                        Target::new(ragged[rows.start - first_row..].as_mut_ptr().cast(), PANEL)
+                        Target::new(ragged.add(rows.start - first_row).cast(), PANEL)
                     }
                 };
-                for tile in pass.clone() {
-                    let rows = tiles.rows(tile);
-                    if tile + 1 < pass.end {
-                        let next = tiles.rows(tile + 1);
-                        target(&next).ask(next.len(), count);
-                    }
-                    // SAFETY: by the caller's duties, and those of the target.
-                    unsafe { self.multiply(&piece, taken, &rows, target(&rows)) };
+                for alike in tiles.alike(pass) {
+                    let alike = alike.map(|tile| {
+                        if tile + 1 < pass.end {
+                            let next = tiles.rows(tile + 1);
+                            target(&next).ask(next.len(), count);
+                        }
+                        let rows = tiles.rows(tile);
+                        (target(&rows), rows)
+                    });
+                    // SAFETY: by the caller's duties, and those of the targets.
+                    unsafe { self.multiply(&piece, taken, alike) };
                     taken = taken.near();
                 }
                 panel += count;
@@ -307,31 +311,37 @@ impl Product<'_> {
         }
     }
 
+    /// Multiplies tiles of as many rows each, of which the first one asks for what comes next.
+    ///
     /// # Safety
-    /// `out` has as many rows and panels as the tile and the piece; the input is filled; the CPU has the instructions of `isa`.
-    unsafe fn multiply(&self, piece: &Piece, taken: Taken<'_>, rows: &Range<usize>, out: Target) {
+    /// A tile's target has its rows and as many panels as the piece; the input is filled; the CPU has the instructions of `isa`.
+    unsafe fn multiply(&self, piece: &Piece, taken: Taken<'_>, tiles: impl Iterator<Item = (Target, Range<usize>)>) {
         let (first, cols) = (piece.start == 0, piece.start..piece.start + piece.len);
-        let steps = cols.start * rows.len()..cols.end * rows.len();
         // SAFETY: by the caller's duties.
         unsafe {
-            match taken {
-                Taken::Floats(weights) => {
-                    let x = &self.input.floats(self.copy, rows)[steps];
-                    float::multiply(self.isa, weights, x, rows.len(), out, first);
+            if let Taken::Cells(cells) = taken {
+                let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");
+                let tiles = tiles.map(|(out, rows)| (out, quantised.tile(&rows, piece.start / CELL, piece.len / CELL)));
+                return int8::multiply(self.isa, cells, tiles, first);
+            }
+            let floats = |rows: &Range<usize>| {
+                &self.input.floats(self.copy, rows)[cols.start * rows.len()..cols.end * rows.len()]
+            };
+            let mut taken = taken;
+            for (out, rows) in tiles {
+                match taken {
+                    Taken::Floats(weights) => {
+                        float::multiply(self.isa, weights, floats(&rows), rows.len(), out, first);
+                    }
+                    Taken::Runs(weights, runs) => {
+                        float::multiply_runs(self.isa, weights, runs, floats(&rows), rows.len(), out);
+                    }
+                    Taken::Words(weights) => {
+                        int16::multiply(self.isa, weights, self.input.words(self.copy, &rows, &cols), out, first);
+                    }
+                    Taken::Cells(_) => unreachable!("they were multiplied above"),
                 }
-                Taken::Runs(weights, runs) => {
-                    let x = &self.input.floats(self.copy, rows)[steps];
-                    float::multiply_runs(self.isa, weights, runs, x, rows.len(), out);
-                }
-                Taken::Words(weights) => {
-                    let x = self.input.words(self.copy, rows, &cols);
-                    int16::multiply(self.isa, weights, x, out, first);
-                }
-                Taken::Cells(cells) => {
-                    let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");
-                    let tile = quantised.tile(rows, piece.start / CELL, piece.len / CELL);
-                    int8::multiply(self.isa, cells, tile, out, first);
-                }
+                taken = taken.near();
             }
         }
     }

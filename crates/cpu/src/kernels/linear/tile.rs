@@ -33,6 +33,12 @@ impl Tiles {
         (0..self.count).step_by(each).map(move |first| first..self.count.min(first + each))
     }
 
+    /// The tiles `tiles` in groups that have as many rows each: two at most.
+    pub(super) fn alike(self, tiles: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let wider = (self.rows % self.count).clamp(tiles.start, tiles.end);
+        [tiles.start..wider, wider..tiles.end].into_iter().filter(|alike| !alike.is_empty())
+    }
+
     fn start(self, tile: usize) -> usize {
         let (each, wider) = (self.rows / self.count, self.rows % self.count);
         tile * each + tile.min(wider)
@@ -91,6 +97,13 @@ mod tests {
                 assert_eq!(lens.iter().sum::<usize>(), rows);
                 assert!(lens.iter().all(|&len| (1..=most).contains(&len)));
                 assert!(lens.iter().max().unwrap() - lens.iter().min().unwrap() <= 1);
+                for part in [0..lens.len(), 0..lens.len() / 2, lens.len() / 2..lens.len()] {
+                    let groups: Vec<_> = tiles.alike(&part).collect();
+                    assert!(groups.len() <= 2 && groups.iter().cloned().flatten().eq(part));
+                    assert!(
+                        groups.into_iter().all(|alike| lens[alike.clone()].iter().all(|&l| l == lens[alike.start]))
+                    );
+                }
             }
         }
     }

@@ -14,34 +14,49 @@ use std::ptr;
 /// # Safety
 /// AVX2, FMA and F16C are present; the lengths were checked by `int8::multiply`, and its duties hold.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+pub(super) unsafe fn multiply<'a>(
+    cells: Cells<'_>,
+    rows: usize,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
     // SAFETY: by the caller's duties.
-    unsafe { by_form!(cells.cell, as_taken(cells, tile, out, first)) }
+    unsafe { by_form!(cells.cell, as_taken(cells, rows, tiles, first)) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn as_taken<F: Form>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn as_taken<'a, F: Form>(
+    cells: Cells<'_>,
+    rows: usize,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
     // SAFETY: by the caller's duties.
     unsafe {
         match cells.opened {
-            None => by_rows::<Packed<F>>(cells, tile, out, first),
-            Some(_) if const { F::CELL.is_signed() } => by_rows::<Words<F>>(cells, tile, out, first),
-            Some(_) => by_rows::<Spread<F>>(cells, tile, out, first),
+            None => by_rows::<Packed<F>>(cells, rows, tiles, first),
+            Some(_) if const { F::CELL.is_signed() } => by_rows::<Words<F>>(cells, rows, tiles, first),
+            Some(_) => by_rows::<Spread<F>>(cells, rows, tiles, first),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn by_rows<T: Taken>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn by_rows<'a, T: Taken>(
+    cells: Cells<'_>,
+    rows: usize,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
     // SAFETY: by the caller's duties.
     unsafe {
-        match tile.rows {
-            1 => multiply_rows::<T, 1>(cells, tile, out, first),
-            2 => multiply_rows::<T, 2>(cells, tile, out, first),
-            3 => multiply_rows::<T, 3>(cells, tile, out, first),
-            _ => multiply_rows::<T, 4>(cells, tile, out, first),
+        match rows {
+            1 => multiply_rows::<T, 1>(cells, tiles, first),
+            2 => multiply_rows::<T, 2>(cells, tiles, first),
+            3 => multiply_rows::<T, 3>(cells, tiles, first),
+            _ => multiply_rows::<T, 4>(cells, tiles, first),
         }
     }
 }
@@ -70,7 +85,24 @@ trait Taken {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply_rows<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn multiply_rows<'a, T: Taken, const ROWS: usize>(
+    cells: Cells<'_>,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
+    let mut cells = cells;
+    for (out, tile) in tiles {
+        for panel in 0..cells.panels {
+            // SAFETY: by the caller's duties.
+            unsafe { multiply_panel::<T, ROWS>(cells.panel(panel), tile, out.panel(panel), first) };
+        }
+        cells = cells.near();
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply_panel<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     let form = const { T::Form::CELL };
     let block_bytes = form.block * T::QUANT_BYTES + form.factor_bytes();
     let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];

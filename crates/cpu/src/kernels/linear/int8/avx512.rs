@@ -14,31 +14,62 @@ use std::arch::x86_64::*;
 /// # Safety
 /// AVX-512 F, BW, DQ, VL and VNNI are present; the lengths were checked by `int8::multiply`, and its duties hold.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+pub(super) unsafe fn multiply<'a>(
+    cells: Cells<'_>,
+    rows: usize,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
     // SAFETY: by the caller's duties.
-    unsafe { by_form!(cells.cell, by_rows(cells, tile, out, first)) }
+    unsafe { by_form!(cells.cell, by_rows(cells, rows, tiles, first)) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn by_rows<F: Form>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn by_rows<'a, F: Form>(
+    cells: Cells<'_>,
+    rows: usize,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
     // SAFETY: by the caller's duties.
     unsafe {
-        match tile.rows {
-            1 => multiply_rows::<F, 1>(cells, tile, out, first),
-            2 => multiply_rows::<F, 2>(cells, tile, out, first),
-            3 => multiply_rows::<F, 3>(cells, tile, out, first),
-            4 => multiply_rows::<F, 4>(cells, tile, out, first),
-            5 => multiply_rows::<F, 5>(cells, tile, out, first),
-            6 => multiply_rows::<F, 6>(cells, tile, out, first),
-            7 => multiply_rows::<F, 7>(cells, tile, out, first),
-            _ => multiply_rows::<F, 8>(cells, tile, out, first),
+        match rows {
+            1 => multiply_rows::<F, 1>(cells, tiles, first),
+            2 => multiply_rows::<F, 2>(cells, tiles, first),
+            3 => multiply_rows::<F, 3>(cells, tiles, first),
+            4 => multiply_rows::<F, 4>(cells, tiles, first),
+            5 => multiply_rows::<F, 5>(cells, tiles, first),
+            6 => multiply_rows::<F, 6>(cells, tiles, first),
+            7 => multiply_rows::<F, 7>(cells, tiles, first),
+            _ => multiply_rows::<F, 8>(cells, tiles, first),
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn multiply_rows<'a, F: Form, const ROWS: usize>(
+    cells: Cells<'_>,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
+    let mut cells = cells;
+    for (out, tile) in tiles {
+        for panel in 0..cells.panels {
+            // SAFETY: by the caller's duties.
+            unsafe { multiply_panel::<F, ROWS>(cells.panel(panel), tile, out.panel(panel), first) };
+        }
+        cells = cells.near();
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn multiply_panel<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+    /// Integer sums of a row at once: with few rows one alone would have each product wait for the one before.
+    const fn chains(rows: usize) -> usize {
+        if rows < 4 { 2 } else { 1 }
+    }
     let form = const { F::CELL };
     let mut acc = [_mm512_setzero_ps(); ROWS];
     // SAFETY: the rows of `out`, each used here alone; blocks, integers, scales and sums are as many as `int8::multiply` checked; a
@@ -52,25 +83,26 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
         let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
         let pairs = 4 / form.groups;
-        for cell in 0..cells.bytes.len() / form.bytes() {
+        for cell in 0..cells.blocks * form.block {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * form.block_bytes()), cell % form.block);
-            cells.ask_ahead(cell, form.bytes());
+            cells.ask_ahead(cell, const { F::CELL.bytes() });
             let lines = block.add(place * form.quant_bytes());
             let scales = tile.scales.add(cell * ROWS);
             let quants = tile.quants.add(cell * 8 * ROWS * 4);
             for group in 0..form.groups {
                 let at = (cell * form.groups + group) * ROWS;
                 let (minus_sums, weighted) = (minus_sums.add(at), weighted.add(at));
-                let mut dots = [_mm512_setzero_si512(); ROWS];
+                let mut dots = [[_mm512_setzero_si512(); ROWS]; 2];
                 if offset::<F>() > 0 {
                     let shift = _mm_cvtsi32_si128(offset::<F>().trailing_zeros().cast_signed());
-                    for (row, dot) in dots.iter_mut().enumerate() {
+                    for (row, dot) in dots[0].iter_mut().enumerate() {
                         *dot = _mm512_sll_epi32(_mm512_set1_epi32(*minus_sums.add(row)), shift);
                     }
                 }
                 for i in group * pairs..(group + 1) * pairs {
                     let unit = form.first_of(i);
-                    for (w, unit) in pair::<F>(lines, i).into_iter().zip([unit, unit + pairs]) {
+                    for (second, w) in pair::<F>(lines, i).into_iter().enumerate() {
+                        let (unit, dots) = (unit + second * pairs, &mut dots[second % chains(ROWS)]);
                         for (row, dot) in dots.iter_mut().enumerate() {
                             *dot = _mm512_dpbusd_epi32(*dot, w, four(quants.add((unit * ROWS + row) * 4)));
                         }
@@ -82,6 +114,12 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quan
                 } else {
                     _mm512_setzero_ps()
                 };
+                let [mut dots, others] = dots;
+                if chains(ROWS) == 2 {
+                    for (dot, other) in dots.iter_mut().zip(others) {
+                        *dot = _mm512_add_epi32(*dot, other);
+                    }
+                }
                 for (row, (acc, dot)) in acc.iter_mut().zip(dots).enumerate() {
                     let mut scale = _mm512_set1_ps(*scales.add(row));
                     if form.has_factors() {

@@ -15,6 +15,7 @@ use super::quantise::Quantised;
 use super::tile::Target;
 use crate::isa::Isa;
 use crate::prefetch::{LINE, ask};
+use std::ptr;
 
 /// Rows of a full tile: 4 rows by 16 outputs take 8 of 16 registers for integer sums, 8 rows 16 of 32 for both sums.
 pub(super) const fn most_rows(isa: Isa) -> usize {
@@ -58,6 +59,24 @@ pub(super) struct Cells<'a> {
 }
 
 impl Cells<'_> {
+    /// One of several panels; all but the first ask for what lies behind them.
+    #[inline(always)]
+    fn panel(self, panel: usize) -> Self {
+        let len = self.bytes.len() - (self.panels - 1) * self.panel_bytes;
+        let bytes = &self.bytes[panel * self.panel_bytes..][..len];
+        let scales = self.scales.map(|scales| &scales[panel * self.panel_bytes..][..SCALES]);
+        let ahead = match panel {
+            0 => self.ahead,
+            _ => ahead_of(bytes, (self.panels - 1 - panel) * self.panel_bytes + self.left),
+        };
+        Cells { bytes, scales, ahead, panels: 1, ..self }
+    }
+
+    /// The same for further tiles, which ask for nothing ahead.
+    pub(super) fn near(self) -> Self {
+        Cells { ahead: ptr::null(), ..self }
+    }
+
     /// Asks for the counterpart of cell `index` among those `ahead`.
     #[inline(always)]
     fn ask_ahead(&self, index: usize, bytes: usize) {
@@ -111,11 +130,17 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
     }
 }
 
-/// Adds to `out` a tile of rows times some cells; the first chunk along K starts from zero.
+/// Adds to each target its tile of rows times some cells; the first chunk along K starts from zero. The tiles have as many rows each, and
+/// only the first one asks for what lies ahead.
 ///
 /// # Safety
-/// The CPU has the instructions of `isa`; `out` has as many rows as the tile and panels as the cells (see [`Target`]).
-pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+/// The CPU has the instructions of `isa`; a target has as many rows as its tile and panels as the cells (see [`Target`]).
+pub(super) unsafe fn multiply<'a>(
+    isa: Isa,
+    cells: Cells<'_>,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
     assert!(cells.opened.is_none_or(|opened| opened == opened_as(cells.cell)), "opened as kernels take them");
     let quant_bytes = match cells.opened {
         None => cells.cell.quant_bytes(),
@@ -127,31 +152,27 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tile: Quantised<'_>, o
     let before = (cells.panels - 1) * cells.panel_bytes;
     assert!(before + len <= cells.bytes.len(), "{} blocks of {} panels", cells.blocks, cells.panels);
     assert!(cells.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", cells.panels);
-    assert!((1..=most_rows(isa)).contains(&tile.rows), "a tile's rows");
-    assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
-    assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
-    for panel in 0..cells.panels {
-        let bytes = &cells.bytes[panel * cells.panel_bytes..][..len];
-        let scales = cells.scales.map(|scales| &scales[panel * cells.panel_bytes..][..SCALES]);
-        let ahead = match panel {
-            0 => cells.ahead,
-            _ => ahead_of(bytes, (cells.panels - 1 - panel) * cells.panel_bytes + cells.left),
-        };
-        let cells = Cells { bytes, scales, ahead, panels: 1, ..cells };
-        // SAFETY: the lengths were checked; the rest are the caller's duties.
-        unsafe {
-            let out = out.panel(panel);
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => avx2::multiply(cells, tile, out, first),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => avx512::multiply(cells, tile, out, first),
-                #[cfg(target_arch = "aarch64")]
-                Isa::Neon => neon::multiply(cells, tile, out, first),
-                #[cfg(target_arch = "aarch64")]
-                Isa::NeonDot => neon::multiply_dots(cells, tile, out, first),
-                _ => scalar::multiply(cells, tile, out, first),
-            }
+    let cells = Cells { bytes: &cells.bytes[..before + len], ..cells };
+    let mut tiles = tiles.peekable();
+    let Some(rows) = tiles.peek().map(|(_, tile)| tile.rows) else { return };
+    assert!((1..=most_rows(isa)).contains(&rows), "a tile's rows");
+    let tiles = tiles.inspect(|(_, tile)| {
+        assert_eq!(tile.rows, rows, "rows of alike tiles");
+        assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
+        assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
+    });
+    // SAFETY: the lengths were checked; the rest are the caller's duties.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::multiply(cells, rows, tiles, first),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::multiply(cells, rows, tiles, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::multiply(cells, tiles, first),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => neon::multiply_dots(cells, tiles, first),
+            _ => scalar::multiply(cells, tiles, first),
         }
     }
 }

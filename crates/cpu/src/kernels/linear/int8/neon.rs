@@ -14,18 +14,34 @@ use std::arch::asm;
 
 /// # Safety
 /// The lengths were checked by `int8::multiply`, and its duties hold.
-pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
-    let product = Product { cells, tile, out, first };
-    // SAFETY: by the caller's duties.
-    unsafe { by_form!(cells.cell, by_words(product)) }
+pub(super) unsafe fn multiply<'a>(cells: Cells<'_>, tiles: impl Iterator<Item = (Target, Quantised<'a>)>, first: bool) {
+    let mut cells = cells;
+    for (out, tile) in tiles {
+        for panel in 0..cells.panels {
+            let product = Product { cells: cells.panel(panel), tile, out: out.panel(panel), first };
+            // SAFETY: by the caller's duties.
+            unsafe { by_form!(cells.cell, by_words(product)) }
+        }
+        cells = cells.near();
+    }
 }
 
 /// # Safety
 /// The CPU has dot products; the lengths were checked by `int8::multiply`, and its duties hold.
-pub(super) unsafe fn multiply_dots(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
-    let product = Product { cells, tile, out, first };
-    // SAFETY: by the caller's duties.
-    unsafe { by_form!(cells.cell, by_dots(product)) }
+pub(super) unsafe fn multiply_dots<'a>(
+    cells: Cells<'_>,
+    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    first: bool,
+) {
+    let mut cells = cells;
+    for (out, tile) in tiles {
+        for panel in 0..cells.panels {
+            let product = Product { cells: cells.panel(panel), tile, out: out.panel(panel), first };
+            // SAFETY: by the caller's duties.
+            unsafe { by_form!(cells.cell, by_dots(product)) }
+        }
+        cells = cells.near();
+    }
 }
 
 /// What `int8::multiply` was asked for.

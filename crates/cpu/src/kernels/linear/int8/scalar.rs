@@ -8,8 +8,21 @@ use crate::kernels::linear::quantise::Quantised;
 use crate::kernels::linear::tile::Target;
 
 /// # Safety
+/// A target has as many rows as its tile.
+pub(super) unsafe fn multiply<'a>(cells: Cells<'_>, tiles: impl Iterator<Item = (Target, Quantised<'a>)>, first: bool) {
+    let mut cells = cells;
+    for (out, tile) in tiles {
+        for panel in 0..cells.panels {
+            // SAFETY: by the caller's duties.
+            unsafe { multiply_panel(cells.panel(panel), tile, out.panel(panel), first) };
+        }
+        cells = cells.near();
+    }
+}
+
+/// # Safety
 /// `out` has as many rows as the tile.
-pub(super) unsafe fn multiply(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
+unsafe fn multiply_panel(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     let cell = cells.cell;
     let (rows, per_group) = (tile.rows, CELL / cell.groups);
     let (quants, scales) = (tile.quants(), tile.scales());
