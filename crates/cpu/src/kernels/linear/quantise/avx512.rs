@@ -1,7 +1,8 @@
 //! AVX-512: eight blocks at a time, each with a lane of scales and sums: the same block of eight rows, or neighbours of a single row.
 
-use super::QuantisedMut;
+use super::{QuantisedMut, WordsMut};
 use crate::kernels::linear::cell::CELL;
+use crate::kernels::linear::int16;
 use std::arch::x86_64::*;
 
 /// Blocks at a time.
@@ -41,6 +42,111 @@ pub(super) unsafe fn quantise(x: &[f32], stride: usize, tile: &mut QuantisedMut<
     }
 }
 
+/// Quantises all rows of a tile to integers of 16 bits, `stride` values apart in `x`.
+///
+/// # Safety
+/// AVX-512 F, BW, DQ, VL and VNNI are present, and the lengths were checked by `quantise_words`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn quantise_words(x: &[f32], stride: usize, tile: &mut WordsMut<'_>) {
+    let (rows, blocks) = (tile.rows, tile.words.len() / tile.rows / CELL);
+    let (x, words, scales) = (x.as_ptr(), tile.words.as_mut_ptr(), tile.scales.as_mut_ptr());
+    // SAFETY: blocks lie in `x`, and everything is stored within the tile, as the lengths say.
+    unsafe {
+        if rows == 1 {
+            for first in (0..blocks).step_by(LANES) {
+                let count = LANES.min(blocks - first);
+                let eight = Scaled::new(count, int16::MOST, |lane| x.add((first + lane) * CELL));
+                for lane in 0..count {
+                    for (half, words_of_half) in eight.words(lane).into_iter().enumerate() {
+                        _mm256_storeu_si256(words.add((first + lane) * CELL + half * 16).cast(), words_of_half);
+                    }
+                }
+                _mm256_mask_storeu_ps(scales.add(first), first_lanes(count), eight.scales);
+            }
+            return;
+        }
+        for block in 0..blocks {
+            for row in (0..rows).step_by(LANES) {
+                let count = LANES.min(rows - row);
+                let eight = Scaled::new(count, int16::MOST, |lane| x.add((row + lane) * stride + block * CELL));
+                let [mut first, mut second] = [[_mm256_setzero_si256(); LANES]; 2];
+                for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
+                    [*first, *second] = eight.words(lane);
+                }
+                for (half, lanes) in [first, second].into_iter().enumerate() {
+                    for (pair, of_rows) in transpose(lanes).into_iter().enumerate() {
+                        let at = words.add(((block * 16 + half * 8 + pair) * rows + row) * 2);
+                        _mm256_mask_storeu_epi32(at.cast(), first_lanes(count), of_rows);
+                    }
+                }
+                _mm256_mask_storeu_ps(scales.add(block * rows + row), first_lanes(count), eight.scales);
+            }
+        }
+    }
+}
+
+/// Eight blocks, and what makes integers of them.
+struct Scaled {
+    values: [[__m512; 2]; LANES],
+    factors: [f32; LANES],
+    scales: __m256,
+    /// The blocks that hold a NaN or an infinity.
+    bad: __mmask8,
+}
+
+impl Scaled {
+    /// `count` blocks, of whose integers the largest is `most`; the other ones are zeros.
+    ///
+    /// # Safety
+    /// `block` points at 32 values for each number below `count`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn new(count: usize, most: f32, block: impl Fn(usize) -> *const f32) -> Self {
+        static ZEROS: [f32; CELL] = [0.0; CELL];
+        let mut values = [[_mm512_setzero_ps(); 2]; LANES];
+        let mut largest = [_mm256_setzero_si256(); LANES];
+        for (lane, (values, largest)) in values.iter_mut().zip(&mut largest).enumerate() {
+            let from = if lane < count { block(lane) } else { ZEROS.as_ptr() };
+            // SAFETY: 32 values.
+            *values = unsafe { [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))] };
+            let magnitude = |v| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(i32::MAX));
+            let both = _mm512_max_epu32(magnitude(values[0]), magnitude(values[1]));
+            *largest = _mm256_max_epu32(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
+        }
+        let largest = transpose(largest).into_iter().reduce(|a, b| _mm256_max_epu32(a, b)).expect("eight lanes");
+        // As `scale_of`, lane by lane.
+        let infinity = _mm256_set1_epi32(f32::INFINITY.to_bits().cast_signed());
+        let (bad, most) = (_mm256_cmpge_epu32_mask(largest, infinity), _mm256_set1_ps(most));
+        let amax = _mm256_castsi256_ps(largest);
+        let scales = _mm256_mask_mov_ps(_mm256_div_ps(amax, most), bad, _mm256_set1_ps(f32::NAN));
+        let factors = _mm256_div_ps(most, amax);
+        let finite = _mm256_cmplt_epu32_mask(_mm256_castps_si256(factors), infinity);
+        let mut own = [0.0; LANES];
+        // SAFETY: eight values.
+        unsafe { _mm256_storeu_ps(own.as_mut_ptr(), _mm256_maskz_mov_ps(finite, factors)) };
+        Scaled { values, factors: own, scales, bad }
+    }
+
+    /// A block's integers, 16 and 16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn integers(&self, lane: usize) -> [__m512i; 2] {
+        // A NaN times zero is no integer: such a block has zeros.
+        let keep = u16::from(self.bad >> lane & 1).wrapping_sub(1);
+        let factor = _mm512_set1_ps(self.factors[lane]);
+        let integers = |v| _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(v, factor));
+        [integers(self.values[lane][0]), integers(self.values[lane][1])]
+    }
+
+    /// The same in 16 bits.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn words(&self, lane: usize) -> [__m256i; 2] {
+        let [first, second] = self.integers(lane);
+        [_mm512_cvtepi32_epi16(first), _mm512_cvtepi32_epi16(second)]
+    }
+}
+
 /// Eight blocks as integers.
 struct Eight {
     /// The integers of each.
@@ -58,38 +164,13 @@ impl Eight {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn new(count: usize, block: impl Fn(usize) -> *const f32) -> Self {
-        static ZEROS: [f32; CELL] = [0.0; CELL];
-        let mut values = [[_mm512_setzero_ps(); 2]; LANES];
-        let mut largest = [_mm256_setzero_si256(); LANES];
-        for (lane, (values, largest)) in values.iter_mut().zip(&mut largest).enumerate() {
-            let from = if lane < count { block(lane) } else { ZEROS.as_ptr() };
-            // SAFETY: 32 values.
-            *values = unsafe { [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16))] };
-            let magnitude = _mm512_set1_epi32(i32::MAX);
-            let [a, b] = values.map(|v| _mm512_and_si512(_mm512_castps_si512(v), magnitude));
-            let both = _mm512_max_epu32(a, b);
-            *largest = _mm256_max_epu32(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
-        }
-        let largest = transpose(largest).into_iter().reduce(|a, b| _mm256_max_epu32(a, b)).expect("eight lanes");
-        // As `scale_of`, lane by lane.
-        let infinity = _mm256_set1_epi32(f32::INFINITY.to_bits().cast_signed());
-        let (bad, most) = (_mm256_cmpge_epu32_mask(largest, infinity), _mm256_set1_ps(127.0));
-        let amax = _mm256_castsi256_ps(largest);
-        let scales = _mm256_mask_mov_ps(_mm256_div_ps(amax, most), bad, _mm256_set1_ps(f32::NAN));
-        let factors = _mm256_div_ps(most, amax);
-        let finite = _mm256_cmplt_epu32_mask(_mm256_castps_si256(factors), infinity);
-        let mut own = [0.0; LANES];
-        // SAFETY: eight values.
-        unsafe { _mm256_storeu_ps(own.as_mut_ptr(), _mm256_maskz_mov_ps(finite, factors)) };
-        let mut bytes = [_mm256_setzero_si256(); LANES];
-        for (lane, ((bytes, values), factor)) in bytes.iter_mut().zip(values).zip(own).enumerate() {
-            // A NaN times zero is no integer: such a block has zeros.
-            let keep = u16::from(bad >> lane & 1).wrapping_sub(1);
-            let [a, b] = values.map(|v| {
-                let scaled = _mm512_mul_ps(v, _mm512_set1_ps(factor));
-                _mm512_cvtsepi32_epi8(_mm512_maskz_cvtps_epi32(keep, scaled))
-            });
-            *bytes = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+        // SAFETY: by the caller's duties.
+        let scaled = unsafe { Scaled::new(count, 127.0, block) };
+        let (mut bytes, scales) = ([_mm256_setzero_si256(); LANES], scaled.scales);
+        for (lane, bytes) in bytes.iter_mut().enumerate() {
+            let [first, second] = scaled.integers(lane);
+            let (first, second) = (_mm512_cvtsepi32_epi8(first), _mm512_cvtsepi32_epi8(second));
+            *bytes = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second);
         }
         let mut eight = Eight { bytes, scales, minus: [_mm256_setzero_si256(); 2] };
         let (units, ones) = (eight.units(), _mm256_set1_epi8(1));

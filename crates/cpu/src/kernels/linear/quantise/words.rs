@@ -1,7 +1,9 @@
 //! Integers of 16 bits: as those of 8, with 8191 steps of a block's largest magnitude.
 //!
-//! One function, compiled for each instruction set: it is loops over a block, which become vectors.
+//! But for AVX-512 one function, compiled for each instruction set: it is loops over a block, which become vectors.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::scale_of;
 use crate::isa::Isa;
 use crate::kernels::linear::cell::CELL;
@@ -35,18 +37,12 @@ pub(in crate::kernels::linear) unsafe fn quantise_words(isa: Isa, x: &[f32], str
     match isa {
         // SAFETY: by the caller's duties.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512(x, stride, tile) },
+        Isa::Avx512 => unsafe { avx512::quantise_words(x, stride, tile) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2(x, stride, tile) },
         _ => all(x, stride, tile),
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn avx512(x: &[f32], stride: usize, tile: &mut WordsMut<'_>) {
-    all(x, stride, tile);
 }
 
 #[cfg(target_arch = "x86_64")]
