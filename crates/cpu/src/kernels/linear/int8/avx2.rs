@@ -90,14 +90,7 @@ unsafe fn multiply_rows<'a, T: Taken, const ROWS: usize>(
     tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
     first: bool,
 ) {
-    let mut cells = cells;
-    for (out, tile) in tiles {
-        for panel in 0..cells.panels {
-            // SAFETY: by the caller's duties.
-            unsafe { multiply_panel::<T, ROWS>(cells.panel(panel), tile, out.panel(panel), first) };
-        }
-        cells = cells.near();
-    }
+    each_panel!(cells, tiles, |tile, out| multiply_panel::<T, ROWS>(cells, tile, out, first));
 }
 
 #[inline(never)]

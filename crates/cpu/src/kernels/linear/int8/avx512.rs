@@ -53,14 +53,7 @@ unsafe fn multiply_rows<'a, F: Form, const ROWS: usize>(
     tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
     first: bool,
 ) {
-    let mut cells = cells;
-    for (out, tile) in tiles {
-        for panel in 0..cells.panels {
-            // SAFETY: by the caller's duties.
-            unsafe { multiply_panel::<F, ROWS>(cells.panel(panel), tile, out.panel(panel), first) };
-        }
-        cells = cells.near();
-    }
+    each_panel!(cells, tiles, |tile, out| multiply_panel::<F, ROWS>(cells, tile, out, first));
 }
 
 #[inline(never)]

@@ -1,5 +1,21 @@
 //! Cells times quantised activations.
 
+/// Multiplies each of `tiles` with each panel of `cells`; within `$multiply` the names stand for one of them and where its results go.
+/// Written once and compiled with each kernel's instructions.
+macro_rules! each_panel {
+    ($cells:ident, $tiles:ident, |$tile:ident, $out:ident| $multiply:expr) => {
+        let mut all = $cells;
+        for (target, $tile) in $tiles {
+            for panel in 0..all.panels {
+                let ($cells, $out) = (all.panel(panel), target.panel(panel));
+                // SAFETY: by the caller's duties.
+                unsafe { $multiply }
+            }
+            all = all.near();
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -15,15 +15,7 @@ use std::arch::asm;
 /// # Safety
 /// The lengths were checked by `int8::multiply`, and its duties hold.
 pub(super) unsafe fn multiply<'a>(cells: Cells<'_>, tiles: impl Iterator<Item = (Target, Quantised<'a>)>, first: bool) {
-    let mut cells = cells;
-    for (out, tile) in tiles {
-        for panel in 0..cells.panels {
-            let product = Product { cells: cells.panel(panel), tile, out: out.panel(panel), first };
-            // SAFETY: by the caller's duties.
-            unsafe { by_form!(cells.cell, by_words(product)) }
-        }
-        cells = cells.near();
-    }
+    each_panel!(cells, tiles, |tile, out| by_form!(cells.cell, by_words(Product { cells, tile, out, first })));
 }
 
 /// # Safety
@@ -33,15 +25,7 @@ pub(super) unsafe fn multiply_dots<'a>(
     tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
     first: bool,
 ) {
-    let mut cells = cells;
-    for (out, tile) in tiles {
-        for panel in 0..cells.panels {
-            let product = Product { cells: cells.panel(panel), tile, out: out.panel(panel), first };
-            // SAFETY: by the caller's duties.
-            unsafe { by_form!(cells.cell, by_dots(product)) }
-        }
-        cells = cells.near();
-    }
+    each_panel!(cells, tiles, |tile, out| by_form!(cells.cell, by_dots(Product { cells, tile, out, first })));
 }
 
 /// What `int8::multiply` was asked for.

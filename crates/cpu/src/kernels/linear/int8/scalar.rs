@@ -10,14 +10,7 @@ use crate::kernels::linear::tile::Target;
 /// # Safety
 /// A target has as many rows as its tile.
 pub(super) unsafe fn multiply<'a>(cells: Cells<'_>, tiles: impl Iterator<Item = (Target, Quantised<'a>)>, first: bool) {
-    let mut cells = cells;
-    for (out, tile) in tiles {
-        for panel in 0..cells.panels {
-            // SAFETY: by the caller's duties.
-            unsafe { multiply_panel(cells.panel(panel), tile, out.panel(panel), first) };
-        }
-        cells = cells.near();
-    }
+    each_panel!(cells, tiles, |tile, out| multiply_panel(cells, tile, out, first));
 }
 
 /// # Safety
