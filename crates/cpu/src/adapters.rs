@@ -14,12 +14,19 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Adapters {
     bound: BTreeMap<AdapterId, HashMap<Weight, BoundLowRank>>,
-    /// Rows of the open step that share an adapter, as far as they are neighbours.
-    runs: Vec<(Range<usize>, AdapterId)>,
+    /// Rows of the open step.
+    rows: usize,
+    /// Those that share an adapter, as far as they are neighbours.
+    runs: Runs,
+    /// The same of the wanted rows alone.
+    wanted_runs: Runs,
     /// What the first and the second matrix give.
     inner: Vec<f32>,
     sum: Vec<f32>,
 }
+
+/// Neighbouring rows, and their adapter.
+type Runs = Vec<(Range<usize>, AdapterId)>;
 
 struct BoundLowRank {
     down: PackedMatrix,
@@ -58,12 +65,18 @@ impl Adapters {
 
     /// Notes which rows of a step have which adapter.
     pub(crate) fn open(&mut self, batch: &Batch) {
+        self.rows = batch.num_tokens();
         self.runs.clear();
+        self.wanted_runs.clear();
         for (request, id) in batch.adapters.iter().enumerate().filter_map(|(r, id)| Some((r, (*id)?))) {
             let rows = batch.rows(request);
-            match self.runs.last_mut() {
-                Some((run, same)) if *same == id && run.end == rows.start => run.end = rows.end,
-                _ => self.runs.push((rows, id)),
+            let place = |row| batch.wanted.partition_point(|&wanted| (wanted as usize) < row);
+            let wanted = place(rows.start)..place(rows.end);
+            for (runs, rows) in [(&mut self.runs, rows), (&mut self.wanted_runs, wanted)] {
+                match runs.last_mut() {
+                    Some((run, same)) if *same == id && run.end == rows.start => run.end = rows.end,
+                    _ => runs.push((rows, id)),
+                }
             }
         }
     }
@@ -73,7 +86,8 @@ impl Adapters {
         self.runs.iter().any(|(_, id)| self.bound.get(id).is_some_and(|of| weights.iter().any(|w| of.contains_key(w))))
     }
 
-    /// Adds to `y`, the products of the step's rows `x` with `weight`. A row's sum depends on no other row.
+    /// Adds to `y`, the products of the rows `x` with `weight`: of all rows of the step, or of those that are wanted. A row's sum depends on
+    /// no other row.
     pub(crate) fn add(
         &mut self,
         (team, isa): (&Team, Isa),
@@ -83,7 +97,9 @@ impl Adapters {
         scratch: &mut linear::Scratch,
     ) {
         let (inputs, outputs) = (x.len() / rows.max(1), y.len() / rows.max(1));
-        for (run, id) in &self.runs {
+        // Where they are as many, they are the same.
+        let runs = if rows == self.rows { &self.runs } else { &self.wanted_runs };
+        for (run, id) in runs {
             let Some(part) = self.bound.get(id).and_then(|of| of.get(&weight)) else { continue };
             let (x, y) = (&x[run.start * inputs..run.end * inputs], &mut y[run.start * outputs..run.end * outputs]);
             let inner = sized(&mut self.inner, run.len() * part.down.rows());

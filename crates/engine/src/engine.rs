@@ -24,7 +24,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_num_seqs: 64, max_num_batched_tokens: 512, enable_prefix_caching: true }
+        EngineOptions { max_num_seqs: 64, max_num_batched_tokens: 256, enable_prefix_caching: true }
     }
 }
 

@@ -27,7 +27,7 @@ impl Rank {
     /// Runs the decoder; the wanted rows stay with the rank.
     pub(crate) fn forward(&mut self, batch: &Batch) -> Result<(), CpuError> {
         let mut step = self.device.open(batch);
-        self.decoder.forward(&mut step);
+        self.decoder.forward(&mut step, batch.capture);
         self.outputs = step.close()?;
         Ok(())
     }

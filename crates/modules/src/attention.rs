@@ -1,10 +1,11 @@
 //! Attention over the paged KV cache.
 
+use crate::decoder::kept;
 use crate::norm::Norm;
 use crate::spec::{AttentionSpec, QkNorm, QkNormOver};
 use nxd_ops::{
-    AttendSpec, Axis, Dim, KvLayer, KvSpec, Map, Ops, Params, Role, Rope, ShardLayout, Sharding, Spread, Temperature,
-    Values,
+    AttendSpec, Axis, Dim, KvLayer, KvSpec, Map, Ops, Params, Role, Rope, Rows, ShardLayout, Sharding, Spread,
+    Temperature, Values,
 };
 use nxd_parallel::{ColumnParallelLinear, HeadSharding, RowParallelLinear};
 use std::sync::Arc;
@@ -72,8 +73,8 @@ impl Attention {
         }
     }
 
-    /// `[T, E]` to `[T, E]`; stores the rows' K and V on the way.
-    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
+    /// `[T, E]` to `[T, E]`, or to the `rows` of it; stores the rows' K and V on the way.
+    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor, rows: Option<Rows>) -> O::Tensor {
         let [mut q, mut k, mut v] = ColumnParallelLinear::forward_all([&self.query, &self.key, &self.value], ops, x);
         if let Some(norms) = self.norms.filter(|norms| !norms.after_rope) {
             (q, k) = norms.forward(ops, &q, &k);
@@ -92,6 +93,7 @@ impl Attention {
         }
         ops.kv_write(self.kv_layer, &k, Some(&v));
         let attended = ops.attend(&q, self.kv_layer, &self.attend);
+        let attended = kept(ops, attended, rows);
         self.output.forward(ops, &attended)
     }
 }

@@ -6,7 +6,7 @@ use crate::latent::LatentAttention;
 use crate::moe::Moe;
 use crate::norm::Norm;
 use crate::spec::{AttentionSpec, DecoderSpec, HeadSpec, LayerSpec, NormPlacement};
-use nxd_ops::{Ops, Output, Params, Role, Rows, Sharding, Weight};
+use nxd_ops::{Capture, Ops, Output, Params, Role, Rows, Sharding, Weight};
 use nxd_parallel::{VocabParallelEmbedding, VocabParallelHead};
 
 /// A decoder-only transformer up to its final norm, and the LM head that a [`crate::Sampler`] uses.
@@ -59,8 +59,9 @@ impl Decoder {
         })
     }
 
-    /// Runs the step's tokens to the final norm and emits the rows that are wanted ([`Output::Hidden`]).
-    pub fn forward<O: Ops>(&self, ops: &mut O) {
+    /// Runs the step's tokens to the final norm and emits the rows that are wanted ([`Output::Hidden`]), and what `capture` says, which is
+    /// the batch's.
+    pub fn forward<O: Ops>(&self, ops: &mut O, capture: Capture) {
         let mut x = self.embedding.forward(ops);
         if let Some(factor) = self.embedding_scale {
             x = ops.scale(x, factor);
@@ -70,11 +71,17 @@ impl Decoder {
             x = ops.add(x, &positions);
         }
         ops.emit(Output::Embedding, &x);
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(ops, x);
+        // Behind the last layer's attention rows meet no others, so that those which nobody wants end there.
+        let whole = self.layers.len().saturating_sub(usize::from(capture == Capture::Nothing));
+        let (whole, last) = self.layers.split_at(whole);
+        for (i, layer) in whole.iter().enumerate() {
+            x = layer.forward(ops, x, None);
             ops.emit(Output::Layer(i), &x);
         }
-        let wanted = ops.select_rows(&x, Rows::Wanted);
+        let wanted = match last {
+            [layer, ..] => layer.forward(ops, x, Some(Rows::Wanted)),
+            [] => ops.select_rows(&x, Rows::Wanted),
+        };
         let hidden = self.norm.forward(ops, &wanted);
         ops.emit(Output::Hidden, &hidden);
     }
@@ -131,12 +138,13 @@ impl DecoderLayer {
         }
     }
 
-    /// `[T, E]` to `[T, E]`.
-    fn forward<O: Ops>(&self, ops: &mut O, x: O::Tensor) -> O::Tensor {
+    /// `[T, E]` to `[T, E]`, or to the `rows` of it.
+    fn forward<O: Ops>(&self, ops: &mut O, x: O::Tensor, rows: Option<Rows>) -> O::Tensor {
         match &self.norms {
             Norms::Around { attention, mlp, after } => {
                 let normed = attention.forward(ops, &x);
-                let mut attended = self.attention.forward(ops, &normed);
+                let mut attended = self.attention.forward(ops, &normed, rows);
+                let x = kept(ops, x, rows);
                 if let Some([after, _]) = after {
                     attended = after.forward(ops, &attended);
                 }
@@ -150,7 +158,8 @@ impl DecoderLayer {
                 ops.add(x, &y)
             }
             Norms::After { attention, mlp } => {
-                let attended = self.attention.forward(ops, &x);
+                let attended = self.attention.forward(ops, &x, rows);
+                let x = kept(ops, x, rows);
                 let attended = attention.forward(ops, &attended);
                 let attended = self.scaled(ops, attended);
                 let x = ops.add(x, &attended);
@@ -161,7 +170,8 @@ impl DecoderLayer {
             }
             Norms::Shared(norm) => {
                 let normed = norm.forward(ops, &x);
-                let attended = self.attention.forward(ops, &normed);
+                let attended = self.attention.forward(ops, &normed, rows);
+                let [x, normed] = [x, normed].map(|x| kept(ops, x, rows));
                 let y = self.mlp.forward(ops, &normed);
                 let (attended, y) = (self.scaled(ops, attended), self.scaled(ops, y));
                 let x = ops.add(x, &attended);
@@ -176,6 +186,14 @@ impl DecoderLayer {
             Some(factor) => ops.scale(x, factor),
             None => x,
         }
+    }
+}
+
+/// The `rows` of `x`, or all.
+pub(crate) fn kept<O: Ops>(ops: &mut O, x: O::Tensor, rows: Option<Rows>) -> O::Tensor {
+    match rows {
+        Some(rows) => ops.select_rows(&x, rows),
+        None => x,
     }
 }
 
@@ -194,11 +212,11 @@ impl LayerAttention {
         }
     }
 
-    /// `[T, E]` to `[T, E]`.
-    fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
+    /// `[T, E]` to `[T, E]`, or to the `rows` of it.
+    fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor, rows: Option<Rows>) -> O::Tensor {
         match self {
-            LayerAttention::OfHeads(attention) => attention.forward(ops, x),
-            LayerAttention::Latent(attention) => attention.forward(ops, x),
+            LayerAttention::OfHeads(attention) => attention.forward(ops, x, rows),
+            LayerAttention::Latent(attention) => attention.forward(ops, x, rows),
         }
     }
 }

@@ -4,9 +4,10 @@
 //! what attention gives meets the value's. So the cache holds one row a token for all heads, and every row of a step, of a prompt or not,
 //! takes the same way.
 
+use crate::decoder::kept;
 use crate::norm::Norm;
 use crate::spec::{AttentionSpec, LatentSpec};
-use nxd_ops::{AttendSpec, Axis, KvLayer, KvSpec, Ops, Params, Rope, ShardLayout, Values};
+use nxd_ops::{AttendSpec, Axis, KvLayer, KvSpec, Ops, Params, Rope, Rows, ShardLayout, Values};
 use nxd_parallel::{ColumnParallelLinear, HeadParallelLinear, HeadSharding, RowParallelLinear};
 use std::sync::Arc;
 
@@ -89,8 +90,8 @@ impl LatentAttention {
         }
     }
 
-    /// `[T, E]` to `[T, E]`; stores the rows' compressed keys and values on the way.
-    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor) -> O::Tensor {
+    /// `[T, E]` to `[T, E]`, or to the `rows` of it; stores the rows' compressed keys and values on the way.
+    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Tensor, rows: Option<Rows>) -> O::Tensor {
         let [query, query_rope, latent, key_rope] = self.project(ops, x);
         let latent = self.latent_norm.forward(ops, &latent);
         let mut rotate = |x| match self.rope {
@@ -103,6 +104,7 @@ impl LatentAttention {
         let query = self.of_key.forward(ops, &query);
         let query = ops.concat_heads(&query, &query_rope, self.attend.num_heads);
         let attended = ops.attend(&query, self.kv_layer, &self.attend);
+        let attended = kept(ops, attended, rows);
         let values = self.of_value.forward(ops, &attended);
         self.output.forward(ops, &values)
     }

@@ -18,7 +18,7 @@ pub(crate) struct EngineArgs {
           allow_negative_numbers = true)]
     pub(crate) max_num_seqs: usize,
 
-    /// Most tokens in one step; a longer prompt is cut into chunks [default: 512; of `serve` 128, or --max-num-seqs if that is more, so
+    /// Most tokens in one step; a longer prompt is cut into chunks [default: 256; of `serve` 128, or --max-num-seqs if that is more, so
     /// that those who are being answered wait less for others' prompts].
     #[arg(long, env = "NXD_MAX_NUM_BATCHED_TOKENS", value_name = "TOKENS", value_parser = values::positive,
           allow_negative_numbers = true)]
@@ -62,7 +62,7 @@ pub(crate) enum KvCacheDtype {
 impl EngineArgs {
     /// Most tokens in one step, for commands whose prompts hold up nobody.
     pub(crate) fn tokens_a_step(&self) -> usize {
-        self.max_num_batched_tokens.unwrap_or(512)
+        self.max_num_batched_tokens.unwrap_or(256)
     }
 
     /// The flags as a server takes them.

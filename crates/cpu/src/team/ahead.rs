@@ -1,6 +1,7 @@
-//! What a worker asks memory for while it has nothing to do.
+//! What a member asks memory for while it has nothing to do.
 
 use crate::prefetch::{LINE, ask};
+use std::ptr::without_provenance;
 
 /// Most bytes that are worth asking for: a part of the second-level cache.
 const MOST: usize = 256 << 10;
@@ -8,30 +9,25 @@ const MOST: usize = 256 << 10;
 const LINES: usize = 4;
 
 /// Bytes that a member will read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Ahead {
-    at: *const u8,
+    /// An address, through which nobody reads.
+    at: usize,
     left: usize,
 }
 
 impl Ahead {
     pub(super) fn of(bytes: *const [u8]) -> Self {
-        Ahead { at: bytes.cast(), left: bytes.len().min(MOST) }
+        Ahead { at: bytes.cast::<u8>().addr(), left: bytes.len().min(MOST) }
     }
 
     /// Asks for the next few lines; false when there are none.
     #[inline]
     pub(super) fn ask_a_little(&mut self) -> bool {
         let len = self.left.min(LINES * LINE);
-        (0..len).step_by(LINE).for_each(|line| ask(self.at.wrapping_add(line)));
+        (0..len).step_by(LINE).for_each(|line| ask(without_provenance(self.at.wrapping_add(line))));
         *self = Ahead { at: self.at.wrapping_add(len), left: self.left - len };
         len > 0
-    }
-}
-
-impl Default for Ahead {
-    fn default() -> Self {
-        Ahead { at: std::ptr::null(), left: 0 }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use crossbeam::utils::CachePadded;
 
 /// Set in the phase when a member has panicked: nobody need wait any longer.
@@ -106,11 +107,13 @@ impl Barrier {
         self.finished.fetch_add(1, Ordering::Release);
     }
 
-    /// Waits until every member is through with the job; for how long, if it was long.
-    pub(super) fn wait_for_all(&self) -> Duration {
+    /// Waits until every member is through with the job, and meanwhile asks for what is read later; for how long, if it was long.
+    pub(super) fn wait_for_all(&self, ahead: &mut Ahead) -> Duration {
         let mut wait = self.patience.wait();
         while self.finished.load(Ordering::Acquire) < self.members() {
-            wait.a_little();
+            if !ahead.ask_a_little() {
+                wait.a_little();
+            }
         }
         wait.long()
     }

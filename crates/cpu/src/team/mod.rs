@@ -61,6 +61,8 @@ pub struct Team {
     place: Option<Mask>,
     /// Whether jobs may have fewer members than the team, and how many.
     shedding: Option<Shedding>,
+    /// What the leader reads later.
+    ahead: Cell<Ahead>,
     /// A `Cell` also keeps the team from being shared between threads.
     running: Cell<bool>,
 }
@@ -135,8 +137,14 @@ impl Team {
             parked: (1..threads).map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
             panic: Mutex::new(None),
         });
-        let mut team =
-            Self { shared, workers: Vec::new(), place: places[0], shedding: None, running: Cell::new(false) };
+        let mut team = Self {
+            shared,
+            workers: Vec::new(),
+            place: places[0],
+            shedding: None,
+            ahead: Cell::default(),
+            running: Cell::new(false),
+        };
         for (id, place) in places.iter().copied().enumerate().skip(1) {
             let shared = team.shared.clone();
             let worker = move || {
@@ -202,8 +210,9 @@ impl Team {
             }
         }
         // Nothing between the epoch and this wait may unwind: the workers use `job` until the wait is over.
-        let (waited, _) = shared.take_part(0, job, Ahead::default());
-        let waited = waited.max(shared.barrier.wait_for_all());
+        let (waited, mut ahead) = shared.take_part(0, job, self.ahead.get());
+        let waited = waited.max(shared.barrier.wait_for_all(&mut ahead));
+        self.ahead.set(ahead);
         if let Some(shedding) = &self.shedding {
             shedding.waited(waited, Instant::now());
         }

@@ -10,7 +10,7 @@ use nxd_cpu::{CpuError, Footprint};
 use nxd_models::Model;
 use nxd_models::checkpoint::NamedWeights;
 use nxd_modules::{Decoder, DecoderSpec, Sampler};
-use nxd_ops::{Axis, Manifest, Mesh, Params, Role};
+use nxd_ops::{Axis, Capture, Manifest, Mesh, Params, Role};
 use std::fmt;
 
 /// The KV cache where the system does not say how much memory there is.
@@ -108,7 +108,7 @@ impl MemoryNeeds {
         let mut footprint = Footprint::new(manifest, &formats, &options.of_rank(ranks));
         // Steps of all sizes come, and what small ones took is not always what large ones take.
         for rows in [1, tokens] {
-            decoder.forward(footprint.open(rows, seqs.min(rows)));
+            decoder.forward(footprint.open(rows, seqs.min(rows)), Capture::Layers);
             Sampler::new(decoder).forward(footprint.open(0, seqs.min(rows).min(TILE)));
         }
         Ok(MemoryNeeds {

@@ -130,7 +130,7 @@ impl Executor for TracedExecutor {
             return Err(ExecutorError::Adapter { id: id.0 });
         }
         let decoder = &self.decoder;
-        self.step = self.device.forward(batch, |tracer| decoder.forward(tracer))?;
+        self.step = self.device.forward(batch, |tracer| decoder.forward(tracer, batch.capture))?;
         self.hidden = OnceCell::new();
         Ok(self.steps.ran(batch))
     }

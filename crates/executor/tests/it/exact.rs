@@ -1,10 +1,10 @@
 //! The bit-equality promise: a request's logits are the same bits alone or beside up to 63 others, in one piece or in chunks, with any block
 //! size, with 1 to 4 threads, with any instruction set.
 
-use crate::model::{BLOCKS, Random, Rows, Runner, Setup, latent_spec, mixture, ranks, spec};
+use crate::model::{BLOCKS, Random, Rows, Runner, Setup, batch, latent_spec, mixture, ranks, spec};
 use nxd_cpu::{Activations, Isa, KvDtype};
-use nxd_modules::DecoderSpec;
-use nxd_ops::{BlockFormat, Format};
+use nxd_modules::{DecoderSpec, NormPlacement};
+use nxd_ops::{Batch, BlockFormat, Capture, Format};
 use nxd_testkit::assert_bits;
 
 /// A request's tokens and the logits it must have.
@@ -246,6 +246,29 @@ fn bits_do_not_depend_on_the_batch_with_latent_attention() {
             [(1, 16, Isa::detect()), (2, 8, Isa::detect()), (3, 32, Isa::Scalar), (4, 24, Isa::detect())]
         {
             together(&spec, Setup { threads, block_size, isa, ..setup }, &requests, &mut random);
+        }
+    }
+}
+
+/// Rows that nobody wants end before the last layer's MLP, unless all layers are captured.
+#[test]
+fn bits_do_not_depend_on_which_rows_are_wanted() {
+    let format = Format::Blocks(BlockFormat::Q8_0);
+    let small = small(format);
+    let placed = |norm_placement| DecoderSpec { norm_placement, ..small.clone() };
+    let others = [NormPlacement::Sandwich, NormPlacement::Post, NormPlacement::Parallel].map(placed);
+    let (kv, isa) = (KvDtype::F16, Isa::detect());
+    let setup = Setup { format, activations: Activations::Int8, kv, threads: 2, block_size: 16, isa };
+    for spec in [small.clone(), mixture(small.clone()), latent_spec(3)].into_iter().chain(others) {
+        let mut runner = runner(&spec, setup);
+        let rows = |len: u32, blocks| Rows { tokens: (1..=len).collect(), start: 0, blocks };
+        let all = batch(&[rows(20, vec![3, 1]), rows(9, vec![0])], setup.block_size, 2);
+        let captured = runner.hidden(&Batch { capture: Capture::Layers, ..all.clone() });
+        let row = |row: u32| &captured[row as usize * spec.hidden_size..][..spec.hidden_size];
+        for wanted in [all.wanted.clone(), vec![19, 28], vec![0, 1, 18], vec![28], vec![]] {
+            let expected: Vec<f32> = wanted.iter().flat_map(|&wanted| row(wanted)).copied().collect();
+            let hidden = runner.hidden(&Batch { wanted: wanted.clone(), ..all.clone() });
+            assert_bits(&hidden, &expected, &format!("{:?}, rows {wanted:?}", spec.norm_placement));
         }
     }
 }

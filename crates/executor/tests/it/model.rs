@@ -278,12 +278,17 @@ pub(crate) fn batch(requests: &[Rows], block_size: usize, groups: usize) -> Batc
 }
 
 impl Runner {
+    /// Runs a ragged step and gives the rows that are wanted, `[W, E]`.
+    pub(crate) fn hidden(&mut self, batch: &Batch) -> Vec<f32> {
+        let mut step = self.device.open(batch);
+        self.decoder.forward(&mut step, batch.capture);
+        step.close().unwrap().hidden
+    }
+
     /// Runs a ragged step and gives the logits of all its rows, `[T, V]`.
     pub(crate) fn step(&mut self, requests: &[Rows]) -> Vec<f32> {
         let batch = batch(requests, self.setup.block_size, 2);
-        let mut step = self.device.open(&batch);
-        self.decoder.forward(&mut step);
-        let hidden = step.close().unwrap().hidden;
+        let hidden = self.hidden(&batch);
         let sampling = SamplingBatch { rows: vec![SamplingRow::default(); batch.num_tokens()], keep_logits: true };
         let mut step = self.device.open_sampling(&hidden, &sampling);
         Sampler::new(&self.decoder).forward(&mut step);

@@ -44,7 +44,7 @@ impl Traced {
     /// Runs a ragged step and gives the logits of all its rows, `[T, V]`.
     fn step(&mut self, requests: &[Rows]) -> Vec<f32> {
         let batch = batch(requests, BLOCK_SIZE, 2);
-        let step = self.device.forward(&batch, |tracer| self.decoder.forward(tracer)).unwrap();
+        let step = self.device.forward(&batch, |tracer| self.decoder.forward(tracer, batch.capture)).unwrap();
         let sampling = SamplingBatch { rows: vec![SamplingRow::default(); batch.num_tokens()], keep_logits: true };
         let sampler = Sampler::new(&self.decoder);
         self.device.sample(&step, &sampling, |tracer| sampler.forward(tracer)).unwrap().1

@@ -1,6 +1,7 @@
 //! Asking memory for weights before they are used: how far ahead within a product, and for what while a member waits for the next one.
 
 use super::matrix::PackedMatrix;
+use crate::prefetch::{LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
 use std::ptr;
@@ -12,15 +13,76 @@ pub(super) const AHEAD: usize = 8192;
 /// The same for weights of plain floats, of which a step takes the fewer operations the more bytes it has: 8 rows +2.5 %, 1 row +2 %.
 pub(super) const FLOATS_AHEAD: usize = 4096;
 
-/// What a single tile asks for while it reads `bytes`: not more than the `left` bytes behind them, as nobody asks for another member's.
-pub(super) fn ahead_of(bytes: &[u8], left: usize) -> *const u8 {
-    bytes.as_ptr().wrapping_add(AHEAD.min(left))
+/// The same for integers of 16 bits: 8 rows +4 % over the distance of floats.
+pub(super) const WORDS_AHEAD: usize = 12_288;
+
+/// What a tile asks memory for while it reads weights: some bytes for each step that it does.
+///
+/// Of several tiles each asks for its part of what all of them read next: the first one alone would wait for memory, which then were idle
+/// beside the others. Nobody reads through the addresses.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    at: *const u8,
+    /// Bytes of a step.
+    each: usize,
+    /// From what one tile asks for to what the next one does.
+    tile: usize,
+}
+
+impl Ahead {
+    /// Nothing but the `bytes` that are read anyway.
+    pub(super) fn nothing(bytes: &[u8]) -> Self {
+        Ahead { at: bytes.as_ptr(), each: 0, tile: 0 }
+    }
+
+    /// What lies `distance` behind the `bytes` that a single tile reads, `step` of them at a time.
+    pub(super) fn of_one(bytes: &[u8], distance: usize, step: usize) -> Self {
+        Ahead { at: bytes.as_ptr().wrapping_add(distance), each: step, tile: 0 }
+    }
+
+    /// The first of `tiles` parts of what lies `distance` behind the `bytes` that each tile reads in `steps` steps of `step` bytes.
+    pub(super) fn of_many(bytes: &[u8], distance: usize, step: usize, steps: usize, tiles: usize) -> Self {
+        let each = step.div_ceil(tiles);
+        Ahead { at: bytes.as_ptr().wrapping_add(distance), each, tile: steps * each }
+    }
+
+    /// What the tile asks for that comes so many tiles later.
+    pub(super) fn after(self, tiles: usize) -> Self {
+        Ahead { at: self.at.wrapping_add(tiles * self.tile), ..self }
+    }
+
+    /// What is asked for from step `step` on.
+    pub(super) fn from(self, step: usize) -> Self {
+        Ahead { at: self.at.wrapping_add(step * self.each), ..self }
+    }
+
+    /// Asks for a step of at most a line, and goes on to the next one.
+    #[inline(always)]
+    pub(super) fn ask_once(&mut self) {
+        ask(self.at);
+        self.at = self.at.wrapping_add(self.each);
+    }
+
+    /// Asks for step `step`, whose bytes are `whole` unless tiles share them.
+    #[inline(always)]
+    pub(super) fn ask_for(&self, step: usize, whole: usize) {
+        let at = self.at.wrapping_add(step * self.each);
+        if self.each == whole {
+            (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE)));
+        } else {
+            (0..self.each).step_by(LINE).for_each(|line| ask(at.wrapping_add(line)));
+        }
+    }
 }
 
 /// Which matrix is read first in a call, and which one in the call that follows: a model's steps read theirs in the same order.
 #[derive(Default)]
 pub(super) struct Order {
-    follows: HashMap<usize, First>,
+    /// Each matrix that a call began with, and the place of the one that the call after it began with last time.
+    all: Vec<(First, Option<usize>)>,
+    /// Places by addresses.
+    places: HashMap<usize, usize>,
+    /// The place of the last call's.
     last: Option<usize>,
 }
 
@@ -42,10 +104,19 @@ impl Order {
         }
         let start = weight.data().as_ptr().addr();
         let first = First { start, panel_bytes: weight.panel_bytes(), panels: weight.panels() };
-        if let Some(last) = self.last.replace(start) {
-            self.follows.insert(last, first);
+        let expected = self.last.and_then(|last| self.all[last].1);
+        let place = match expected.filter(|&place| self.all[place].0.start == start) {
+            Some(place) => place,
+            None => *self.places.entry(start).or_insert_with(|| {
+                self.all.push((first, None));
+                self.all.len() - 1
+            }),
+        };
+        self.all[place].0 = first;
+        if let Some(last) = self.last.replace(place) {
+            self.all[last].1 = Some(place);
         }
-        self.follows.get(&start).copied()
+        self.all[place].1.map(|next| self.all[next].0)
     }
 }
 

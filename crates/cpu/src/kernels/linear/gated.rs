@@ -7,7 +7,7 @@ use super::product::{Part, Place, Product};
 use super::scratch::{PanelRow, Scratch};
 use crate::isa::Isa;
 use crate::kernels::gated::gated_part;
-use crate::prefetch::ask;
+use crate::prefetch::ask_to_write;
 use crate::team::{Team, share_of};
 use nxd_ops::Gated;
 use std::ops::Range;
@@ -114,7 +114,7 @@ unsafe fn meet(
         for (row, (gates, ups)) in rows.clone().zip(gates.chunks_mut(stride).zip(ups.chunks(stride))) {
             let out = gate.out.wrapping_add(row * n + start * PANEL);
             for line in (0..stride).step_by(PANEL) {
-                ask(out.wrapping_add(ROWS_AHEAD * n + line).cast());
+                ask_to_write(out.wrapping_add(ROWS_AHEAD * n + line).cast());
             }
             let gates = &mut gates[..columns];
             gated_part(gate.isa, activation, gates, &ups[..columns]);

@@ -1,7 +1,7 @@
 //! One member's part of one product: tiles of rows times panels of weights.
 
 use super::PANEL;
-use super::ahead::{FLOATS_AHEAD, ahead_of};
+use super::ahead::{AHEAD, Ahead, FLOATS_AHEAD, WORDS_AHEAD};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Runs, Weights};
@@ -16,7 +16,7 @@ use crate::isa::Isa;
 use std::ops::Range;
 
 /// Rows whose tiles pass over a panel before the next panel: their part of the input stays in the second-level cache.
-pub(super) const PASS: usize = 240;
+pub(super) const PASS: usize = 256;
 
 /// Panel rows that a member works with: a dequantised chunk of a panel (or an opened one, which [`Product::chunk`] keeps as small), and
 /// the results of a panel that is not full. Behind them is a panel that is not packed yet, where there is one.
@@ -62,8 +62,9 @@ pub(super) struct Product<'a> {
     pub(super) unpacked: Option<&'a Unpacked>,
 }
 
-/// `len` values of K from `start` on, of `count` neighbouring panels; the share's last panel is before `last`.
+/// `len` values of K from `start` on, of `count` neighbouring panels, for so many tiles; the share's last panel is before `last`.
 struct Piece {
+    tiles: usize,
     panel: usize,
     count: usize,
     last: usize,
@@ -81,13 +82,13 @@ enum Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// The same for further tiles, which ask for nothing ahead.
-    fn near(self) -> Self {
+    /// The same for a tile that comes so many tiles later.
+    fn after(self, tiles: usize) -> Self {
         match self {
-            Taken::Floats(weights) => Taken::Floats(Weights { ahead: 0, ..weights }),
-            Taken::Runs(weights, runs) => Taken::Runs(Weights { ahead: 0, ..weights }, runs),
-            Taken::Cells(cells) => Taken::Cells(cells.near()),
-            Taken::Words(words) => Taken::Words(Words { ahead: 0, ..words }),
+            Taken::Floats(weights) => Taken::Floats(weights.after(tiles)),
+            Taken::Runs(weights, runs) => Taken::Runs(weights.after(tiles), runs),
+            Taken::Cells(cells) => Taken::Cells(cells.after(tiles)),
+            Taken::Words(words) => Taken::Words(words.after(tiles)),
         }
     }
 }
@@ -140,7 +141,7 @@ impl Product<'_> {
             let mut panel = panels.start;
             while panel < panels.end {
                 let count = self.panels_at_once(of_full.saturating_sub(panel));
-                let piece = Piece { panel, count, last: part.last, start, len };
+                let piece = Piece { tiles: pass.len(), panel, count, last: part.last, start, len };
                 let bytes = count * self.weight.panel_bytes();
                 let packed = match &mut packer {
                     None => &self.weight.data()[panel * self.weight.panel_bytes()..][..bytes],
@@ -162,6 +163,7 @@ impl Product<'_> {
                     }
                 };
                 for alike in tiles.alike(pass) {
+                    let count_alike = alike.len();
                     let alike = alike.map(|tile| {
                         if tile + 1 < pass.end {
                             let next = tiles.rows(tile + 1);
@@ -172,7 +174,7 @@ impl Product<'_> {
                     });
                     // SAFETY: by the caller's duties, and those of the targets.
                     unsafe { self.multiply(&piece, taken, alike) };
-                    taken = taken.near();
+                    taken = taken.after(count_alike);
                 }
                 panel += count;
             }
@@ -241,24 +243,31 @@ impl Product<'_> {
             let before = (piece.count - 1) * panel_bytes;
             &numbers[piece.start / CELL * cell.bytes()..][..before + piece.len / CELL * cell.bytes()]
         };
-        // The first tile of several asks for the next panel; the others meet this one in the cache. Nobody asks for another member's.
         let left = match self.unpacked {
             None => (piece.last - piece.panel).saturating_sub(piece.count) * panel_bytes,
             Some(_) => 0,
         };
-        let alone = self.input.tiles().count() == 1;
+        // Several tiles ask for the next panel. Nobody asks for another member's.
+        let ahead = |bytes: &[u8], distance: usize, step: usize, steps: usize| match (left, piece.tiles) {
+            (0, _) if piece.count == 1 => Ahead::nothing(bytes),
+            (_, 1) => Ahead::of_one(bytes, distance.min(left + (piece.count - 1) * panel_bytes), step),
+            (_, tiles) => Ahead::of_many(bytes, panel_bytes, step, steps, tiles),
+        };
         let last = piece.start + piece.len == self.weight.cols();
         match (self.weight.layout(), self.weight.numbers()) {
-            (Layout::Words(element), _) => Taken::Words(Words {
-                bytes: &numbers[piece.start * PANEL * element.bytes()..],
-                panel_bytes,
-                panels: piece.count,
-                ahead: if alone { FLOATS_AHEAD.min(left) } else { panel_bytes },
-                scales: last.then_some(scales),
-            }),
+            (Layout::Words(element), _) => {
+                let bytes = &numbers[piece.start * PANEL * element.bytes()..];
+                Taken::Words(Words {
+                    bytes,
+                    panel_bytes,
+                    panels: piece.count,
+                    ahead: ahead(bytes, WORDS_AHEAD, int16::PAIR, piece.len / 2),
+                    scales: last.then_some(scales),
+                })
+            }
             (Layout::Float(element), _) => {
                 let bytes = &numbers[piece.start * PANEL * element.bytes()..];
-                let ahead = if alone { FLOATS_AHEAD.min(left) } else { panel_bytes };
+                let ahead = ahead(bytes, FLOATS_AHEAD, PANEL * element.bytes(), piece.len);
                 let weights =
                     Weights { bytes, element, panel_bytes, panels: piece.count, ahead, scales: None, sums: false };
                 if element.is_scaled() {
@@ -278,18 +287,14 @@ impl Product<'_> {
                     element,
                     panel_bytes: bytes.len(),
                     panels: 1,
-                    ahead: 0,
+                    ahead: Ahead::nothing(bytes),
                     scales: None,
                     sums: false,
                 })
             }
             (Layout::Cells(cell), _) => {
                 let packed = cells(cell);
-                let ahead = if alone {
-                    ahead_of(packed, left + (piece.count - 1) * panel_bytes)
-                } else {
-                    packed.as_ptr().wrapping_add(panel_bytes)
-                };
+                let ahead = ahead(packed, AHEAD, cell.bytes(), piece.len / CELL);
                 let opened_for = self.input.opened_for(self.isa, self.weight);
                 let bytes = match opened_for {
                     None => packed,
@@ -311,7 +316,7 @@ impl Product<'_> {
         }
     }
 
-    /// Multiplies tiles of as many rows each, of which the first one asks for what comes next.
+    /// Multiplies tiles of as many rows each.
     ///
     /// # Safety
     /// A tile's target has its rows and as many panels as the piece; the input is filled; the CPU has the instructions of `isa`.
@@ -341,7 +346,7 @@ impl Product<'_> {
                     }
                     Taken::Cells(_) => unreachable!("they were multiplied above"),
                 }
-                taken = taken.near();
+                taken = taken.after(1);
             }
         }
     }

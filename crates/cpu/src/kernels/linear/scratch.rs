@@ -125,8 +125,8 @@ pub(super) struct Prepared {
     /// One for each member where there is a single row: preparing it again is cheaper than meeting.
     copies: usize,
     rows: usize,
-    /// Rows of a full tile.
-    most_rows: usize,
+    /// How the rows are cut.
+    tiles: Tiles,
     /// f32 tiles, `[k][rows]` each.
     floats: Buffer<f32>,
     /// The parts of quantised tiles; see [`Quantised`].
@@ -152,11 +152,12 @@ impl Prepared {
     pub(super) fn reserve(&mut self, isa: Isa, weight: &PackedMatrix, rows: usize, copies: usize) {
         (self.numbers, self.cols, self.rows, self.copies) = (weight.numbers(), weight.cols(), rows, copies);
         self.has_words = false;
-        self.most_rows = match self.numbers {
+        let most_rows = match self.numbers {
             Numbers::F32 => float::most_rows(isa),
             Numbers::Int8 => int8::most_rows(isa),
             Numbers::Int16 => int16::most_rows(isa),
         };
+        self.tiles = Tiles::new(rows, most_rows);
         let values = copies * rows * self.cols;
         match self.numbers {
             Numbers::F32 => self.floats.reserve(values),
@@ -195,7 +196,7 @@ impl Prepared {
 
     /// How the rows are cut.
     pub(super) fn tiles(&self) -> Tiles {
-        Tiles::new(self.rows, self.most_rows)
+        self.tiles
     }
 
     fn values(&self, copy: usize, rows: &Range<usize>) -> Range<usize> {

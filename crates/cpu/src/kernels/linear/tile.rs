@@ -1,20 +1,23 @@
 //! How the rows of a product are cut into tiles, and where a tile's results go.
 
 use super::PANEL;
-use crate::prefetch::ask;
+use crate::prefetch::ask_to_write;
 use std::ops::Range;
 
 /// `rows` in tiles of at most `most`, as even as can be: a narrow last tile would cost as much as a full one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tiles {
-    rows: usize,
     most: usize,
     count: usize,
+    /// Rows of a tile, and how many tiles have one more. Kept, as divisions for each tile of each panel are 1 % of a prompt.
+    each: usize,
+    wider: usize,
 }
 
 impl Tiles {
     pub(super) fn new(rows: usize, most: usize) -> Self {
-        Self { rows, most, count: rows.div_ceil(most) }
+        let count = rows.div_ceil(most);
+        Self { most, count, each: rows / count.max(1), wider: rows % count.max(1) }
     }
 
     /// The number of tiles.
@@ -35,13 +38,12 @@ impl Tiles {
 
     /// The tiles `tiles` in groups that have as many rows each: two at most.
     pub(super) fn alike(self, tiles: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let wider = (self.rows % self.count).clamp(tiles.start, tiles.end);
+        let wider = self.wider.clamp(tiles.start, tiles.end);
         [tiles.start..wider, wider..tiles.end].into_iter().filter(|alike| !alike.is_empty())
     }
 
     fn start(self, tile: usize) -> usize {
-        let (each, wider) = (self.rows / self.count, self.rows % self.count);
-        tile * each + tile.min(wider)
+        tile * self.each + tile.min(self.wider)
     }
 }
 
@@ -63,7 +65,7 @@ impl Target {
     pub(super) fn ask(self, rows: usize, panels: usize) {
         for row in 0..rows {
             for panel in 0..panels {
-                ask(self.start.wrapping_add(row * self.stride + panel * PANEL).cast());
+                ask_to_write(self.start.wrapping_add(row * self.stride + panel * PANEL).cast());
             }
         }
     }

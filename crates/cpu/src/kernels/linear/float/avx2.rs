@@ -4,7 +4,6 @@
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
 use crate::kernels::linear::tile::Target;
-use crate::prefetch::ask;
 use std::arch::x86_64::*;
 
 /// How 16 stored weights become two vectors of f32.
@@ -115,12 +114,12 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        let mut step = weights.bytes.as_ptr();
+        let (mut step, mut ahead) = (weights.bytes.as_ptr(), weights.ahead);
         for x in x.as_chunks::<ROWS>().0 {
             let mut w = [[_mm256_setzero_ps(); 2]; PANELS];
             for (panel, w) in w.iter_mut().enumerate() {
                 if PANELS == 1 {
-                    ask(step.wrapping_add(weights.ahead));
+                    ahead.ask_once();
                 }
                 *w = L::load(step.add(panel * weights.panel_bytes));
             }

@@ -49,6 +49,7 @@ mod scalar;
 
 use super::PANEL;
 use super::across::{self, Next};
+use super::ahead::Ahead;
 use super::panels::SCALES;
 use super::tile::Target;
 use crate::isa::Isa;
@@ -165,12 +166,19 @@ pub(super) struct Weights<'a> {
     pub(super) panel_bytes: usize,
     /// How many panels to multiply: 1, or [`panels_at_once`].
     pub(super) panels: usize,
-    /// How far ahead to ask memory for weights, in bytes.
-    pub(super) ahead: usize,
+    /// What to ask memory for beside a single panel, with each step.
+    pub(super) ahead: Ahead,
     /// Where a run ends, its scales: those of the first panel's outputs and what follows.
     pub(super) scales: Option<&'a [u8]>,
     /// Whether the results are the sum of the runs before, and not the chain as far as it is.
     pub(super) sums: bool,
+}
+
+impl Weights<'_> {
+    /// The same for a tile that comes so many tiles later.
+    pub(super) fn after(self, tiles: usize) -> Self {
+        Weights { ahead: self.ahead.after(tiles), ..self }
+    }
 }
 
 /// Steps of K of a matrix whose runs have scales.
@@ -216,7 +224,8 @@ pub(super) unsafe fn multiply_runs(
         assert!(run == 0 || end <= steps, "a run that is multiplied whole");
         let to = end.min(steps);
         let scales = (to == end).then(|| &runs.scales[run * SCALES..]);
-        let part = Weights { bytes: &weights.bytes[done * step_bytes..], scales, sums: run > 0, ..weights };
+        let (bytes, ahead) = (&weights.bytes[done * step_bytes..], weights.ahead.from(done));
+        let part = Weights { bytes, ahead, scales, sums: run > 0, ..weights };
         let first = run > 0 || runs.start == 0;
         // SAFETY: by the caller's duties.
         unsafe { multiply(isa, part, &x[done * rows..to * rows], rows, out, first) };

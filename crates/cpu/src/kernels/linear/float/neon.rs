@@ -3,7 +3,6 @@
 use super::{Element, Weights};
 use crate::kernels::linear::PANEL;
 use crate::kernels::linear::tile::Target;
-use crate::prefetch::ask;
 use std::arch::aarch64::*;
 
 /// How 16 stored weights become four vectors of f32.
@@ -129,11 +128,11 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        let mut step = weights.bytes.as_ptr();
+        let (mut step, mut ahead) = (weights.bytes.as_ptr(), weights.ahead);
         for x in x.as_chunks::<ROWS>().0 {
             for panel in 0..PANELS {
                 if PANELS == 1 {
-                    ask(step.wrapping_add(weights.ahead));
+                    ahead.ask_once();
                 }
                 let w = L::load(step.add(panel * weights.panel_bytes));
                 for (x, acc) in x.iter().zip(&mut acc) {

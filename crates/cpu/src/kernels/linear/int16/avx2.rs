@@ -3,7 +3,6 @@
 use super::{PAIR, Rows, Words};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::tile::Target;
-use crate::prefetch::ask;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
@@ -36,14 +35,14 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                 }
             }
         }
-        let mut pair = weights.bytes.as_ptr();
+        let (mut pair, mut ahead) = (weights.bytes.as_ptr(), weights.ahead);
         let mut words = x.words.as_ptr();
         for scales in x.scales.as_chunks::<ROWS>().0 {
             let mut dots = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
             for _ in 0..pairs() {
                 for panel in 0..PANELS {
                     if PANELS == 1 {
-                        ask(pair.wrapping_add(weights.ahead));
+                        ahead.ask_once();
                     }
                     let w = pair.add(panel * weights.panel_bytes).cast::<__m256i>();
                     let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];

@@ -4,7 +4,6 @@
 use super::{PAIR, Rows, Words};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::tile::Target;
-use crate::prefetch::ask;
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -46,7 +45,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                 }
             }
         }
-        let mut pair = weights.bytes.as_ptr();
+        let (mut pair, mut ahead) = (weights.bytes.as_ptr(), weights.ahead);
         let blocks = x.words.chunks_exact(ROWS * CELL).zip(x.scales.as_chunks::<ROWS>().0);
         for (words, scales) in blocks {
             let mut dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
@@ -54,7 +53,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                 let mut w = [_mm512_setzero_si512(); PANELS];
                 for (panel, w) in w.iter_mut().enumerate() {
                     if PANELS == 1 {
-                        ask(pair.wrapping_add(weights.ahead));
+                        ahead.ask_once();
                     }
                     *w = _mm512_loadu_si512(pair.add(panel * weights.panel_bytes).cast());
                 }

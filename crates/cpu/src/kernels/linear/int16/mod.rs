@@ -17,6 +17,7 @@ pub(super) mod tests;
 pub(super) use pack::pack_panel;
 
 use super::PANEL;
+use super::ahead::Ahead;
 use super::cell::CELL;
 use super::panels::SCALES;
 use super::tile::Target;
@@ -27,7 +28,7 @@ const BITS: u32 = 13;
 /// The largest magnitude of an activation.
 pub(super) const MOST: f32 = 8191.0;
 /// Bytes of a pair of values of K of 16 outputs.
-const PAIR: usize = 4 * PANEL;
+pub(super) const PAIR: usize = 4 * PANEL;
 
 /// Steps of K whose weights stay in the first-level cache while all tiles of a pass meet them: 24 KB.
 pub(super) const CHUNK: usize = 768;
@@ -65,10 +66,17 @@ pub(super) struct Words<'a> {
     pub(super) panel_bytes: usize,
     /// How many panels to multiply: 1, or [`panels_at_once`].
     pub(super) panels: usize,
-    /// How far ahead to ask memory for weights, in bytes.
-    pub(super) ahead: usize,
+    /// What to ask memory for beside a single panel, with each pair.
+    pub(super) ahead: Ahead,
     /// The scales of the first panel's outputs and what follows, where sums are complete after these pairs.
     pub(super) scales: Option<&'a [u8]>,
+}
+
+impl Words<'_> {
+    /// The same for a tile that comes so many tiles later.
+    pub(super) fn after(self, tiles: usize) -> Self {
+        Words { ahead: self.ahead.after(tiles), ..self }
+    }
 }
 
 /// A tile of rows, or some blocks of it.

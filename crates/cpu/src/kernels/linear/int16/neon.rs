@@ -4,7 +4,6 @@
 use super::{PAIR, Rows, Words};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::tile::Target;
-use crate::prefetch::ask;
 use std::arch::aarch64::*;
 
 /// # Safety
@@ -36,14 +35,14 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                 }
             }
         }
-        let mut pair = weights.bytes.as_ptr();
+        let (mut pair, mut ahead) = (weights.bytes.as_ptr(), weights.ahead);
         let blocks = x.words.chunks_exact(ROWS * CELL).zip(x.scales.as_chunks::<ROWS>().0);
         for (words, scales) in blocks {
             let mut dots = [[[vdupq_n_s32(0); 4]; PANELS]; ROWS];
             for words in words.as_chunks::<2>().0.as_chunks::<ROWS>().0 {
                 for panel in 0..PANELS {
                     if PANELS == 1 {
-                        ask(pair.wrapping_add(weights.ahead));
+                        ahead.ask_once();
                     }
                     let w = pair.add(panel * weights.panel_bytes).cast::<i16>();
                     let (low, high) = (vld2q_s16(w), vld2q_s16(w.add(16)));

@@ -111,7 +111,7 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize>(cells: Cells<'_>, tile: Qu
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
         for cell in 0..cells.bytes.len() / block_bytes * form.block {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * block_bytes), cell % form.block);
-            cells.ask_ahead(cell, form.bytes());
+            cells.ahead.ask_for(cell, form.bytes());
             let lines = block.add(place * T::QUANT_BYTES);
             let factors = block.add(form.block * T::QUANT_BYTES);
             let quants = tile.quants.add(cell * ROWS * CELL);

@@ -78,7 +78,7 @@ unsafe fn multiply_panel<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Qua
         let pairs = 4 / form.groups;
         for cell in 0..cells.blocks * form.block {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * form.block_bytes()), cell % form.block);
-            cells.ask_ahead(cell, const { F::CELL.bytes() });
+            cells.ahead.ask_for(cell, const { F::CELL.bytes() });
             let lines = block.add(place * form.quant_bytes());
             let scales = tile.scales.add(cell * ROWS);
             let quants = tile.quants.add(cell * 8 * ROWS * 4);

@@ -11,7 +11,7 @@ macro_rules! each_panel {
                 // SAFETY: by the caller's duties.
                 unsafe { $multiply }
             }
-            all = all.near();
+            all = all.after(1);
         }
     };
 }
@@ -24,14 +24,12 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use super::ahead::ahead_of;
+use super::ahead::{AHEAD, Ahead};
 use super::cell::{Cell, UNIT};
 use super::panels::SCALES;
 use super::quantise::Quantised;
 use super::tile::Target;
 use crate::isa::Isa;
-use crate::prefetch::{LINE, ask};
-use std::ptr;
 
 /// Rows of a full tile: 4 rows by 16 outputs take 8 of 16 registers for integer sums, 8 rows 16 of 32 for both sums.
 pub(super) const fn most_rows(isa: Isa) -> usize {
@@ -70,8 +68,8 @@ pub(super) struct Cells<'a> {
     pub(super) left: usize,
     /// How they were [opened](open), if they were.
     pub(super) opened: Option<Opened>,
-    /// Packed cells that are needed later and asked for meanwhile, as many as these; or null.
-    pub(super) ahead: *const u8,
+    /// What to ask memory for meanwhile, with each cell.
+    pub(super) ahead: Ahead,
 }
 
 impl Cells<'_> {
@@ -83,25 +81,18 @@ impl Cells<'_> {
         let scales = self.scales.map(|scales| &scales[panel * self.panel_bytes..][..SCALES]);
         let ahead = match panel {
             0 => self.ahead,
-            _ => ahead_of(bytes, (self.panels - 1 - panel) * self.panel_bytes + self.left),
+            _ => Ahead::of_one(
+                bytes,
+                AHEAD.min((self.panels - 1 - panel) * self.panel_bytes + self.left),
+                self.cell.bytes(),
+            ),
         };
         Cells { bytes, scales, ahead, panels: 1, ..self }
     }
 
-    /// The same for further tiles, which ask for nothing ahead.
-    pub(super) fn near(self) -> Self {
-        Cells { ahead: ptr::null(), ..self }
-    }
-
-    /// Asks for the counterpart of cell `index` among those `ahead`.
-    #[inline(always)]
-    fn ask_ahead(&self, index: usize, bytes: usize) {
-        if self.ahead.is_null() {
-            return;
-        }
-        for line in 0..bytes.div_ceil(LINE) {
-            ask(self.ahead.wrapping_add(index * bytes + line * LINE));
-        }
+    /// The same for a tile that comes so many tiles later.
+    pub(super) fn after(self, tiles: usize) -> Self {
+        Cells { ahead: self.ahead.after(tiles), ..self }
     }
 }
 
@@ -146,8 +137,7 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
     }
 }
 
-/// Adds to each target its tile of rows times some cells; the first chunk along K starts from zero. The tiles have as many rows each, and
-/// only the first one asks for what lies ahead.
+/// Adds to each target its tile of rows times some cells; the first chunk along K starts from zero. The tiles have as many rows each.
 ///
 /// # Safety
 /// The CPU has the instructions of `isa`; a target has as many rows as its tile and panels as the cells (see [`Target`]).

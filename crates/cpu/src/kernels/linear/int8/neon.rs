@@ -118,7 +118,7 @@ unsafe fn multiply_rows<F: Form, W: Way, const ROWS: usize>(product: Product<'_>
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
         for cell in 0..cells.bytes.len() / form.bytes() {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * form.block_bytes()), cell % form.block);
-            cells.ask_ahead(cell, form.bytes());
+            cells.ahead.ask_for(cell, form.bytes());
             let at = At {
                 lines: block.add(place * form.quant_bytes()),
                 block,
