@@ -30,10 +30,10 @@ struct Row {
     /// `tg`: bytes that steps read a second, the weights once a step and the K and V that each sequence sees. `pp`: bytes of weights
     /// alone, as if whole prompts were steps.
     bytes_per_s: f64,
-    /// What this machine's memory gives to as many threads: the median of a measurement after each test, as machines that are shared
+    /// What this machine's memory gives to as many threads: the median of a measurement after each run, as machines that are shared
     /// drift. `None` for devices other than the CPU.
     memory_bytes_per_s: Option<f64>,
-    /// `bytes_per_s` of `tg` by `memory_bytes_per_s`. Above 1 where caches hold what steps read.
+    /// The bytes that a run of `tg` read a second, by what memory gave right after it: the median. Above 1 where caches hold what steps read.
     fraction_of_memory_limit: Option<f64>,
 }
 
@@ -81,7 +81,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             for _ in 0..2 {
                 bench.fill(batch, 0, if generate { 1 } else { tokens })?;
             }
-            let mut rates = Vec::new();
+            let (mut rates, mut fractions) = (Vec::new(), Vec::new());
+            let rows_of_step = if generate { batch } else { batch * tokens };
+            let weights_bytes_of_step = info.weights_bytes_of_step(rows_of_step);
+            let kv_bytes = if generate { mean_kv_bytes(&info, args.depth, tokens) } else { 0.0 };
+            let bytes_a_token = weights_bytes_of_step / rows_of_step as f64 + kv_bytes;
             for _ in 0..args.repeat {
                 bench.fill(batch, 0, args.depth)?;
                 let start = Instant::now();
@@ -90,15 +94,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 } else {
                     bench.fill(batch, args.depth, tokens)?
                 }
-                rates.push((batch * tokens) as f64 / start.elapsed().as_secs_f64());
+                let rate = (batch * tokens) as f64 / start.elapsed().as_secs_f64();
+                rates.push(rate);
+                // What memory gives may change from second to second.
+                if let Some(limit) = memory.as_ref().map(memory_limit) {
+                    limits.push(limit);
+                    fractions.extend(generate.then_some(rate * bytes_a_token / limit));
+                }
             }
-            limits.extend(memory.as_ref().map(memory_limit));
             rates.sort_by(f64::total_cmp);
             let median = rates[rates.len() / 2];
-            let rows_of_step = if generate { batch } else { batch * tokens };
-            let weights_bytes_of_step = info.weights_bytes_of_step(rows_of_step);
-            let kv_bytes = if generate { mean_kv_bytes(&info, args.depth, tokens) } else { 0.0 };
-            let bytes_a_token = weights_bytes_of_step / rows_of_step as f64 + kv_bytes;
+            fractions.sort_by(f64::total_cmp);
             rows.push(Row {
                 test: format!("{name}{tokens}"),
                 batch,
@@ -109,7 +115,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 weights_bytes_of_step,
                 bytes_per_s: median * bytes_a_token,
                 memory_bytes_per_s: None,
-                fraction_of_memory_limit: None,
+                fraction_of_memory_limit: fractions.get(fractions.len() / 2).copied(),
             });
         }
     }
@@ -117,7 +123,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     if let Some(&limit) = limits.get(limits.len() / 2) {
         for row in &mut rows {
             row.memory_bytes_per_s = Some(limit);
-            row.fraction_of_memory_limit = row.test.starts_with("tg").then_some(row.bytes_per_s / limit);
         }
     }
     if args.json { output::json(&rows) } else { output::line(&table(&rows)) }
