@@ -138,6 +138,22 @@ mod tests {
     use nxd_ops::{Format, LocalWeight, Role, Sharding, StoredWeight, WeightSpec};
 
     #[test]
+    fn tiles_together_ask_for_all_that_is_read_next() {
+        let bytes = [0; 4];
+        for (step, steps) in [(64, 18), (16, 100), (288, 5), (64, 1)] {
+            for tiles in 1..40 {
+                let all = Ahead::of_many(&bytes, 1000, step, steps, tiles);
+                let start = bytes.as_ptr().addr() + 1000;
+                let parts = (0..tiles).map(|tile| all.after(tile));
+                // Each begins where the one before ended, and the last one ends behind the last step.
+                assert!(parts.clone().zip(parts.skip(1)).all(|(a, b)| a.from(steps).at == b.at));
+                let end = all.after(tiles).at.addr();
+                assert!(all.at.addr() == start && (step * steps..(step + tiles) * steps).contains(&(end - start)));
+            }
+        }
+    }
+
+    #[test]
     fn from_the_second_round_on_it_is_known_what_follows() {
         let team = Team::new(1);
         let matrices = [16, 32, 48].map(|rows| {
