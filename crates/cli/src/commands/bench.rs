@@ -71,7 +71,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     let mut bench = Bench { executor: executor.as_mut(), blocks_each, chunk, vocab_size: info.vocab_size };
     let memory = (options.device == Device::Cpu).then(|| memory_team(&options));
-    let (mut rows, mut limits) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     for &batch in &args.batch {
         for (name, tokens, generate) in [("pp", args.prompt_tokens, false), ("tg", args.gen_tokens, true)] {
             if tokens == 0 {
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             for _ in 0..2 {
                 bench.fill(batch, 0, if generate { 1 } else { tokens })?;
             }
-            let (mut rates, mut fractions) = (Vec::new(), Vec::new());
+            let (mut rates, mut limits, mut fractions) = (Vec::new(), Vec::new(), Vec::new());
             let rows_of_step = if generate { batch } else { batch * tokens };
             let weights_bytes_of_step = info.weights_bytes_of_step(rows_of_step);
             let kv_bytes = if generate { mean_kv_bytes(&info, args.depth, tokens) } else { 0.0 };
@@ -104,6 +104,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
             }
             rates.sort_by(f64::total_cmp);
             let median = rates[rates.len() / 2];
+            limits.sort_by(f64::total_cmp);
             fractions.sort_by(f64::total_cmp);
             rows.push(Row {
                 test: format!("{name}{tokens}"),
@@ -114,15 +115,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
                 weights_bytes: info.weights_bytes,
                 weights_bytes_of_step,
                 bytes_per_s: median * bytes_a_token,
-                memory_bytes_per_s: None,
+                memory_bytes_per_s: limits.get(limits.len() / 2).copied(),
                 fraction_of_memory_limit: fractions.get(fractions.len() / 2).copied(),
             });
-        }
-    }
-    limits.sort_by(f64::total_cmp);
-    if let Some(&limit) = limits.get(limits.len() / 2) {
-        for row in &mut rows {
-            row.memory_bytes_per_s = Some(limit);
         }
     }
     if args.json { output::json(&rows) } else { output::line(&table(&rows)) }
