@@ -51,22 +51,23 @@ impl<T: Stored> Scores<'_, '_, T> {
             let mut sums = [[zero; N]; R];
             // For each line that is read, another one is asked for.
             let line = CACHE_LINE / size_of::<[T; LANES]>();
-            for (run, q) in (0..dim).step_by(RUN).zip(self.q.chunks_exact(R * RUN)) {
-                let end = dim.min(run + RUN);
-                for start in (run..end).step_by(line) {
+            let mut at = 0;
+            // One loop: with another one inside, compilers keep sums of 16 registers in memory.
+            for d in 0..dim {
+                if d % line == 0 {
                     for _ in 0..N {
                         self.ahead.fetch(zero);
                     }
-                    for d in start..end.min(start + line) {
-                        add_products!(
-                            sums[R][N] +=
-                            // SAFETY: `q` has `RUN` values for each of `R` rows, and `d` lies within `RUN` of `run`.
-                            |r| zero.splat(unsafe { *q.get_unchecked(r * RUN + (d - run)) }),
-                            // SAFETY: each tile has `dim` vectors, by the slice above.
-                            |n| T::load(zero, unsafe { keys[n].get_unchecked(d) })
-                        );
-                    }
+                    at = d / RUN * R * RUN + d % RUN;
                 }
+                add_products!(
+                    sums[R][N] +=
+                    // SAFETY: `q` has `RUN` values for each of `R` rows and each run, as asserted, and `at` is `d` in its run's first row.
+                    |r| zero.splat(unsafe { *self.q.get_unchecked(at + r * RUN) }),
+                    // SAFETY: each tile has `dim` vectors, by the slice above.
+                    |n| T::load(zero, unsafe { keys[n].get_unchecked(d) })
+                );
+                at += 1;
             }
             for (r, sums) in sums.iter().enumerate() {
                 let (s, _) = self.s[r * PART + first * TILE..][..N * TILE].as_chunks_mut();
