@@ -84,6 +84,37 @@ mod x86 {
     round!(maddubs_i16_avx2, "avx2", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
             _mm256_add_epi16(acc, _mm256_maddubs_epi16(x, y))
         }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
+    // Each factor is opaque, as the products of a sum would be one product taken several times.
+    round!(bytes_avx2, "avx2,fma", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
+            let (dot, _) = (0..8).fold((_mm256_setzero_si256(), x), |(dot, mut x), _| {
+                opaque!(ymm_reg, x);
+                (_mm256_add_epi16(dot, _mm256_maddubs_epi16(x, y)), x)
+            });
+            let scale = _mm256_mul_ps(_mm256_castsi256_ps(x), _mm256_set1_ps(2.0));
+            let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(dot, y));
+            _mm256_castps_si256(_mm256_fmadd_ps(scale, dot, _mm256_castsi256_ps(acc)))
+        }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
+    round!(opened_avx2, "avx2,fma", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
+            let dot = _mm256_cvtepi32_ps(pairs_avx2(x, y));
+            let scale = _mm256_mul_ps(_mm256_castsi256_ps(x), _mm256_set1_ps(2.0));
+            _mm256_castps_si256(_mm256_fmadd_ps(scale, dot, _mm256_castsi256_ps(acc)))
+        }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
+    round!(words_avx2, "avx2,fma", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
+            let dot = _mm256_cvtepi32_ps(pairs_avx2(x, y));
+            _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(x), dot, _mm256_castsi256_ps(acc)))
+        }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
+
+    /// The sum of 16 products of pairs.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn pairs_avx2(x: __m256i, y: __m256i) -> __m256i {
+        let (dot, _) = (0..16).fold((_mm256_setzero_si256(), x), |(dot, mut x), _| {
+            opaque!(ymm_reg, x);
+            (_mm256_add_epi32(dot, _mm256_madd_epi16(x, y)), x)
+        });
+        dot
+    }
+
     round!(fma_avx512, "avx512f", zmm_reg, |v: i8| _mm512_set1_ps(f32::from(v)), (acc, x, y) => _mm512_fmadd_ps(x, y, acc),
         |acc| u64::from(_mm512_cvtss_f32(acc).to_bits()));
     round!(dpbusd_avx512, "avx512f,avx512vnni", zmm_reg, |v: i8| _mm512_set1_epi8(v), (acc, x, y) => _mm512_dpbusd_epi32(acc, x, y),
@@ -100,7 +131,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-static PEAKS: [Peak; 7] = [
+static PEAKS: [Peak; 10] = [
     Peak {
         key: "f32_avx2",
         numbers: "f32",
@@ -125,6 +156,31 @@ static PEAKS: [Peak; 7] = [
         per_step: 2 * 32,
         round: x86::maddubs_i16_avx2,
     },
+    // 32 values of K have one order of float operations after their dot products: a scale, a conversion, a sum.
+    Peak {
+        key: "int8_exact_avx2",
+        numbers: "int8",
+        instructions: "AVX2 maddubs, 4 bits, scaled and added each 32",
+        isa: Isa::Avx2,
+        per_step: 8 * 2 * 32,
+        round: x86::bytes_avx2,
+    },
+    Peak {
+        key: "int8_signed_exact_avx2",
+        numbers: "int8",
+        instructions: "AVX2 madd, 8 bits, scaled and added each 32",
+        isa: Isa::Avx2,
+        per_step: 16 * 2 * 16,
+        round: x86::opened_avx2,
+    },
+    Peak {
+        key: "int16_exact_avx2",
+        numbers: "int16",
+        instructions: "AVX2 madd, added each 32",
+        isa: Isa::Avx2,
+        per_step: 16 * 2 * 16,
+        round: x86::words_avx2,
+    },
     Peak {
         key: "f32_avx512",
         numbers: "f32",
@@ -141,7 +197,6 @@ static PEAKS: [Peak; 7] = [
         per_step: 2 * 64,
         round: x86::dpbusd_avx512,
     },
-    // 32 values of K have one order of float operations after their dot products: a scale, a conversion, a sum.
     Peak {
         key: "int8_exact_avx512",
         numbers: "int8",

@@ -196,13 +196,14 @@ class Report:
 
     def __init__(self, options):
         self.options, self.raw, self.errors, self.limits, self.start = options, {}, [], None, time.time()
-        self.models = {}
+        self.models, self.runs = {}, 1
         if options.merge and os.path.exists(options.out):
             with open(options.out) as file:
                 held = json.load(file)
             self.limits, self.errors = held["limits"], held["errors"]
             self.models = held["models"]
             self.start -= 60 * held["minutes"]
+            self.runs += held.get("runs", 1)
             for row in held["samples"]:
                 key = (row["model"], row["test"], row["threads"])
                 self.raw.setdefault(key, {})[row["engine"]] = [tuple(sample) for sample in row["samples"]]
@@ -231,6 +232,7 @@ class Report:
             "date": datetime.date.today().isoformat(),
             "machine": machine(),
             "minutes": round((time.time() - self.start) / 60, 1),
+            "runs": self.runs,
             "limits": self.limits,
             "models": self.models,
             "file_bytes": {model: os.path.getsize(file_of(self.options, model)) for model in TESTS

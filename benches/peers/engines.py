@@ -85,7 +85,8 @@ class Nxd:
         seen = json.loads(run([self.program, "inspect", model, "--json"])[0])
         text, _, _ = run([self.program, "bench", model, "--repeat", "1", "--json", "--prompt-tokens", "0", "--gen-tokens", "1"])
         return {"parameters": seen["parameters"], "head_parameters": seen["vocab_size"] * seen["hidden_size"],
-                "weights_bytes": json_in(text, "[")[-1]["weights_bytes"], "floats": not any(name.startswith("Q") for name in seen["dtypes"]),
+                "weights_bytes": json_in(text, "[")[-1]["weights_bytes"], "dtypes": sorted(seen["dtypes"]),
+                "floats": not any(name.startswith("Q") for name in seen["dtypes"]),
                 "attention": 4 * seen["layers"] * seen["heads"] * seen["head_dim"]}
 
     def measure(self, test, model, threads):

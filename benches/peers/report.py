@@ -39,9 +39,10 @@ def number(value):
 
 
 def machine(report):
-    m = report["machine"]
+    m, runs = report["machine"], report.get("runs", 1)
+    of = "one run of" if runs == 1 else f"{runs} runs, together"
     return (f"{m['cpu']} (family {m['family']}, model {m['model']}), {m['threads']} threads, {m['memory_gib']} GiB, Linux {m['kernel']}; "
-            f"{', '.join(m['flags'])}. Measured on {report['date']}, in one run of {report['minutes']:.0f} minutes.")
+            f"{', '.join(m['flags'])}. Measured on {report['date']}, in {of} {report['minutes']:.0f} minutes.")
 
 
 def limits(report):
@@ -75,9 +76,13 @@ def floors(report):
     best = lambda *keys: max(limit[key] for key in keys if key in limit)
     floats = best("f32_avx2", "f32_avx512", "f32_neon")
     # What an exact product needs besides dot products is counted where that was measured; floats of 16 bits are multiplied as integers.
-    integers = limit.get("int8_exact_avx512") or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
-    words = limit.get("int16_exact_avx512") or floats
+    exact = lambda *keys: next((limit[key] for key in keys if key in limit), None)
+    words = exact("int16_exact_avx512", "int16_exact_avx2") or floats
     for model, facts in report["models"].items():
+        # AVX2 multiplies integers of 8 bits more slowly than those of fewer, as sums of two products fill 16 bits.
+        bytes_alone = {name for name in facts.get("dtypes", []) if name.startswith(("Q", "IQ"))} == {"Q8_0"}
+        integers = exact("int8_exact_avx512", "int8_signed_exact_avx2" if bytes_alone else "int8_exact_avx2")
+        integers = integers or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
         # How many tokens each row attends to, on average over the test.
         for test, rows_of_step, attended in (("tg128", 1, 64), ("batch8", 8, 160), ("batch32", 32, 160), ("pp512", 512, 256)):
             reached = found.get((model, test), {}).get(OWN)
