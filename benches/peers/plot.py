@@ -65,8 +65,9 @@ def lines(axis, found, pattern, first, title, label):
                 axis.plot(*zip(*points), style, color=colour, marker="o", markersize=3, label=f"{family} {model}")
     axis.set_title(title, loc="left", fontsize=9)
     axis.set_xlabel(label)
-    axis.set_ylim(bottom=0)
-    axis.legend(frameon=False, fontsize=7)
+    # Room for the legend above the lines.
+    axis.set_ylim(0, 1.2 * axis.get_ylim()[1])
+    axis.legend(frameon=False, fontsize=7, loc="upper center", ncols=3)
 
 
 if __name__ == "__main__":
