@@ -51,6 +51,7 @@ impl<T: Stored> Scores<'_, '_, T> {
             let mut sums = [[zero; N]; R];
             // For each line that is read, another one is asked for.
             let line = CACHE_LINE / size_of::<[T; LANES]>();
+            const { assert!(RUN.is_multiple_of(CACHE_LINE / size_of::<[T; LANES]>()), "a run begins with a line") };
             let mut at = 0;
             // One loop: with another one inside, compilers keep sums of 16 registers in memory.
             for d in 0..dim {
@@ -62,7 +63,8 @@ impl<T: Stored> Scores<'_, '_, T> {
                 }
                 add_products!(
                     sums[R][N] +=
-                    // SAFETY: `q` has `RUN` values for each of `R` rows and each run, as asserted, and `at` is `d` in its run's first row.
+                    // SAFETY: `q` has `RUN` values for each of `R` rows and each run, as asserted, and `at` is `d` in its run's first row,
+                    // as it is looked up where a run begins.
                     |r| zero.splat(unsafe { *self.q.get_unchecked(at + r * RUN) }),
                     // SAFETY: each tile has `dim` vectors, by the slice above.
                     |n| T::load(zero, unsafe { keys[n].get_unchecked(d) })
