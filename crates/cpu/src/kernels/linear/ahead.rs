@@ -51,6 +51,16 @@ impl Ahead {
         Ahead { at: self.at.wrapping_add(tiles * self.tile), ..self }
     }
 
+    /// Whether each of several tiles asks for a part.
+    pub(super) fn is_shared(self) -> bool {
+        self.tile > 0
+    }
+
+    /// What lies `bytes` behind it.
+    pub(super) fn behind(self, bytes: usize) -> Self {
+        Ahead { at: self.at.wrapping_add(bytes), ..self }
+    }
+
     /// What is asked for from step `step` on.
     pub(super) fn from(self, step: usize) -> Self {
         Ahead { at: self.at.wrapping_add(step * self.each), ..self }

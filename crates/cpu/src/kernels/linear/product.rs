@@ -227,6 +227,9 @@ impl Product<'_> {
             (Layout::Float(_), _) => or_one(float::panels_at_once(self.isa, self.input.rows())),
             (Layout::Words(_), _) => or_one(int16::panels_at_once(self.isa, self.input.rows())),
             (Layout::Cells(_), Numbers::Int8) if self.input.tiles().count() == 1 => left.max(1),
+            (Layout::Cells(_), Numbers::Int8) if self.input.opened_for(self.isa, self.weight).is_none() => {
+                left.clamp(1, int8::panels_at_once(self.isa))
+            }
             (Layout::Cells(_), _) => 1,
         }
     }
@@ -249,9 +252,10 @@ impl Product<'_> {
         };
         // Several tiles ask for the next panel. Nobody asks for another member's.
         let ahead = |bytes: &[u8], distance: usize, step: usize, steps: usize| match (left, piece.tiles) {
-            (0, _) if piece.count == 1 => Ahead::nothing(bytes),
+            (0, 1) if piece.count == 1 => Ahead::nothing(bytes),
             (_, 1) => Ahead::of_one(bytes, distance.min(left + (piece.count - 1) * panel_bytes), step),
-            (_, tiles) => Ahead::of_many(bytes, panel_bytes, step, steps, tiles),
+            (0, _) => Ahead::nothing(bytes),
+            (_, tiles) => Ahead::of_many(bytes, piece.count * panel_bytes, step, steps, tiles),
         };
         let last = piece.start + piece.len == self.weight.cols();
         match (self.weight.layout(), self.weight.numbers()) {

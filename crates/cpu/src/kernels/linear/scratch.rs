@@ -154,7 +154,7 @@ impl Prepared {
         self.has_words = false;
         let most_rows = match self.numbers {
             Numbers::F32 => float::most_rows(isa),
-            Numbers::Int8 => int8::most_rows(isa),
+            Numbers::Int8 => int8::tile_rows(isa, rows),
             Numbers::Int16 => int16::most_rows(isa),
         };
         self.tiles = Tiles::new(rows, most_rows);
@@ -185,7 +185,7 @@ impl Prepared {
     /// How the cells of `weight` are opened for these rows.
     pub(super) fn opened_for(&self, isa: Isa, weight: &PackedMatrix) -> Option<Opened> {
         match weight.layout() {
-            Layout::Cells(cell) if self.numbers == Numbers::Int8 => int8::opened_for(isa, cell, self.tiles().count()),
+            Layout::Cells(cell) if self.numbers == Numbers::Int8 => int8::opened_for(isa, cell, self.rows),
             _ => None,
         }
     }

@@ -44,38 +44,41 @@ pub(in crate::kernels::linear) unsafe fn pair<F: Form>(lines: *const u8, pair: u
     units
 }
 
-/// A factor of 16 outputs.
+/// A factor of outputs `8 * h..8 * h + 8`.
 ///
 /// # Safety
 /// `factors` points at the factors of a block that has this group; AVX2 and F16C are present.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(in crate::kernels::linear) unsafe fn factor<F: Form>(factors: *const u8, group: usize, min: bool) -> [__m256; 2] {
+pub(in crate::kernels::linear) unsafe fn factor<F: Form>(
+    factors: *const u8,
+    group: usize,
+    h: usize,
+    min: bool,
+) -> __m256 {
     let (half, small) = F::CELL.factors_at(group, min);
     let start = const { F::CELL.block * F::CELL.quant_bytes() };
-    [0, 1].map(|h| {
-        match const { F::CELL.factors } {
-            // SAFETY: 8 of 16 bf16 among the block's factors.
-            Stored::Power => unsafe {
-                let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(factors.add(half - start + h * 16).cast()));
-                return _mm256_castsi256_ps(_mm256_slli_epi32(upper, 16));
-            },
-            // SAFETY: 8 of 16 f32, and 8 of 16 integers in 16 bits, among the block's factors.
-            Stored::Single => unsafe {
-                let scale = _mm256_loadu_ps(factors.add(half - start + h * 32).cast());
-                let Some(small) = small else { return scale };
-                let multiples = _mm_loadu_si128(factors.add(small - start + h * 16).cast());
-                return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(multiples)));
-            },
-            Stored::Half => {}
-        }
-        // SAFETY: 8 of 16 f16 among the block's factors.
-        let half = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(factors.add(half - start + h * 16).cast())) };
-        let Some(small) = small else { return half };
-        // SAFETY: 8 of 16 bytes among the block's factors.
-        let multiples = unsafe { _mm_loadl_epi64(factors.add(small - start + h * 8).cast()) };
-        _mm256_mul_ps(half, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(multiples)))
-    })
+    match const { F::CELL.factors } {
+        // SAFETY: 8 of 16 bf16 among the block's factors.
+        Stored::Power => unsafe {
+            let upper = _mm256_cvtepu16_epi32(_mm_loadu_si128(factors.add(half - start + h * 16).cast()));
+            return _mm256_castsi256_ps(_mm256_slli_epi32(upper, 16));
+        },
+        // SAFETY: 8 of 16 f32, and 8 of 16 integers in 16 bits, among the block's factors.
+        Stored::Single => unsafe {
+            let scale = _mm256_loadu_ps(factors.add(half - start + h * 32).cast());
+            let Some(small) = small else { return scale };
+            let multiples = _mm_loadu_si128(factors.add(small - start + h * 16).cast());
+            return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(multiples)));
+        },
+        Stored::Half => {}
+    }
+    // SAFETY: 8 of 16 f16 among the block's factors.
+    let half = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(factors.add(half - start + h * 16).cast())) };
+    let Some(small) = small else { return half };
+    // SAFETY: 8 of 16 bytes among the block's factors.
+    let multiples = unsafe { _mm_loadl_epi64(factors.add(small - start + h * 8).cast()) };
+    _mm256_mul_ps(half, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(multiples)))
 }
 
 #[inline]

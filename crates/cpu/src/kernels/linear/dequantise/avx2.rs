@@ -26,14 +26,16 @@ unsafe fn dequantise_as<F: Form>(scales: &[f32; PANEL], cells: &[u8], values: &m
         let lines = &lines[place * form.quant_bytes()..];
         for group in 0..form.groups {
             // SAFETY: 16 scales, and the block's factors.
-            let [scale, min] = [false, true].map(|min| unsafe {
-                if min && !form.min {
-                    return [_mm256_setzero_ps(); 2];
-                }
-                if !form.has_factors() {
-                    return [_mm256_loadu_ps(scales.as_ptr()), _mm256_loadu_ps(scales.as_ptr().add(8))];
-                }
-                factor::<F>(factors.as_ptr(), place * form.groups + group, min)
+            let [scale, min] = [false, true].map(|min| {
+                [0, 1].map(|h| unsafe {
+                    if min && !form.min {
+                        return _mm256_setzero_ps();
+                    }
+                    if !form.has_factors() {
+                        return _mm256_loadu_ps(scales.as_ptr().add(h * 8));
+                    }
+                    factor::<F>(factors.as_ptr(), place * form.groups + group, h, min)
+                })
             });
             for i in group * pairs..(group + 1) * pairs {
                 let unit = form.first_of(i);
