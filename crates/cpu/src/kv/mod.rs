@@ -16,6 +16,7 @@ use crate::kernels::zeroed::Zeroed;
 use crate::team::Team;
 use nxd_ops::{Batch, GroupTables, KvSpec, Values};
 use std::fmt;
+use std::ops::Range;
 
 /// Tokens of a tile of K; block sizes are multiples of it.
 pub const TILE: usize = 8;
@@ -189,13 +190,20 @@ impl Shape {
         self.heads * self.head()
     }
 
-    /// Where a block starts.
+    /// Where a block starts. A block's layers lie beside each other, so that the blocks of a few requests lie in few huge pages.
     ///
     /// # Panics
     /// If there is no such layer or block.
     pub(crate) fn block_at(&self, layer: usize, block: usize) -> usize {
         assert!(layer < self.layers && block < self.num_blocks, "block {block} of layer {layer} is outside {self:?}");
-        (layer * self.num_blocks + block) * self.block()
+        (block * self.layers + layer) * self.block()
+    }
+
+    /// Where a block's part of every layer lies.
+    fn all_layers_of(&self, block: usize) -> Range<usize> {
+        assert!(block < self.num_blocks, "block {block} is outside {self:?}");
+        let len = self.layers * self.block();
+        block * len..(block + 1) * len
     }
 
     /// Length of the cache, or `None` when it is too large to count.
@@ -284,12 +292,9 @@ impl KvCache {
     /// # Panics
     /// If there is no such block.
     pub fn zero(&mut self, blocks: &[u32]) {
-        let block_bytes = self.shape.block();
-        for layer in 0..self.shape.layers {
-            for &block in blocks {
-                let start = self.shape.block_at(layer, block as usize);
-                self.memory.bytes_mut()[start..start + block_bytes].fill(0);
-            }
+        for &block in blocks {
+            let layers = self.shape.all_layers_of(block as usize);
+            self.memory.bytes_mut()[layers].fill(0);
         }
     }
 
@@ -298,12 +303,9 @@ impl KvCache {
     /// # Panics
     /// If there is no such block.
     pub fn copy(&mut self, blocks: &[(u32, u32)]) {
-        let block_bytes = self.shape.block();
-        for layer in 0..self.shape.layers {
-            for &(from, to) in blocks {
-                let [from, to] = [from, to].map(|block| self.shape.block_at(layer, block as usize));
-                self.memory.bytes_mut().copy_within(from..from + block_bytes, to);
-            }
+        for &(from, to) in blocks {
+            let [from, to] = [from, to].map(|block| self.shape.all_layers_of(block as usize));
+            self.memory.bytes_mut().copy_within(from, to.start);
         }
     }
 
@@ -350,15 +352,18 @@ mod tests {
         let shared = KvSpec { values: Values::OfKeys(5), ..SPEC };
         for (spec, dtype) in [SPEC, shared].into_iter().flat_map(|spec| KvDtype::ALL.map(|dtype| (spec, dtype))) {
             let mut cache = KvCache::new(2, &spec, 4, 8, dtype).unwrap();
-            let block_bytes = cache.shape.block();
+            let shape = cache.shape;
+            let all = || (0..2).flat_map(|layer| (0..4).map(move |block| (layer, block)));
             // Each block is filled with a number of its own.
-            for (i, block) in cache.memory.bytes_mut().chunks_exact_mut(block_bytes).enumerate() {
-                block.fill(10 + i as u8);
+            for (i, (layer, block)) in all().enumerate() {
+                cache.memory.bytes_mut()[shape.block_at(layer, block)..][..shape.block()].fill(10 + i as u8);
             }
             cache.copy(&[(3, 0), (0, 1), (2, 2), (1, 3)]);
-            let filled: Vec<u8> = cache.memory().chunks_exact(block_bytes).map(|block| block[0]).collect();
-            assert_eq!(filled, [13, 13, 12, 13, 17, 17, 16, 17], "{dtype}");
-            assert!(cache.memory().chunks_exact(block_bytes).all(|block| block.iter().all(|byte| *byte == block[0])));
+            let expected = [13, 13, 12, 13, 17, 17, 16, 17];
+            for ((layer, block), expected) in all().zip(expected) {
+                let bytes = &cache.memory()[shape.block_at(layer, block)..][..shape.block()];
+                assert!(bytes.iter().all(|&byte| byte == expected), "block {block} of layer {layer}, {dtype}");
+            }
         }
     }
 

@@ -64,18 +64,6 @@ impl<'a, T: Stored> Blocks<'a, T> {
         self.shape
     }
 
-    /// K of a tile, `[D][8]`.
-    #[inline(always)]
-    pub(super) fn keys(&self, tile: usize) -> &'a [[T; LANES]] {
-        cast_slice::<u8, T>(&self.memory[self.keys[tile]..][..TILE * self.shape.key()]).as_chunks().0
-    }
-
-    /// V of a tile, or its keys where they are values too, `[8][padded D]`.
-    #[inline(always)]
-    pub(super) fn values(&self, tile: usize) -> &'a [T] {
-        cast_slice(&self.memory[self.values[tile]..][..TILE * self.shape.value()])
-    }
-
     /// The scales of the K of a tile's tokens, and of their V. Only where values are scaled.
     #[inline(always)]
     pub(super) fn scales(&self, tile: usize) -> [&'a [f32; TILE]; 2] {
@@ -103,6 +91,70 @@ impl<'a, T: Stored> Blocks<'a, T> {
     }
 }
 
+/// Where products find keys: in the cache, or made floats of for several of them.
+pub(super) trait Keys {
+    type Value: Stored;
+
+    fn dim(&self) -> usize;
+    /// K of a tile, `[D][8]`.
+    fn keys(&self, tile: usize) -> &[[Self::Value; LANES]];
+}
+
+/// Where sums find V, likewise.
+pub(super) trait Values {
+    type Value: Stored;
+
+    /// Vectors of a row, and the first one's place among those of the cache.
+    fn row(&self) -> usize;
+    fn first(&self) -> usize;
+    /// V of a tile, or its keys where they are values too, `[8][row]`.
+    fn values(&self, tile: usize) -> &[[Self::Value; LANES]];
+}
+
+impl<T: Stored> Keys for Blocks<'_, T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn dim(&self) -> usize {
+        self.shape.dim
+    }
+    #[inline(always)]
+    fn keys(&self, tile: usize) -> &[[T; LANES]] {
+        cast_slice::<u8, T>(&self.memory[self.keys[tile]..][..TILE * self.shape.key()]).as_chunks().0
+    }
+}
+
+impl<T: Stored> Values for Blocks<'_, T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn row(&self) -> usize {
+        self.shape.row / LANES
+    }
+    #[inline(always)]
+    fn first(&self) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn values(&self, tile: usize) -> &[[T; LANES]] {
+        cast_slice::<u8, T>(&self.memory[self.values[tile]..][..TILE * self.shape.value()]).as_chunks().0
+    }
+}
+
+/// What is asked for while something else is computed.
+pub(super) trait Next {
+    /// Asks for the next line.
+    fn fetch<L: Lanes>(&mut self, zero: L);
+}
+
+/// Nothing is asked for.
+pub(super) struct Nothing;
+
+impl Next for Nothing {
+    #[inline(always)]
+    fn fetch<L: Lanes>(&mut self, _zero: L) {}
+}
+
 /// Asks for the K, or the V, of a partition while something else is computed, a cache line at a time. Blocks lie anywhere, so that the
 /// hardware cannot guess what is next; the table can. Requests in a row would block each other, so they are to be spread.
 pub(super) struct Ahead<'a, T> {
@@ -113,27 +165,34 @@ pub(super) struct Ahead<'a, T> {
     /// From a tile's scales of K to those that are wanted.
     scales: usize,
     tile: usize,
-    offset: usize,
+    /// The next line, and where the tile ends.
+    at: *const u8,
+    end: *const u8,
 }
 
 impl<'a, T: Stored> Ahead<'a, T> {
     #[inline(always)]
     fn new(blocks: &'a Blocks<'a, T>, starts: &'a [usize; TILES], row: usize, scales: usize) -> Self {
-        Ahead { blocks, starts, len: TILE * row, scales, tile: blocks.tiles.start.min(TILES - 1), offset: 0 }
+        let (len, tile) = (TILE * row, blocks.tiles.start.min(TILES - 1));
+        let at = blocks.memory.as_ptr().wrapping_add(starts[tile]);
+        Ahead { blocks, starts, len, scales, tile, at, end: at.wrapping_add(len) }
     }
+}
 
-    /// Asks for the next line. Behind the last one there is a line that was asked for before.
+impl<T: Stored> Next for Ahead<'_, T> {
+    /// Behind the last line there is one that was asked for before.
     #[inline(always)]
-    pub(super) fn fetch<L: Lanes>(&mut self, zero: L) {
-        let memory = self.blocks.memory.as_ptr();
-        zero.prefetch_far(memory.wrapping_add(self.starts[self.tile] + self.offset));
-        self.offset += CACHE_LINE;
-        if self.offset >= self.len {
+    fn fetch<L: Lanes>(&mut self, zero: L) {
+        zero.prefetch_far(self.at);
+        self.at = self.at.wrapping_add(CACHE_LINE);
+        if self.at >= self.end {
+            let memory = self.blocks.memory.as_ptr();
             if T::SCALED {
                 zero.prefetch_far(memory.wrapping_add(self.blocks.scales[self.tile] + self.scales));
             }
-            self.offset = 0;
             self.tile = (self.tile + 1).min(TILES - 1);
+            self.at = memory.wrapping_add(self.starts[self.tile]);
+            self.end = self.at.wrapping_add(self.len);
         }
     }
 }

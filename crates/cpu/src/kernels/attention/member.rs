@@ -2,7 +2,8 @@
 
 use super::Attend;
 use super::blocks::Blocks;
-use super::partition::{Partial, Source, attend_part};
+use super::floats::floats_len;
+use super::partition::{Partial, Rows, Source, attend_part};
 use super::plan::{PART, Plan, Tile, partial_len};
 use super::queries;
 use super::stored::Stored;
@@ -25,8 +26,8 @@ pub(super) struct Job<'a, T> {
 
 /// Values of a member's work space for tiles of up to `rows` rows.
 pub(super) fn scratch_len(rows: usize, dim: usize, padded: usize) -> usize {
-    // Queries, scores, one partition's result, the merged result.
-    rows * (queries::row_len(dim) + PART) + 2 * partial_len(rows, padded)
+    // Queries, scores, floats, one partition's result, the merged result.
+    rows * (queries::row_len(dim) + PART) + floats_len(dim) + 2 * partial_len(rows, padded)
 }
 
 impl<'a, T: Stored> Job<'a, T> {
@@ -71,6 +72,7 @@ impl<T: Stored> Kernel for Part<'_, T> {
         let (shape, most) = (cache.shape(), job.plan.most_rows);
         let (q, scratch) = scratch.split_at_mut(most * queries::row_len(shape.dim));
         let (s, scratch) = scratch.split_at_mut(most * PART);
+        let (floats, scratch) = scratch.split_at_mut(floats_len(shape.dim));
         let (own, merged) = scratch.split_at_mut(partial_len(most, shape.padded));
         let members = member.map_or(1, |member| member.threads);
         let mut guess = None;
@@ -102,7 +104,7 @@ impl<T: Stored> Kernel for Part<'_, T> {
                 // Where nothing is next, what was read may be asked for once more.
                 let next = guess.as_ref().map_or(&blocks, |(_, next)| next);
                 let source = Source { blocks: &blocks, next, softcap: spec.softcap };
-                attend_part(zero, &source, tile, part, q, s, &mut result);
+                attend_part(zero, &source, &Rows { tile, part, q }, s, floats, &mut result);
                 if tile.partials.is_none() && part != parts.start {
                     merge(zero, 0..rows, &own[..len], &mut Partial::new(&mut merged[..len], rows, shape.padded));
                 }

@@ -5,6 +5,7 @@
 //! chunking, the block size, the tiling or the threads (`plan`).
 
 mod blocks;
+mod floats;
 mod member;
 mod partition;
 mod plan;

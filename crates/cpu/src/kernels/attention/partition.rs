@@ -6,7 +6,8 @@
 //!
 //! Where values have scales, a token's score is multiplied by that of its K, and its weight by that of its V, each once.
 
-use super::blocks::{Blocks, tiles_of};
+use super::blocks::{Blocks, Keys, Next, Nothing, Values, tiles_of};
+use super::floats::{FloatKeys, FloatValues, tiles_at_once};
 use super::plan::{PART, Tile};
 use super::queries;
 use super::rows::RowScores;
@@ -47,67 +48,145 @@ pub(super) struct Source<'a, T> {
     pub(super) softcap: Option<f32>,
 }
 
-/// Computes `out` for the rows of `tile`. `q` holds them as [`super::queries`] says; `s` is work space `[rows, PART]`. Rows that see nothing
-/// of the partition get a sum of 0, and a largest score below all others that is not infinite, as differences are taken.
+/// Computes `out` for the rows of `tile`. `q` holds them as [`super::queries`] says; `s` is work space `[rows, PART]`, `floats` that of
+/// [`super::floats`]. Rows that see nothing of the partition get a sum of 0, and a largest score below all others that is not infinite, as
+/// differences are taken.
 #[inline(always)]
 pub(super) fn attend_part<L: Lanes, T: Stored>(
     zero: L,
     source: &Source<'_, T>,
-    tile: &Tile,
-    part: usize,
-    q: &[f32],
+    rows: &Rows<'_>,
     s: &mut [f32],
+    floats: &mut [f32],
     out: &mut Partial<'_>,
 ) {
-    let blocks = source.blocks;
-    let (rows, dim, padded) = (tile.rows(), blocks.shape().dim, blocks.shape().padded);
+    let (blocks, tile, part) = (source.blocks, rows.tile, rows.part);
+    let (count, dim, padded) = (tile.rows(), blocks.shape().dim, blocks.shape().padded);
     let wide = queries::row_len(dim);
-    assert!(q.len() >= rows * wide && s.len() >= rows * PART && out.o.len() >= rows * padded);
-    let (mut ahead, mut first) = (blocks.values_ahead(), 0);
-    while first < rows {
-        let n = rows_at_once::<L>(rows - first);
-        let seen = tile.span(first, part).start..tile.span(first + n - 1, part).end;
-        let (q, s) = (&q[first * wide..][..n * wide], &mut s[first * PART..][..n * PART]);
-        if blocks.shape().shared {
-            RowScores { blocks, tokens: seen, q, s }.of_rows(zero, n);
-        } else {
-            Scores { blocks, tiles: tiles_of(&seen), q, s, ahead: &mut ahead }.of_rows(zero, n);
+    assert!(rows.q.len() >= count * wide && s.len() >= count * PART && out.o.len() >= count * padded);
+    let many = const { L::ROWS == 6 && size_of::<T>() < size_of::<f32>() } && count > L::ROWS;
+    let (seen, mut ahead) = (tiles_of(&tile.seen(part)), blocks.values_ahead());
+    if blocks.shape().shared {
+        for group in rows.groups::<L>() {
+            let (tokens, n) = (rows.seen(&group), group.len());
+            let (q, s) = (&rows.q[group.start * wide..][..n * wide], &mut s[group.start * PART..][..n * PART]);
+            RowScores { blocks, tokens, q, s }.of_rows(zero, n);
         }
-        first += n;
+    } else if many {
+        let (end, step) = (seen.end, tiles_at_once(dim));
+        for start in seen.step_by(step) {
+            let tiles = start..end.min(start + step);
+            let keys = FloatKeys::new(zero, blocks, &tiles, floats, &mut ahead);
+            scores(zero, &keys, rows, &tiles, s, &mut Nothing);
+        }
+    } else {
+        scores(zero, blocks, rows, &seen, s, &mut ahead);
     }
-    for row in 0..rows {
+    for row in 0..count {
         let s = &mut s[row * PART..][..PART];
         let (m, l) = (&mut out.m[row / LANES], &mut out.l[row / LANES]);
         (m[row % LANES], l[row % LANES]) = softmax(zero, source, s, tile.span(row, part));
     }
-    out.o[..rows * padded].fill(0.0);
-    let (mut ahead, mut first) = (source.next.keys_ahead(), 0);
-    while first < rows {
-        let n = rows_at_once::<L>(rows - first);
-        let (s, o) = (&s[first * PART..][..n * PART], &mut out.o[first * padded..][..n * padded]);
+    let o = &mut out.o[..count * padded];
+    o.fill(0.0);
+    let (columns, mut ahead) = (0..padded / LANES, source.next.keys_ahead());
+    if many {
+        let (tiles, mut column) = (tiles_of(&tile.seen(part)), 0);
+        while column < columns.end {
+            let values = FloatValues::new(zero, blocks, &tiles, column, floats, &mut ahead);
+            weigh(zero, &values, rows, &values.columns(), s, o, &mut Nothing);
+            column = values.columns().end;
+        }
+    } else {
+        weigh(zero, blocks, rows, &columns, s, o, &mut ahead);
+    }
+}
+
+/// A tile's rows, and the partition that they are to see.
+pub(super) struct Rows<'a> {
+    pub(super) tile: &'a Tile,
+    pub(super) part: usize,
+    /// As [`super::queries`] says.
+    pub(super) q: &'a [f32],
+}
+
+impl Rows<'_> {
+    /// The rows in groups that products take at once.
+    #[inline(always)]
+    fn groups<L: Lanes>(&self) -> impl Iterator<Item = Range<usize>> + use<L> {
+        let (mut first, rows) = (0, self.tile.rows());
+        std::iter::from_fn(
+            #[inline(always)]
+            move || {
+                let start = first;
+                first += rows_at_once::<L>(rows - start);
+                (start < rows).then_some(start..first)
+            },
+        )
+    }
+
+    /// The tokens that some row of a group sees.
+    #[inline(always)]
+    fn seen(&self, group: &Range<usize>) -> Range<usize> {
+        self.tile.span(group.start, self.part).start..self.tile.span(group.end - 1, self.part).end
+    }
+}
+
+/// The scores of `tiles`.
+#[inline(always)]
+fn scores<L: Lanes>(
+    zero: L,
+    keys: &impl Keys,
+    rows: &Rows<'_>,
+    tiles: &Range<usize>,
+    s: &mut [f32],
+    ahead: &mut impl Next,
+) {
+    let wide = queries::row_len(keys.dim());
+    for group in rows.groups::<L>() {
+        let (seen, n) = (tiles_of(&rows.seen(&group)), group.len());
+        let tiles = seen.start.max(tiles.start)..seen.end.min(tiles.end);
+        let (q, s) = (&rows.q[group.start * wide..][..n * wide], &mut s[group.start * PART..][..n * PART]);
+        Scores { keys, tiles, q, s, ahead: &mut *ahead }.of_rows(zero, n);
+    }
+}
+
+/// Adds the weighted vectors `columns` of V to `o`, `[rows, padded D]`.
+#[inline(always)]
+fn weigh<L: Lanes>(
+    zero: L,
+    values: &impl Values,
+    rows: &Rows<'_>,
+    columns: &Range<usize>,
+    s: &[f32],
+    o: &mut [f32],
+    ahead: &mut impl Next,
+) {
+    let (tile, part, padded) = (rows.tile, rows.part, o.len() / rows.tile.rows());
+    for group in rows.groups::<L>() {
+        let n = group.len();
+        let (s, o) = (&s[group.start * PART..][..n * PART], &mut o[group.start * padded..][..n * padded]);
         // What all of these rows see; what only some see, before and behind it, is done row by row.
-        let common = tile.span(first + n - 1, part).start..tile.span(first, part).end;
+        let common = tile.span(group.end - 1, part).start..tile.span(group.start, part).end;
         let common = common.start..common.end.max(common.start);
-        for row in 0..n {
-            let own = tile.span(first + row, part);
-            let before = own.start..own.end.min(common.start);
+        for (row, own) in group.clone().map(|row| tile.span(row, part)).enumerate() {
+            let tokens = own.start..own.end.min(common.start);
             let (s, o) = (&s[row * PART..][..PART], &mut o[row * padded..][..padded]);
-            one_row(zero, Weigh { blocks, tokens: before, s, o, ahead: &mut ahead });
+            one_row(zero, Weigh { values, tokens, columns: columns.clone(), s, o, ahead: &mut *ahead });
         }
-        Weigh { blocks, tokens: common.clone(), s, o, ahead: &mut ahead }.of_rows(zero, n);
-        for row in 0..n {
-            let own = tile.span(first + row, part);
-            let behind = own.start.max(common.end)..own.end;
+        Weigh { values, tokens: common.clone(), columns: columns.clone(), s, o: &mut *o, ahead: &mut *ahead }
+            .of_rows(zero, n);
+        for (row, own) in group.map(|row| tile.span(row, part)).enumerate() {
+            let tokens = own.start.max(common.end)..own.end;
             let (s, o) = (&s[row * PART..][..PART], &mut o[row * padded..][..padded]);
-            one_row(zero, Weigh { blocks, tokens: behind, s, o, ahead: &mut ahead });
+            one_row(zero, Weigh { values, tokens, columns: columns.clone(), s, o, ahead: &mut *ahead });
         }
-        first += n;
     }
 }
 
 /// A sum for one row, often over nothing.
 #[inline(always)]
-fn one_row<L: Lanes, T: Stored>(zero: L, task: Weigh<'_, '_, T>) {
+fn one_row<L: Lanes>(zero: L, task: Weigh<'_, impl Values, impl Next>) {
     if !task.tokens.is_empty() {
         task.of_rows(zero, 1);
     }

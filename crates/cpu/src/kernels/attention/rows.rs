@@ -1,6 +1,6 @@
 //! The products of queries and keys that lie in rows, as they are values too.
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Values};
 use super::plan::PART;
 use super::queries::{RUN, row_len};
 use super::stored::Stored;
@@ -47,7 +47,7 @@ impl<T: Stored> RowScores<'_, T> {
             self.tokens.start += N;
             let mut keys: [&[[T; LANES]]; N] = [&[]; N];
             for (n, keys) in keys.iter_mut().enumerate() {
-                let tile = self.blocks.values((first + n) / TILE).as_chunks::<LANES>().0;
+                let tile = self.blocks.values((first + n) / TILE);
                 *keys = &tile[(first + n) % TILE * row..][..vectors];
             }
             let mut sums = [[zero; N]; R];

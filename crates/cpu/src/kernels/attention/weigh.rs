@@ -1,6 +1,6 @@
 //! The sum of V, weighted.
 
-use super::blocks::{Ahead, Blocks, CACHE_LINE, tiles_of};
+use super::blocks::{CACHE_LINE, Next, Values, tiles_of};
 use super::plan::PART;
 use super::stored::Stored;
 use super::tiled::{ByRows, add_products};
@@ -9,70 +9,72 @@ use crate::kv::TILE;
 use std::ops::Range;
 
 /// The sum over `tokens` of V times its weight, added to `o`: an output is one FMA chain along the tokens.
-pub(super) struct Weigh<'a, 'b, T> {
-    pub(super) blocks: &'a Blocks<'a, T>,
+pub(super) struct Weigh<'a, V, A> {
+    pub(super) values: &'a V,
     pub(super) tokens: Range<usize>,
+    /// Which vectors of a row of V.
+    pub(super) columns: Range<usize>,
     /// `[rows, PART]`
     pub(super) s: &'a [f32],
     /// `[rows, padded D]`
     pub(super) o: &'a mut [f32],
     /// What is likely to be read after it: K of the next partition.
-    pub(super) ahead: &'a mut Ahead<'b, T>,
+    pub(super) ahead: &'a mut A,
 }
 
-impl<T: Stored> ByRows for Weigh<'_, '_, T> {
+impl<V: Values, A: Next> ByRows for Weigh<'_, V, A> {
     /// Columns are vectors of dimensions.
     #[inline(always)]
     fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
-        let mut done = 0;
-        self.columns::<L, R, N>(zero, &mut done);
+        self.columns::<L, R, N>(zero);
         if N > 2 {
-            self.columns::<L, R, 2>(zero, &mut done);
+            self.columns::<L, R, 2>(zero);
         }
         if N > 1 {
-            self.columns::<L, R, 1>(zero, &mut done);
+            self.columns::<L, R, 1>(zero);
         }
     }
 }
 
-impl<T: Stored> Weigh<'_, '_, T> {
-    /// As many whole groups of `N` vectors as are left behind the `done` first dimensions.
+impl<V: Values, A: Next> Weigh<'_, V, A> {
+    /// As many whole groups of `N` vectors as are left.
     #[inline(always)]
-    fn columns<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L, done: &mut usize) {
-        let padded = self.blocks.shape().padded;
-        assert!(self.s.len() == R * PART && self.o.len() == R * padded && self.tokens.end <= PART);
+    fn columns<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L) {
+        let padded = self.o.len() / R;
+        assert!(self.s.len() == R * PART && self.o.len().is_multiple_of(R * LANES) && self.tokens.end <= PART);
         let tiles = tiles_of(&self.tokens);
-        while padded - *done >= N * LANES {
-            let column = *done;
-            *done += N * LANES;
+        while self.columns.len() >= N {
+            let column = self.columns.start;
+            self.columns.start += N;
             let mut sums = [[zero; N]; R];
             for (r, sums) in sums.iter_mut().enumerate() {
-                let (o, _) = self.o[r * padded + column..][..N * LANES].as_chunks();
+                let (o, _) = self.o[r * padded + column * LANES..][..N * LANES].as_chunks();
                 for (sum, o) in sums.iter_mut().zip(o) {
                     *sum = zero.load(o);
                 }
             }
             for tile in tiles.clone() {
-                let values = self.blocks.values(tile).as_chunks::<LANES>().0;
-                let (row, column) = (self.blocks.shape().row / LANES, column / LANES);
+                let (values, row, column) = (self.values.values(tile), self.values.row(), column - self.values.first());
                 assert!(values.len() == TILE * row && column + N <= row);
-                for token in self.tokens.start.max(tile * TILE)..self.tokens.end.min(tile * TILE + TILE) {
+                let (from, to) = (self.tokens.start.max(tile * TILE), self.tokens.end.min(tile * TILE + TILE));
+                let mut at = from % TILE * row + column;
+                for token in from..to {
                     // For each line that is read, another one is asked for.
-                    for _ in 0..(N * size_of::<[T; LANES]>()).div_ceil(CACHE_LINE) {
+                    for _ in 0..(N * size_of::<[V::Value; LANES]>()).div_ceil(CACHE_LINE) {
                         self.ahead.fetch(zero);
                     }
-                    let at = (token % TILE) * row + column;
                     add_products!(
                         sums[R][N] +=
                         // SAFETY: `s` has `PART` values a row and tokens end before, as asserted.
                         |r| zero.splat(unsafe { *self.s.get_unchecked(r * PART + token) }),
                         // SAFETY: a tile has eight rows, and the columns lie within one, as asserted.
-                        |n| T::load(zero, unsafe { values.get_unchecked(at + n) })
+                        |n| V::Value::load(zero, unsafe { values.get_unchecked(at + n) })
                     );
+                    at += row;
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
-                let (o, _) = self.o[r * padded + column..][..N * LANES].as_chunks_mut();
+                let (o, _) = self.o[r * padded + column * LANES..][..N * LANES].as_chunks_mut();
                 for (o, sum) in o.iter_mut().zip(sums) {
                     sum.store(o);
                 }

@@ -15,6 +15,9 @@ use std::ops::{Add, Div, Mul, Sub};
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 8;
 
+/// Added to an integer of few bits, it leaves in the sum's last bits what an f32 of that power of two has as its exponent.
+pub(crate) const SHIFT: f32 = 12_582_912.0 + 127.0;
+
 /// Eight f32 values. A value is also the proof that the CPU has the instructions: others are made from one.
 ///
 /// All arithmetic is IEEE single precision, rounded to nearest even; results agree between instruction sets in every bit, except for the
@@ -65,8 +68,8 @@ pub(crate) trait Lanes:
     fn abs(self) -> Self;
     /// To the nearest integer, ties to even.
     fn round(self) -> Self;
-    /// `2^self` of integers within `-126..=127`; arbitrary elsewhere.
-    fn exp2(self) -> Self;
+    /// `2^n` of `n + SHIFT`, where `n` is an integer within `-126..=127`; arbitrary elsewhere.
+    fn exp2_shifted(self) -> Self;
     /// `then` where `self < limit`, else (also where one of them is NaN) `otherwise`.
     fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self;
     /// The sum, by a fixed tree: lanes four apart, then two, then one.

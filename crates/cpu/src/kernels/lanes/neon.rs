@@ -183,12 +183,9 @@ impl Lanes for Neon {
         self.map(|a| unsafe { vrndnq_f32(a) })
     }
     #[inline(always)]
-    fn exp2(self) -> Self {
+    fn exp2_shifted(self) -> Self {
         // SAFETY: NEON is there.
-        self.map(|a| unsafe {
-            let biased = vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127));
-            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
-        })
+        self.map(|a| unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a))) })
     }
     #[inline(always)]
     fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {

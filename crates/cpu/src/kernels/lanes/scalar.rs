@@ -120,8 +120,8 @@ impl Lanes for Scalar {
         Scalar(self.0.map(f32::round_ties_even))
     }
     #[inline(always)]
-    fn exp2(self) -> Self {
-        Scalar(self.0.map(|n| f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23)))
+    fn exp2_shifted(self) -> Self {
+        Scalar(self.0.map(|n| f32::from_bits(n.to_bits() << 23)))
     }
     #[inline(always)]
     fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
