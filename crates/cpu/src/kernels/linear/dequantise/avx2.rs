@@ -25,8 +25,8 @@ unsafe fn dequantise_as<F: Form>(scales: &[f32; PANEL], cells: &[u8], values: &m
         let (lines, factors) = block.split_at(form.block * form.quant_bytes());
         let lines = &lines[place * form.quant_bytes()..];
         for group in 0..form.groups {
-            // SAFETY: 16 scales, and the block's factors.
             let [scale, min] = [false, true].map(|min| {
+                // SAFETY: half of 16 scales, and the block's factors.
                 [0, 1].map(|h| unsafe {
                     if min && !form.min {
                         return _mm256_setzero_ps();

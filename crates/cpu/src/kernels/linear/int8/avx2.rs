@@ -143,8 +143,7 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
                 let at = At { lines, quants, words, minus_sums };
                 for half in (0..2).step_by(HALVES) {
                     let sums = T::sums::<ROWS, HALVES>(at, group, half);
-                    for n in 0..HALVES {
-                        let h = half + n;
+                    for h in half..half + HALVES {
                         let own = if form.has_factors() {
                             factor::<T::Form>(factors, place * form.groups + group, h, false)
                         } else {
@@ -153,7 +152,7 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
                         for (row, acc) in acc.iter_mut().enumerate() {
                             let scale = _mm256_broadcast_ss(&*scales.add(row));
                             let scale = if form.has_factors() { _mm256_mul_ps(own, scale) } else { scale };
-                            acc[h] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums[row][n]), acc[h]);
+                            acc[h] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums[row][h - half]), acc[h]);
                         }
                         if form.min {
                             let min = factor::<T::Form>(factors, place * form.groups + group, h, true);
