@@ -11,7 +11,7 @@ pub(crate) fn exp<L: Lanes>(x: L) -> L {
     // ln 2 in two parts, the first with so few bits that n times it is exact.
     let r = n.sub_from(x.splat(0.693_359_4), x);
     let r = n.sub_from(x.splat(-2.121_944_4e-4), r);
-    // 1 + r + r² q(r) with the q of degree 4 that has the least relative error for |r| <= ln 2 / 2, 3e-9 (Remez).
+    // 1 + r + r² q(r) with the q of degree 4 whose largest relative error for |r| <= ln 2 / 2 is least, 3e-9 (a reweighted fit).
     let mut p = x.splat(0.001_381_459_9);
     for c in [0.008_368_717_5, 0.041_668_39, 0.166_665_21, 0.499_999_94, 1.0, 1.0] {
         p = p.mul_add(r, x.splat(c));

@@ -7,7 +7,7 @@
 //! Where values have scales, a token's score is multiplied by that of its K, and its weight by that of its V, each once.
 
 use super::blocks::{Blocks, Keys, Next, Nothing, Values, tiles_of};
-use super::floats::{FloatKeys, FloatValues, tiles_at_once};
+use super::floats::{self, FloatKeys, FloatValues};
 use super::plan::{PART, Tile};
 use super::queries;
 use super::rows::RowScores;
@@ -48,8 +48,8 @@ pub(super) struct Source<'a, T> {
     pub(super) softcap: Option<f32>,
 }
 
-/// Computes `out` for the rows of `tile`. `q` holds them as [`super::queries`] says; `s` is work space `[rows, PART]`, `floats` that of
-/// [`super::floats`]. Rows that see nothing of the partition get a sum of 0, and a largest score below all others that is not infinite, as
+/// Computes `out` for the rows of `tile`. `q` holds them as [`super::queries`] says; `s` is work space `[rows, PART]`, `work` that of
+/// [`floats`]. Rows that see nothing of the partition get a sum of 0, and a largest score below all others that is not infinite, as
 /// differences are taken.
 #[inline(always)]
 pub(super) fn attend_part<L: Lanes, T: Stored>(
@@ -57,14 +57,14 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     source: &Source<'_, T>,
     rows: &Rows<'_>,
     s: &mut [f32],
-    floats: &mut [f32],
+    work: &mut [f32],
     out: &mut Partial<'_>,
 ) {
     let (blocks, tile, part) = (source.blocks, rows.tile, rows.part);
     let (count, dim, padded) = (tile.rows(), blocks.shape().dim, blocks.shape().padded);
     let wide = queries::row_len(dim);
     assert!(rows.q.len() >= count * wide && s.len() >= count * PART && out.o.len() >= count * padded);
-    let many = const { L::ROWS == 6 && size_of::<T>() < size_of::<f32>() } && count > L::ROWS;
+    let many = floats::serve::<L, T>(count);
     let (seen, mut ahead) = (tiles_of(&tile.seen(part)), blocks.values_ahead());
     if blocks.shape().shared {
         for group in rows.groups::<L>() {
@@ -73,10 +73,10 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
             RowScores { blocks, tokens, q, s }.of_rows(zero, n);
         }
     } else if many {
-        let (end, step) = (seen.end, tiles_at_once(dim));
+        let (end, step) = (seen.end, floats::tiles_at_once(dim));
         for start in seen.step_by(step) {
             let tiles = start..end.min(start + step);
-            let keys = FloatKeys::new(zero, blocks, &tiles, floats, &mut ahead);
+            let keys = FloatKeys::new(zero, blocks, &tiles, work, &mut ahead);
             scores(zero, &keys, rows, &tiles, s, &mut Nothing);
         }
     } else {
@@ -93,7 +93,7 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     if many {
         let (tiles, mut column) = (tiles_of(&tile.seen(part)), 0);
         while column < columns.end {
-            let values = FloatValues::new(zero, blocks, &tiles, column, floats, &mut ahead);
+            let values = FloatValues::new(zero, blocks, &tiles, column, work, &mut ahead);
             weigh(zero, &values, rows, &values.columns(), s, o, &mut Nothing);
             column = values.columns().end;
         }

@@ -233,8 +233,11 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let formats: Vec<Format> = Format::all().collect();
     let activations = prop_oneof![Just(Activations::Int8), Just(Activations::F32)];
-    let rows = prop_oneof![Just(1usize), 2usize..9, 9usize..=40];
-    (prop::sample::select(formats), activations, rows, 1usize..=100, 1usize..=40, 1usize..=4, any::<u64>()).prop_map(
+    // A tile, several, and so many that kernels open cells.
+    let rows = prop_oneof![Just(1usize), 2usize..9, 9usize..=40, 60usize..=70];
+    // More panels than one call takes, too.
+    let outputs = prop_oneof![4 => 1usize..=100, 1 => 250usize..=300];
+    (prop::sample::select(formats), activations, rows, outputs, 1usize..=40, 1usize..=4, any::<u64>()).prop_map(
         |(format, activations, rows, outputs, steps, threads, seed)| {
             // As many values whatever the block: up to 1280.
             let block = format.block_len();
