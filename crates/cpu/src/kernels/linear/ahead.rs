@@ -1,12 +1,12 @@
 //! Asking memory for weights before they are used: how far ahead within a product, and for what while a member waits for the next one.
 
 use super::matrix::PackedMatrix;
-use crate::prefetch::{LINE, ask};
+use crate::prefetch::{LINE, ask, ask_once};
 use crate::team::Member;
 use std::collections::HashMap;
 use std::ptr;
 
-/// How far ahead a single tile asks for weights, in bytes. What memory gives in its latency is 3 to 4 KiB a core; one thread reads 13 GB/s
+/// How far ahead a single tile asks for weights, in bytes, if its kernel knows no better. What memory gives in its latency is 3 to 4 KiB a core; one thread reads 13 GB/s
 /// of bytes with 1 KiB, 15 with 4 KiB, 17 to 19 with 8 KiB.
 pub(super) const AHEAD: usize = 8192;
 
@@ -66,22 +66,34 @@ impl Ahead {
         Ahead { at: self.at.wrapping_add(step * self.each), ..self }
     }
 
+    /// How far behind the start of `bytes`, which are read meanwhile, it asks.
+    pub(super) fn distance(self, bytes: &[u8]) -> usize {
+        self.at.addr().wrapping_sub(bytes.as_ptr().addr())
+    }
+
     /// Asks for a step of at most a line, and goes on to the next one.
     #[inline(always)]
-    pub(super) fn ask_once(&mut self) {
+    pub(super) fn ask_line(&mut self) {
         ask(self.at);
         self.at = self.at.wrapping_add(self.each);
     }
 
-    /// Asks for step `step`, whose bytes are `whole` unless tiles share them.
+    /// Asks for step `step`, of `whole` bytes unless tiles share them. With a constant, it is an instruction a line.
     #[inline(always)]
     pub(super) fn ask_for(&self, step: usize, whole: usize) {
         let at = self.at.wrapping_add(step * self.each);
-        if self.each == whole {
-            (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE)));
-        } else {
+        if self.is_shared() {
             (0..self.each).step_by(LINE).for_each(|line| ask(at.wrapping_add(line)));
+        } else if self.each > 0 {
+            (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE)));
         }
+    }
+
+    /// Asks for step `step`, of `whole` bytes, which a single tile alone reads.
+    #[inline(always)]
+    pub(super) fn ask_for_one(&self, step: usize, whole: usize) {
+        let at = self.at.wrapping_add(step * self.each);
+        (0..whole.div_ceil(LINE)).for_each(|line| ask_once(at.wrapping_add(line * LINE)));
     }
 }
 

@@ -117,6 +117,10 @@ impl Turns {
 #[repr(C, align(64))]
 pub(super) struct PanelRow(pub(super) [f32; PANEL]);
 
+/// Values between two members' copies of a row, so that no line of what is kept of them is written by both: of 32 values a block's scale is
+/// all that some arrays have, and 2 lines of scales are enough wherever the array begins.
+const APART: usize = 2 * 16 * cell::CELL;
+
 /// The rows of a call as one kind of kernel reads them: tiles of rows, one after the other.
 #[derive(Default)]
 pub(super) struct Prepared {
@@ -158,7 +162,7 @@ impl Prepared {
             Numbers::Int16 => int16::most_rows(isa),
         };
         self.tiles = Tiles::new(rows, most_rows);
-        let values = copies * rows * self.cols;
+        let values = copies * self.copy_values();
         match self.numbers {
             Numbers::F32 => self.floats.reserve(values),
             Numbers::Int16 => {
@@ -179,7 +183,7 @@ impl Prepared {
     /// Keeps integers of 8 bits in 16 too.
     pub(super) fn reserve_words(&mut self) {
         self.has_words = true;
-        self.words.reserve(self.copies * self.rows * self.cols);
+        self.words.reserve(self.copies * self.copy_values());
     }
 
     /// How the cells of `weight` are opened for these rows.
@@ -199,9 +203,16 @@ impl Prepared {
         self.tiles
     }
 
+    /// From one copy to the next.
+    fn copy_values(&self) -> usize {
+        let values = self.rows * self.cols;
+        if self.copies > 1 { values.next_multiple_of(cell::CELL) + APART } else { values }
+    }
+
     fn values(&self, copy: usize, rows: &Range<usize>) -> Range<usize> {
         assert!(copy < self.copies && rows.end <= self.rows, "rows {rows:?} of copy {copy}");
-        (copy * self.rows + rows.start) * self.cols..(copy * self.rows + rows.end) * self.cols
+        let start = copy * self.copy_values();
+        start + rows.start * self.cols..start + rows.end * self.cols
     }
 
     /// The columns `cols` of a tile.

@@ -119,7 +119,7 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
             let mut w = [[_mm256_setzero_ps(); 2]; PANELS];
             for (panel, w) in w.iter_mut().enumerate() {
                 if PANELS == 1 {
-                    ahead.ask_once();
+                    ahead.ask_line();
                 }
                 *w = L::load(step.add(panel * weights.panel_bytes));
             }

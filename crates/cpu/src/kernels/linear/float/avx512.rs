@@ -115,7 +115,7 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
             let mut w = [_mm512_setzero_ps(); PANELS];
             for (panel, w) in w.iter_mut().enumerate() {
                 if PANELS == 1 {
-                    ahead.ask_once();
+                    ahead.ask_line();
                 }
                 *w = L::load(step.add(panel * weights.panel_bytes));
             }

@@ -132,7 +132,7 @@ unsafe fn tile<L: Load, const ROWS: usize, const PANELS: usize>(
         for x in x.as_chunks::<ROWS>().0 {
             for panel in 0..PANELS {
                 if PANELS == 1 {
-                    ahead.ask_once();
+                    ahead.ask_line();
                 }
                 let w = L::load(step.add(panel * weights.panel_bytes));
                 for (x, acc) in x.iter().zip(&mut acc) {

@@ -42,7 +42,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
             for _ in 0..pairs() {
                 for panel in 0..PANELS {
                     if PANELS == 1 {
-                        ahead.ask_once();
+                        ahead.ask_line();
                     }
                     let w = pair.add(panel * weights.panel_bytes).cast::<__m256i>();
                     let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];

@@ -53,7 +53,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                 let mut w = [_mm512_setzero_si512(); PANELS];
                 for (panel, w) in w.iter_mut().enumerate() {
                     if PANELS == 1 {
-                        ahead.ask_once();
+                        ahead.ask_line();
                     }
                     *w = _mm512_loadu_si512(pair.add(panel * weights.panel_bytes).cast());
                 }

@@ -42,7 +42,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
             for words in words.as_chunks::<2>().0.as_chunks::<ROWS>().0 {
                 for panel in 0..PANELS {
                     if PANELS == 1 {
-                        ahead.ask_once();
+                        ahead.ask_line();
                     }
                     let w = pair.add(panel * weights.panel_bytes).cast::<i16>();
                     let (low, high) = (vld2q_s16(w), vld2q_s16(w.add(16)));

@@ -131,7 +131,11 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
         for cell in 0..cells.bytes.len() / block_bytes * form.block {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * block_bytes), cell % form.block);
-            cells.ahead.ask_for(cell, form.bytes());
+            if ROWS == 1 {
+                cells.ahead.ask_for_one(cell, form.bytes());
+            } else {
+                cells.ahead.ask_for(cell, form.bytes());
+            }
             let lines = block.add(place * T::QUANT_BYTES);
             let factors = block.add(form.block * T::QUANT_BYTES);
             let quants = tile.quants.add(cell * ROWS * CELL);
