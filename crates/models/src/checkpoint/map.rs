@@ -210,6 +210,18 @@ impl ByteOwner for Mapped {
         &self.0
     }
 
+    fn expect(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if self.0.get(range.clone()).is_some_and(|bytes| !bytes.is_empty())
+            && let Err(error) = self.0.advise_range(memmap2::Advice::PopulateRead, range.start, range.len())
+        {
+            // Systems before 5.14 do not know how.
+            tracing::trace!("pages of a mapped file are mapped one by one: {error}");
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
     fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if self.0.get(range.clone()).is_some_and(|bytes| !bytes.is_empty()) {

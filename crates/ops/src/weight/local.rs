@@ -279,9 +279,10 @@ impl LocalWeight {
         }
     }
 
-    /// Reads rows one after the other, and releases what lies far enough behind.
-    pub fn reader(&self) -> RowReader<'_> {
-        RowReader { weight: self, in_place: self.in_place(), kept: 0..0 }
+    /// Reads `rows` one after the other, says a little before what is read next, and releases what lies far enough behind.
+    pub fn reader(&self, rows: Range<usize>) -> RowReader<'_> {
+        let (start, end) = (rows.start * self.row_bytes, rows.end.min(self.num_rows) * self.row_bytes);
+        RowReader { weight: self, in_place: self.in_place(), kept: 0..0, unexpected: start..end }
     }
 
     /// The whole weight as f32, `[rows, cols]` row-major: for vectors, references and tests.
@@ -422,6 +423,8 @@ fn check_scales(stored: &StoredWeight) -> Result<(), SourceError> {
 
 /// Stored bytes that are read between two releases: few calls into the system, and little memory.
 const RELEASE_BYTES: usize = 4 << 20;
+/// Stored bytes that are expected together, for the same reasons.
+const EXPECT_BYTES: usize = 512 << 10;
 
 /// Reads the rows of a weight in rising order. A weight that is packed is then never in memory twice.
 pub struct RowReader<'w> {
@@ -430,6 +433,8 @@ pub struct RowReader<'w> {
     in_place: Option<SharedBytes>,
     /// Rows that were read and not released.
     kept: Range<usize>,
+    /// Bytes of the rows to be read that nobody was told of yet.
+    unexpected: Range<usize>,
 }
 
 impl RowReader<'_> {
@@ -449,6 +454,11 @@ impl RowReader<'_> {
         if let Some(all) = &self.in_place
             && let Some(lying) = all.get(rows.start * bytes..rows.end * bytes)
         {
+            while rows.end * bytes > self.unexpected.start && !self.unexpected.is_empty() {
+                let next = self.unexpected.start..self.unexpected.end.min(self.unexpected.start + EXPECT_BYTES);
+                self.unexpected.start = next.end;
+                all.expect(next);
+            }
             return lying;
         }
         assert_eq!(copied.len(), rows.len() * bytes, "room for {} rows", rows.len());

@@ -10,6 +10,12 @@ pub trait ByteOwner: Send + Sync {
     /// All of them.
     fn bytes(&self) -> &[u8];
 
+    /// Says that the bytes of `range` are read next. An owner that has them elsewhere, such as a mapped file, may get them at once, which
+    /// takes less time than to get a page after the other.
+    fn expect(&self, range: Range<usize>) {
+        let _ = range;
+    }
+
     /// Says that the bytes of `range` will not be read for a while. They stay what they are; an owner that can get them again, such as
     /// a mapped file, may give up the memory behind them.
     fn release(&self, range: Range<usize>) {
@@ -44,6 +50,13 @@ impl SharedBytes {
             return None;
         }
         Some(SharedBytes { owner: Arc::clone(&self.owner), range: start..end })
+    }
+
+    /// Says that the bytes of `range`, of these, are read next ([`ByteOwner::expect`]).
+    pub fn expect(&self, range: Range<usize>) {
+        if let Some(next) = self.slice(range) {
+            self.owner.expect(next.range);
+        }
     }
 
     /// Says that these bytes will not be read for a while ([`ByteOwner::release`]).

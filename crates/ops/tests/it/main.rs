@@ -3,4 +3,5 @@
 
 mod encode;
 mod quant;
+mod reader;
 mod scales;

@@ -66,9 +66,10 @@ impl Ahead {
         Ahead { at: self.at.wrapping_add(step * self.each), ..self }
     }
 
-    /// How far behind the start of `bytes`, which are read meanwhile, it asks.
-    pub(super) fn distance(self, bytes: &[u8]) -> usize {
-        self.at.addr().wrapping_sub(bytes.as_ptr().addr())
+    /// The same while `bytes` are read instead of `before`, but no farther behind them than `most` bytes.
+    pub(super) fn instead(self, before: &[u8], bytes: &[u8], most: usize) -> Self {
+        let distance = self.at.addr().wrapping_sub(before.as_ptr().addr());
+        Ahead { at: bytes.as_ptr().wrapping_add(distance.min(most)), ..self }
     }
 
     /// Asks for a step of at most a line, and goes on to the next one.

@@ -8,6 +8,7 @@ use super::{Activations, PANEL, int16};
 use crate::team::{Disjoint, Team};
 use nxd_ops::weight::RowReader;
 use nxd_ops::{Format, LocalWeight};
+use std::ops::Range;
 
 /// What a panel holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +104,9 @@ impl Panels {
         let mut packed = memory.take(self.count() * self.bytes);
         let target = Disjoint::new(packed.bytes_mut());
         team.run(&|member| {
-            let mut packer = Packer::new(*self, weight);
-            for panel in member.share(self.count()) {
+            let share = member.share(self.count());
+            let mut packer = Packer::new(*self, weight, &share);
+            for panel in share {
                 // SAFETY: a panel belongs to one member, and panels do not overlap.
                 packer.pack(panel, unsafe { target.slice(panel * self.bytes..(panel + 1) * self.bytes) });
             }
@@ -131,8 +133,10 @@ pub(super) struct Packer<'w> {
 }
 
 impl<'w> Packer<'w> {
-    pub(super) fn new(panels: Panels, weight: &'w LocalWeight) -> Self {
-        Packer { panels, weight, reader: weight.reader(), row_bytes: weight.row_bytes(), copied: Vec::new() }
+    /// For the panels `share`, in this order.
+    pub(super) fn new(panels: Panels, weight: &'w LocalWeight, share: &Range<usize>) -> Self {
+        let reader = weight.reader(share.start * PANEL..share.end * PANEL);
+        Packer { panels, weight, reader, row_bytes: weight.row_bytes(), copied: Vec::new() }
     }
 
     /// Packs panel `panel` into `out`, [`Panels::bytes`] long.

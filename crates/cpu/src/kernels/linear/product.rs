@@ -130,7 +130,7 @@ impl Product<'_> {
         let panels = &part.panels;
         let (opened, area) = area.split_at_mut(float::CHUNK);
         let (ragged, passing) = area.split_at_mut(PASS);
-        let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight));
+        let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight, panels));
         let (tiles, k) = (self.input.tiles(), self.weight.cols());
         let chunk = self.chunk();
         let of_full = panels.end.min(place.full);

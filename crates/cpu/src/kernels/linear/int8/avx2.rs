@@ -185,9 +185,16 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
     }
 }
 
-/// Whether all products of a group fit 16 bits together, so that widening waits for its end. Else two units' products do, up to 6 bits.
-const fn is_narrow(cell: Cell) -> bool {
-    cell.low + cell.high <= 4
+/// Pairs of units, of `pairs` that a group has, whose products with activations fit 16 bits together: their sums are widened at once. Two
+/// products of unsigned integers make a number of 16 bits, and a pair has two of those for each output.
+const fn pairs_together(cell: Cell, pairs: usize) -> usize {
+    let largest = 4 * ((1 << (cell.low + cell.high)) - 1) * 127;
+    let fit = i16::MAX as usize / largest;
+    match pairs {
+        4 if fit >= 4 => 4,
+        _ if fit >= 2 => 2,
+        _ => 1,
+    }
 }
 
 /// The cells as they are packed.
@@ -205,30 +212,42 @@ impl<F: Form> Taken for Packed<F> {
         half: usize,
     ) -> [[__m256i; HALVES]; ROWS] {
         let form = const { F::CELL };
-        let (pairs, one) = (4 / form.groups, _mm256_set1_epi16(1));
+        let pairs = 4 / form.groups;
+        // Signed ones are wide at once.
+        let together = const { if F::CELL.is_signed() { 1 } else { pairs_together(F::CELL, 4 / F::CELL.groups) } };
         let mut t = [[_mm256_setzero_si256(); HALVES]; ROWS];
         // SAFETY: the group's pairs of units of weights and activations, by the duties of `sums`.
         unsafe {
-            for i in group * pairs..group * pairs + hidden::<ROWS>(pairs) {
-                let unit = form.first_of(i);
-                let [first, second] = [unit, unit + pairs].map(|unit| at.quants.add(unit * ROWS * 4));
-                for h in 0..HALVES {
-                    let [v, w] = pair::<F>(at.lines, i, half + h);
-                    let sizes = [_mm256_abs_epi8(v), _mm256_abs_epi8(w)];
-                    for (row, t) in t.iter_mut().enumerate() {
-                        let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
-                        t[h] = if form.is_signed() {
-                            // `|w|` unsigned times `a` with the sign of `w`: two products of at most 128 · 127 fit 16 bits.
-                            let a = _mm256_maddubs_epi16(sizes[0], _mm256_sign_epi8(x, v));
-                            let b = _mm256_maddubs_epi16(sizes[1], _mm256_sign_epi8(y, w));
-                            _mm256_add_epi32(
-                                t[h],
-                                _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one)),
-                            )
-                        } else {
-                            gather::<F>(t[h], _mm256_add_epi16(_mm256_maddubs_epi16(v, x), _mm256_maddubs_epi16(w, y)))
-                        };
+            // One trip count is hidden: the inner one, if it has anything to repeat.
+            let outer = if together == 1 { hidden::<ROWS>(pairs) } else { pairs / together };
+            for part in (0..outer).map(|part| group * pairs + part * together) {
+                let mut narrow = [[_mm256_setzero_si256(); HALVES]; ROWS];
+                for i in part..part + if together == 1 { 1 } else { hidden::<ROWS>(together) } {
+                    let unit = form.first_of(i);
+                    let [first, second] = [unit, unit + pairs].map(|unit| at.quants.add(unit * ROWS * 4));
+                    for h in 0..HALVES {
+                        let [v, w] = pair::<F>(at.lines, i, half + h);
+                        let sizes = [_mm256_abs_epi8(v), _mm256_abs_epi8(w)];
+                        for row in 0..ROWS {
+                            let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
+                            if form.is_signed() {
+                                // `|w|` unsigned times `a` with the sign of `w`: two products of at most 128 · 127 fit 16 bits.
+                                let a = widen(_mm256_maddubs_epi16(sizes[0], _mm256_sign_epi8(x, v)));
+                                let b = widen(_mm256_maddubs_epi16(sizes[1], _mm256_sign_epi8(y, w)));
+                                t[row][h] = _mm256_add_epi32(t[row][h], _mm256_add_epi32(a, b));
+                            } else {
+                                let products = _mm256_add_epi16(_mm256_maddubs_epi16(v, x), _mm256_maddubs_epi16(w, y));
+                                if together == 1 {
+                                    t[row][h] = _mm256_add_epi32(t[row][h], widen(products));
+                                } else {
+                                    narrow[row][h] = _mm256_add_epi16(narrow[row][h], products);
+                                }
+                            }
+                        }
                     }
+                }
+                if together > 1 {
+                    gather(&mut t, &narrow);
                 }
             }
             finish::<F, ROWS, HALVES>(&mut t, at.minus_sums);
@@ -252,20 +271,12 @@ impl<F: Form> Taken for Spread<F> {
         half: usize,
     ) -> [[__m256i; HALVES]; ROWS] {
         let units = 8 / const { F::CELL.groups };
+        let together = 2 * const { pairs_together(F::CELL, 4 / F::CELL.groups) };
         let mut t = [[_mm256_setzero_si256(); HALVES]; ROWS];
         // SAFETY: the group's units of weights and activations and a sum a row, by the duties of `sums`.
         unsafe {
-            if const { is_narrow(F::CELL) } {
-                for unit in group * units..group * units + hidden::<ROWS>(units) {
-                    let w = at.unit::<HALVES>(unit, half);
-                    for (row, t) in t.iter_mut().enumerate() {
-                        let x = four(at.quants.add((unit * ROWS + row) * 4));
-                        for h in 0..HALVES {
-                            t[h] = _mm256_add_epi16(t[h], _mm256_maddubs_epi16(w[h], x));
-                        }
-                    }
-                }
-            } else {
+            if together == 2 {
+                // The sum of two products of a row and output needs no place of its own.
                 for i in group * units / 2..group * units / 2 + hidden::<ROWS>(units / 2) {
                     let (v, w) = (at.unit::<HALVES>(i * 2, half), at.unit::<HALVES>(i * 2 + 1, half));
                     for (row, t) in t.iter_mut().enumerate() {
@@ -273,9 +284,23 @@ impl<F: Form> Taken for Spread<F> {
                         for h in 0..HALVES {
                             let products =
                                 _mm256_add_epi16(_mm256_maddubs_epi16(v[h], x), _mm256_maddubs_epi16(w[h], y));
-                            t[h] = gather::<F>(t[h], products);
+                            t[h] = _mm256_add_epi32(t[h], widen(products));
                         }
                     }
+                }
+            } else {
+                for part in (group * units..(group + 1) * units).step_by(together) {
+                    let mut narrow = [[_mm256_setzero_si256(); HALVES]; ROWS];
+                    for unit in part..part + hidden::<ROWS>(together) {
+                        let w = at.unit::<HALVES>(unit, half);
+                        for (row, narrow) in narrow.iter_mut().enumerate() {
+                            let x = four(at.quants.add((unit * ROWS + row) * 4));
+                            for h in 0..HALVES {
+                                narrow[h] = _mm256_add_epi16(narrow[h], _mm256_maddubs_epi16(w[h], x));
+                            }
+                        }
+                    }
+                    gather(&mut t, &narrow);
                 }
             }
             finish::<F, ROWS, HALVES>(&mut t, at.minus_sums);
@@ -321,17 +346,26 @@ impl<F: Form> Taken for Words<F> {
     }
 }
 
-/// Adds the products of two units to the sums of a form of unsigned integers.
+/// Adds narrow sums to wide ones.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn gather<F: Form>(t: __m256i, products: __m256i) -> __m256i {
-    if const { is_narrow(F::CELL) } {
-        return _mm256_add_epi16(t, products);
+fn gather<const ROWS: usize, const HALVES: usize>(
+    t: &mut [[__m256i; HALVES]; ROWS],
+    narrow: &[[__m256i; HALVES]; ROWS],
+) {
+    for (t, narrow) in t.as_flattened_mut().iter_mut().zip(narrow.as_flattened()) {
+        *t = _mm256_add_epi32(*t, widen(*narrow));
     }
-    _mm256_add_epi32(t, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
 }
 
-/// Widens the sums of narrow integers, and takes off what the form takes off each integer.
+/// The sums of neighbours, in 32 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen(narrow: __m256i) -> __m256i {
+    _mm256_madd_epi16(narrow, _mm256_set1_epi16(1))
+}
+
+/// Takes off what the form takes off each integer.
 ///
 /// # Safety
 /// `minus_sums` points at a sum a row; AVX2 is present.
@@ -341,18 +375,11 @@ unsafe fn finish<F: Form, const ROWS: usize, const HALVES: usize>(
     t: &mut [[__m256i; HALVES]; ROWS],
     minus_sums: *const i32,
 ) {
-    let Integers::Less(zero) = (const { F::CELL.integers }) else { return };
+    let Integers::Less(zero @ 1..) = (const { F::CELL.integers }) else { return };
     for (row, t) in t.iter_mut().enumerate() {
-        for t in t {
-            if const { is_narrow(F::CELL) } {
-                *t = _mm256_madd_epi16(*t, _mm256_set1_epi16(1));
-            }
-            if zero > 0 {
-                // SAFETY: by the caller's duties.
-                let minus_sum = unsafe { *minus_sums.add(row) };
-                *t = _mm256_add_epi32(*t, _mm256_set1_epi32(i32::from(zero) * minus_sum));
-            }
-        }
+        // SAFETY: by the caller's duties.
+        let minus_sum = _mm256_set1_epi32(i32::from(zero) * unsafe { *minus_sums.add(row) });
+        t.iter_mut().for_each(|t| *t = _mm256_add_epi32(*t, minus_sum));
     }
 }
 

@@ -115,11 +115,7 @@ impl Cells<'_> {
         let ahead = match panel {
             0 => self.ahead,
             _ if self.ahead.is_shared() => self.ahead.behind(panel * self.panel_bytes),
-            _ => Ahead::of_one(
-                bytes,
-                self.ahead.distance(self.bytes).min((self.panels - 1 - panel) * self.panel_bytes + self.left),
-                self.cell.bytes(),
-            ),
+            _ => self.ahead.instead(self.bytes, bytes, (self.panels - 1 - panel) * self.panel_bytes + self.left),
         };
         Cells { bytes, scales, ahead, panels: 1, ..self }
     }
