@@ -20,18 +20,13 @@ pub(crate) fn ask(at: *const u8) {
     }
 }
 
-/// Asks memory for a line that is read once, to the first-level cache alone where a processor can do that.
+/// Asks memory for a line that is read once, to the first-level cache past the others.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn ask_once(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of x86-64, and a prefetch may name any address.
     unsafe {
         std::arch::x86_64::_mm_prefetch(at.cast(), std::arch::x86_64::_MM_HINT_NTA);
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: a prefetch may name any address.
-    unsafe {
-        std::arch::asm!("prfm pldl1strm, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags));
     }
 }
 

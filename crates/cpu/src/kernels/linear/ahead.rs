@@ -1,7 +1,9 @@
 //! Asking memory for weights before they are used: how far ahead within a product, and for what while a member waits for the next one.
 
 use super::matrix::PackedMatrix;
-use crate::prefetch::{LINE, ask, ask_once};
+#[cfg(target_arch = "x86_64")]
+use crate::prefetch::ask_once;
+use crate::prefetch::{LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
 use std::ptr;
@@ -91,6 +93,7 @@ impl Ahead {
     }
 
     /// Asks for step `step`, of `whole` bytes, which a single tile alone reads.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn ask_for_one(&self, step: usize, whole: usize) {
         let at = self.at.wrapping_add(step * self.each);
