@@ -11,6 +11,7 @@ use super::quantise::{Quantised, QuantisedMut, QuantisedSlices, WordsMut};
 use super::tile::Tiles;
 use super::{PANEL, cell, float, int8};
 use crate::isa::Isa;
+use crate::prefetch::LINE;
 use crate::team::{Member, share_of};
 use crossbeam::utils::CachePadded;
 use nxd_ops::weight::InputSpan;
@@ -117,9 +118,9 @@ impl Turns {
 #[repr(C, align(64))]
 pub(super) struct PanelRow(pub(super) [f32; PANEL]);
 
-/// Values between two members' copies of a row, so that no line of what is kept of them is written by both: of 32 values a block's scale is
-/// all that some arrays have, and 2 lines of scales are enough wherever the array begins.
-const APART: usize = 2 * 16 * cell::CELL;
+/// Values between two members' copies of a row, so that no line of what is kept of them is written by both. Of 32 values some arrays have
+/// no more than 4 bytes, and two lines of those are enough wherever an array begins. To share lines took quantisation three times as long.
+const APART: usize = 2 * LINE / size_of::<f32>() * cell::CELL;
 
 /// The rows of a call as one kind of kernel reads them: tiles of rows, one after the other.
 #[derive(Default)]
@@ -435,6 +436,20 @@ mod tests {
                 assert!(parts.last().is_none_or(|last| last.len() <= TOGETHER), "{parts:?}");
                 turns.restart();
             }
+        }
+    }
+
+    #[test]
+    fn members_copies_of_a_row_share_no_line_of_any_array() {
+        for cols in [1, 32, 576, 8192] {
+            let input = Prepared { cols, rows: 1, copies: 3, ..Prepared::default() };
+            let row = |copy| input.values(copy, &(0..1));
+            for copy in 0..2 {
+                // Four bytes of a block are the least that an array has.
+                let scales = |value: usize| value / cell::CELL * 4;
+                assert!(scales(row(copy + 1).start) - scales(row(copy).end) >= 2 * LINE, "{cols} columns");
+            }
+            assert!(row(2).end <= input.copies * input.copy_values());
         }
     }
 
