@@ -139,8 +139,7 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
             let lines = block.add(place * T::QUANT_BYTES);
             let factors = block.add(form.block * T::QUANT_BYTES);
             let quants = tile.quants.add(cell * ROWS * CELL);
-            let words =
-                tile.words.map_or(ptr::null(), |words| words.as_ptr().cast_const()).wrapping_add(cell * ROWS * CELL);
+            let words = tile.words.unwrap_or(ptr::null()).wrapping_add(cell * ROWS * CELL);
             let scales = tile.scales.add(cell * ROWS);
             for group in 0..form.groups {
                 let minus_sums = minus_sums.add((cell * form.groups + group) * ROWS);

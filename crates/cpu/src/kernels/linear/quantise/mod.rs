@@ -20,7 +20,6 @@ use super::int8;
 use crate::isa::Isa;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::slice;
 
 /// Quantised rows: all of an input, or those of a tile, from block 0 or a later one. Pointers, so that to go from tile to tile takes a
@@ -44,7 +43,7 @@ pub(super) struct Quantised<'a> {
     /// Scales times sums of 16 integers, `[k/16][rows]`.
     pub(super) half_weighted: *const f32,
     /// The integers once more in 16 bits, for kernels that take opened cells.
-    pub(super) words: Option<NonNull<i16>>,
+    pub(super) words: Option<*const i16>,
     from: PhantomData<&'a QuantisedSlices<'a>>,
 }
 
@@ -105,7 +104,7 @@ impl<'a> Quantised<'a> {
             minus_half_sums: slices.minus_half_sums.as_ptr(),
             weighted: slices.weighted.as_ptr(),
             half_weighted: slices.half_weighted.as_ptr(),
-            words: slices.words.map(|words| NonNull::from(words).cast()),
+            words: slices.words.map(<[i16]>::as_ptr),
             from: PhantomData,
         }
     }
