@@ -8,8 +8,8 @@ use crate::team::Member;
 use std::collections::HashMap;
 use std::ptr;
 
-/// How far ahead a single tile asks for weights, in bytes, if its kernel knows no better. What memory gives in its latency is 3 to 4 KiB a core; one thread reads 13 GB/s
-/// of bytes with 1 KiB, 15 with 4 KiB, 17 to 19 with 8 KiB.
+/// How far ahead a single tile asks for weights, in bytes, if its kernel knows no better. What memory gives in its latency is 3 to 4 KiB a
+/// core; one thread reads 13 GB/s of bytes with 1 KiB, 15 with 4 KiB, 17 to 19 with 8 KiB.
 pub(super) const AHEAD: usize = 8192;
 
 /// The same for weights of plain floats, of which a step takes the fewer operations the more bytes it has: 8 rows +2.5 %, 1 row +2 %.
