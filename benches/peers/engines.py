@@ -80,12 +80,12 @@ class Nxd:
         return os.access(self.program, os.X_OK)
 
     def facts(self, model):
-        """What floors are computed from: parameters, those of the head, bytes of weights in memory, whether they are plain floats, and what
-        attention computes for a token that attends to another one."""
+        """What floors are computed from: parameters by how they are stored, those of the head, bytes of weights in memory, whether they are
+        plain floats, and what attention computes for a token that attends to another one."""
         seen = json.loads(run([self.program, "inspect", model, "--json"])[0])
         text, _, _ = run([self.program, "bench", model, "--repeat", "1", "--json", "--prompt-tokens", "0", "--gen-tokens", "1"])
-        return {"parameters": seen["parameters"], "head_parameters": seen["vocab_size"] * seen["hidden_size"],
-                "weights_bytes": json_in(text, "[")[-1]["weights_bytes"], "dtypes": sorted(seen["dtypes"]),
+        return {"parameters": seen["dtype_parameters"], "head_parameters": seen["vocab_size"] * seen["hidden_size"],
+                "weights_bytes": json_in(text, "[")[-1]["weights_bytes"],
                 "floats": not any(name.startswith("Q") for name in seen["dtypes"]),
                 "attention": 4 * seen["layers"] * seen["heads"] * seen["head_dim"]}
 

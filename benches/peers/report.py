@@ -78,23 +78,28 @@ def floors(report):
     # What an exact product needs besides dot products is counted where that was measured; floats of 16 bits are multiplied as integers.
     exact = lambda *keys: next((limit[key] for key in keys if key in limit), None)
     words = exact("int16_exact_avx512", "int16_exact_avx2") or floats
+    # AVX2 multiplies integers of 8 bits more slowly than those of fewer, as sums of two products fill 16 bits.
+    integers = exact("int8_exact_avx512", "int8_exact_avx2") or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
+    of_bytes = exact("int8_exact_avx512", "int8_signed_exact_avx2") or integers
+    peak = lambda name, facts: words if facts["floats"] else of_bytes if name == "Q8_0" else integers
     for model, facts in report["models"].items():
-        # AVX2 multiplies integers of 8 bits more slowly than those of fewer, as sums of two products fill 16 bits.
-        bytes_alone = {name for name in facts.get("dtypes", []) if name.startswith(("Q", "IQ"))} == {"Q8_0"}
-        integers = exact("int8_exact_avx512", "int8_signed_exact_avx2" if bytes_alone else "int8_exact_avx2")
-        integers = integers or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
+        # Vectors of floats beside quantised matrices are not multiplied.
+        stored = {name: count for name, count in facts["parameters"].items() if facts["floats"] or name.startswith(("Q", "IQ"))}
+        # The head is stored as some matrices that have as many parameters; of such, as the fewest have.
+        head = facts["head_parameters"]
+        of_head = min((name for name in stored if stored[name] >= head), key=stored.get)
         # How many tokens each row attends to, on average over the test.
         for test, rows_of_step, attended in (("tg128", 1, 64), ("batch8", 8, 160), ("batch32", 32, 160), ("pp512", 512, 256)):
             reached = found.get((model, test), {}).get(OWN)
             if reached is None:
                 continue
-            # A prompt needs the head for one row, a decode step for each.
-            head = facts["head_parameters"]
-            operations = 2 * (facts["parameters"] - head) * rows_of_step + 2 * head * (1 if test == "pp512" else rows_of_step)
-            peak = words if facts["floats"] else integers
+            operations = {name: 2 * count * rows_of_step for name, count in stored.items()}
+            if test == "pp512":
+                # A prompt needs the head for one row, a decode step for each.
+                operations[of_head] -= 2 * head * (rows_of_step - 1)
             attention = facts.get("attention", 0) * rows_of_step * attended
-            arithmetic = (operations / peak + attention / floats) / 1e9
-            operations += attention
+            arithmetic = (sum(count / peak(name, facts) for name, count in operations.items()) + attention / floats) / 1e9
+            operations = sum(operations.values()) + attention
             step = rows_of_step / reached
             # Of what memory gave right after each run, where that was measured: on a shared machine it changes from second to second.
             share = found.get((model, f"{test} memory"), {}).get(OWN)

@@ -31,6 +31,8 @@ struct Report {
     max_position_embeddings: Option<usize>,
     /// How many tensors have each type.
     dtypes: BTreeMap<&'static str, usize>,
+    /// How many parameters have each type.
+    dtype_parameters: BTreeMap<&'static str, u64>,
     quantisation: Option<String>,
     tokenizer: Option<usize>,
     chat_template: bool,
@@ -79,6 +81,7 @@ impl Report {
             vocab_size: None,
             max_position_embeddings: None,
             dtypes: BTreeMap::new(),
+            dtype_parameters: BTreeMap::new(),
             quantisation: None,
             tokenizer: None,
             chat_template: false,
@@ -96,9 +99,11 @@ impl Report {
         for tensor in checkpoint.tensors() {
             let name = tensor.encoding.name();
             let weights = quantisation.weights_of(tensor);
-            report.parameters += weights.unwrap_or_else(|| tensor.shape.iter().map(|&n| n as u64).product());
+            let parameters = weights.unwrap_or_else(|| tensor.shape.iter().map(|&n| n as u64).product());
+            report.parameters += parameters;
             report.weights_bytes += tensor.bytes() as u64;
             *report.dtypes.entry(name).or_default() += 1;
+            *report.dtype_parameters.entry(name).or_default() += parameters;
             match tensor.encoding {
                 Encoding::Supported(Format::Blocks(_)) => *quantised.entry(name).or_default() += tensor.bytes(),
                 Encoding::Supported(_) => {}

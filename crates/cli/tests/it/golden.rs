@@ -63,6 +63,8 @@ fn golden_models_are_supported_where_inspect_says_so() {
         let run = Home::new().nxd(&["inspect", dir.to_str().unwrap(), "--json"], &[]);
         let report: Value = serde_json::from_str(&run.out).unwrap();
         assert_eq!(report["supported"], !is_unsupported(&check(&dir, &[])), "{}: {report}", dir.display());
+        let stored = report["dtype_parameters"].as_object().unwrap();
+        assert_eq!(report["parameters"], stored.values().map(|count| count.as_u64().unwrap()).sum::<u64>());
         ran += 1;
     }
     println!("{ran} golden cases ran");
