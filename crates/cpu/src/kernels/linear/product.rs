@@ -5,7 +5,7 @@ use super::ahead::{Ahead, FLOATS_AHEAD, WORDS_AHEAD};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Runs, Weights};
-use super::int8::{self, Cells};
+use super::int8::{self, Cells, Tiled};
 use super::int16::{self, Words};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Numbers, Packer, SCALES};
@@ -163,18 +163,10 @@ impl Product<'_> {
                     }
                 };
                 for alike in tiles.alike(pass) {
-                    let count_alike = alike.len();
-                    let alike = alike.map(|tile| {
-                        if tile + 1 < pass.end {
-                            let next = tiles.rows(tile + 1);
-                            target(&next).ask(next.len(), count);
-                        }
-                        let rows = tiles.rows(tile);
-                        (target(&rows), rows)
-                    });
+                    let count = alike.len();
                     // SAFETY: by the caller's duties, and those of the targets.
-                    unsafe { self.multiply(&piece, taken, alike) };
-                    taken = taken.after(count_alike);
+                    unsafe { self.multiply(&piece, taken, alike, target) };
+                    taken = taken.after(count);
                 }
                 panel += count;
             }
@@ -320,24 +312,37 @@ impl Product<'_> {
         }
     }
 
-    /// Multiplies tiles of as many rows each.
+    /// Multiplies tiles of as many rows each; the results of some rows go to their `target`.
     ///
     /// # Safety
-    /// A tile's target has its rows and as many panels as the piece; the input is filled; the CPU has the instructions of `isa`.
-    unsafe fn multiply(&self, piece: &Piece, taken: Taken<'_>, tiles: impl Iterator<Item = (Target, Range<usize>)>) {
+    /// A target has its rows and as many panels as the piece, and those of other rows are above and below; the input is filled; the CPU has
+    /// the instructions of `isa`.
+    unsafe fn multiply(
+        &self,
+        piece: &Piece,
+        taken: Taken<'_>,
+        alike: Range<usize>,
+        target: impl Fn(&Range<usize>) -> Target,
+    ) {
         let (first, cols) = (piece.start == 0, piece.start..piece.start + piece.len);
+        let tiles = self.input.tiles();
         // SAFETY: by the caller's duties.
         unsafe {
             if let Taken::Cells(cells) = taken {
                 let quantised = self.quantised.as_ref().expect("cells are multiplied with a quantised input");
-                let tiles = tiles.map(|(out, rows)| (out, quantised.tile(&rows, piece.start / CELL, piece.len / CELL)));
-                return int8::multiply(self.isa, cells, tiles, first);
+                let rows = tiles.rows(alike.start);
+                let quantised = quantised.alike(&rows, alike.len(), piece.start / CELL, piece.len / CELL);
+                return int8::multiply(self.isa, cells, Tiled { quantised, out: target(&rows) }, first);
             }
             let floats = |rows: &Range<usize>| {
                 &self.input.floats(self.copy, rows)[cols.start * rows.len()..cols.end * rows.len()]
             };
             let mut taken = taken;
-            for (out, rows) in tiles {
+            for tile in alike.clone() {
+                let (rows, out) = (tiles.rows(tile), target(&tiles.rows(tile)));
+                if tile + 1 < alike.end {
+                    out.below(rows.len()).ask(rows.len(), piece.count);
+                }
                 match taken {
                     Taken::Floats(weights) => {
                         float::multiply(self.isa, weights, floats(&rows), rows.len(), out, first);

@@ -70,6 +70,11 @@ impl Target {
         }
     }
 
+    /// The rows that begin `rows` rows below.
+    pub(super) fn below(self, rows: usize) -> Self {
+        Self { start: self.start.wrapping_add(rows * self.stride), ..self }
+    }
+
     /// The same rows from the `panel`-th panel on.
     pub(super) fn panel(self, panel: usize) -> Self {
         Self { start: self.start.wrapping_add(panel * PANEL), ..self }

@@ -19,7 +19,7 @@ const CHUNK: usize = 4 * CELL;
 /// Packs 16 rows, `[16][k]` of `element` as the file has them, into a panel's scales and its integers. K of the panel is filled up with
 /// zeros.
 ///
-/// One function, compiled for each instruction set: it is loops over a block, which become vectors.
+/// One function, compiled for each instruction set: it is loops over a block, which become vectors. With AVX2 f16 have an instruction.
 pub(in crate::kernels::linear) fn pack_panel(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
     match Isa::detect() {
         // SAFETY: it is the machine's.
@@ -28,24 +28,58 @@ pub(in crate::kernels::linear) fn pack_panel(element: Element, rows: &[u8], to: 
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2(element, rows, to, next) },
-        _ => pack(element, rows, to, next),
+        _ => pack(element, rows, to, next, Steps::integers),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn avx512(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
-    pack(element, rows, to, next);
+    pack(element, rows, to, next, Steps::integers);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
-    pack(element, rows, to, next);
+    match element {
+        Element::F16 => pack(element, rows, to, next, |steps, _, halves, words| f16c(steps, halves, words)),
+        _ => pack(element, rows, to, next, Steps::integers),
+    }
 }
 
+/// [`Steps::integers`] of f16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn f16c(steps: Steps, halves: &[[u8; 2]], words: &mut [[u8; 2]]) {
+    use std::arch::x86_64::*;
+    const EIGHT: usize = 8;
+    if steps.scale.is_nan() {
+        return words.fill([0; 2]);
+    }
+    let factor = _mm256_set1_ps(steps.factor);
+    let (eights, rest) = words.as_chunks_mut::<EIGHT>();
+    let done = eights.len() * EIGHT;
+    for (words, halves) in eights.iter_mut().zip(halves.as_chunks::<EIGHT>().0) {
+        // SAFETY: 16 bytes each.
+        unsafe {
+            let floats = _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast()));
+            let nearest = _mm256_cvtps_epi32(_mm256_mul_ps(floats, factor));
+            let nearest = _mm_packs_epi32(_mm256_castsi256_si128(nearest), _mm256_extracti128_si256::<1>(nearest));
+            _mm_storeu_si128(words.as_mut_ptr().cast(), nearest);
+        }
+    }
+    steps.integers(Element::F16, &halves[done..], rest);
+}
+
+/// `integers` is what rounds the floats of a row, of which it is given some.
 #[inline(always)]
-fn pack(element: Element, rows: &[u8], [scales, panel]: [&mut [u8]; 2], next: Next) {
+fn pack(
+    element: Element,
+    rows: &[u8],
+    [scales, panel]: [&mut [u8]; 2],
+    next: Next,
+    integers: impl Fn(Steps, Element, &[[u8; 2]], &mut [[u8; 2]]),
+) {
     let rows = across::rows(rows);
     let mut steps = [Steps { scale: 0.0, factor: 0.0 }; PANEL];
     for ((row, steps), scale) in rows.iter().zip(&mut steps).zip(scales.as_chunks_mut().0) {
@@ -60,7 +94,7 @@ fn pack(element: Element, rows: &[u8], [scales, panel]: [&mut [u8]; 2], next: Ne
             let halves = &row.as_chunks::<2>().0[part * CHUNK..];
             let halves = &halves[..cols.min(halves.len())];
             let (words, filled_up) = words[..cols].split_at_mut(halves.len());
-            steps[j].integers(element, halves, words);
+            integers(steps[j], element, halves, words);
             filled_up.fill([0; 2]);
         }
         let mut columns = [&[][..]; PANEL];

@@ -4,7 +4,7 @@
 //! apart once for all of them: 52 against 43 GOP/s for two tiles of four (Q4_1, one thread of an EPYC of 2017), 32 against 26 (Q8_0). Opened
 //! cells are for more rows still.
 
-use super::Cells;
+use super::{Cells, Tiled};
 use crate::kernels::linear::cell::avx2::{factor, pair};
 use crate::kernels::linear::cell::forms::{Form, by_form};
 use crate::kernels::linear::cell::{CELL, Cell, Integers, UNIT};
@@ -18,28 +18,18 @@ use std::ptr;
 /// # Safety
 /// AVX2, FMA and F16C are present; the lengths were checked by `int8::multiply`, and its duties hold.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<'a>(
-    cells: Cells<'_>,
-    rows: usize,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+pub(super) unsafe fn multiply(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     // SAFETY: by the caller's duties.
-    unsafe { by_form!(cells.cell, as_taken(cells, rows, tiles, first)) }
+    unsafe { by_form!(cells.cell, as_taken(cells, tiles, first)) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn as_taken<'a, F: Form>(
-    cells: Cells<'_>,
-    rows: usize,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+unsafe fn as_taken<F: Form>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     // SAFETY: by the caller's duties.
     unsafe {
         match cells.opened {
-            None => match rows {
+            None => match tiles.quantised.first().rows {
                 1 => multiply_rows::<Packed<F>, 1, 2>(cells, tiles, first),
                 2 => multiply_rows::<Packed<F>, 2, 2>(cells, tiles, first),
                 3 => multiply_rows::<Packed<F>, 3, 2>(cells, tiles, first),
@@ -49,23 +39,18 @@ unsafe fn as_taken<'a, F: Form>(
                 7 => multiply_rows::<Packed<F>, 7, 1>(cells, tiles, first),
                 _ => multiply_rows::<Packed<F>, 8, 1>(cells, tiles, first),
             },
-            Some(_) if const { F::CELL.is_signed() } => opened::<Words<F>>(cells, rows, tiles, first),
-            Some(_) => opened::<Spread<F>>(cells, rows, tiles, first),
+            Some(_) if const { F::CELL.is_signed() } => opened::<Words<F>>(cells, tiles, first),
+            Some(_) => opened::<Spread<F>>(cells, tiles, first),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn opened<'a, T: Taken>(
-    cells: Cells<'_>,
-    rows: usize,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+unsafe fn opened<T: Taken>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     // SAFETY: by the caller's duties.
     unsafe {
-        match rows {
+        match tiles.quantised.first().rows {
             3 => multiply_rows::<T, 3, 2>(cells, tiles, first),
             _ => multiply_rows::<T, 4, 2>(cells, tiles, first),
         }
@@ -100,9 +85,9 @@ trait Taken {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn multiply_rows<'a, T: Taken, const ROWS: usize, const HALVES: usize>(
+unsafe fn multiply_rows<T: Taken, const ROWS: usize, const HALVES: usize>(
     cells: Cells<'_>,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
+    tiles: Tiled<'_>,
     first: bool,
 ) {
     each_panel!(cells, tiles, |tile, out| multiply_panel::<T, ROWS, HALVES>(cells, tile, out, first));

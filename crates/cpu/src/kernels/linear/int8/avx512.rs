@@ -4,7 +4,7 @@
 //! from `-offset * sum(a)`; so every integer sum is the exact one of the definition. Starting from it rather than taking it off at the end
 //! is worth 3 %. Two panels at once gain nothing: a step of eight rows is within 2 % of what products and float steps cost.
 
-use super::Cells;
+use super::{Cells, Tiled};
 use crate::kernels::linear::cell::avx512::{factor, half, offset, pair};
 use crate::kernels::linear::cell::forms::{Form, by_form};
 use crate::kernels::linear::quantise::Quantised;
@@ -14,27 +14,17 @@ use std::arch::x86_64::*;
 /// # Safety
 /// AVX-512 F, BW, DQ, VL and VNNI are present; the lengths were checked by `int8::multiply`, and its duties hold.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) unsafe fn multiply<'a>(
-    cells: Cells<'_>,
-    rows: usize,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+pub(super) unsafe fn multiply(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     // SAFETY: by the caller's duties.
-    unsafe { by_form!(cells.cell, by_rows(cells, rows, tiles, first)) }
+    unsafe { by_form!(cells.cell, by_rows(cells, tiles, first)) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn by_rows<'a, F: Form>(
-    cells: Cells<'_>,
-    rows: usize,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+unsafe fn by_rows<F: Form>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     // SAFETY: by the caller's duties.
     unsafe {
-        match rows {
+        match tiles.quantised.first().rows {
             1 => multiply_rows::<F, 1>(cells, tiles, first),
             2 => multiply_rows::<F, 2>(cells, tiles, first),
             3 => multiply_rows::<F, 3>(cells, tiles, first),
@@ -48,11 +38,7 @@ unsafe fn by_rows<'a, F: Form>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply_rows<'a, F: Form, const ROWS: usize>(
-    cells: Cells<'_>,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     each_panel!(cells, tiles, |tile, out| multiply_panel::<F, ROWS>(cells, tile, out, first));
 }
 

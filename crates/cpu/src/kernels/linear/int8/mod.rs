@@ -4,14 +4,18 @@
 /// Written once and compiled with each kernel's instructions.
 macro_rules! each_panel {
     ($cells:ident, $tiles:ident, |$tile:ident, $out:ident| $multiply:expr) => {
-        let mut all = $cells;
-        for (target, $tile) in $tiles {
+        let (mut all, tiles, mut target) = ($cells, $tiles.quantised, $tiles.out);
+        for n in 0..tiles.count() {
+            let ($tile, next) = (tiles.tile(n), target.below(tiles.first().rows));
+            if n + 1 < tiles.count() {
+                next.ask($tile.rows, all.panels);
+            }
             for panel in 0..all.panels {
                 let ($cells, $out) = (all.panel(panel), target.panel(panel));
                 // SAFETY: by the caller's duties.
                 unsafe { $multiply }
             }
-            all = all.after(1);
+            (all, target) = (all.after(1), next);
         }
     };
 }
@@ -27,7 +31,7 @@ mod scalar;
 use super::ahead::{AHEAD, Ahead};
 use super::cell::{Cell, UNIT};
 use super::panels::SCALES;
-use super::quantise::Quantised;
+use super::quantise::Alike;
 use super::tile::Target;
 use crate::isa::Isa;
 
@@ -126,6 +130,13 @@ impl Cells<'_> {
     }
 }
 
+/// Tiles of as many rows each, and where the results of the first one go: those of the others are below.
+#[derive(Clone, Copy)]
+pub(super) struct Tiled<'a> {
+    pub(super) quantised: Alike<'a>,
+    pub(super) out: Target,
+}
+
 /// What many tiles take instead of packed cells, which then are opened once a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
@@ -166,16 +177,11 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
     }
 }
 
-/// Adds to each target its tile of rows times some cells; the first chunk along K starts from zero. The tiles have as many rows each.
+/// Adds to the results of each tile its rows times some cells; the first chunk along K starts from zero.
 ///
 /// # Safety
-/// The CPU has the instructions of `isa`; a target has as many rows as its tile and panels as the cells (see [`Target`]).
-pub(super) unsafe fn multiply<'a>(
-    isa: Isa,
-    cells: Cells<'_>,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+/// The CPU has the instructions of `isa`; the results of each tile have its rows and as many panels as the cells (see [`Target`]).
+pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     assert!(cells.opened.is_none_or(|opened| opened == opened_as(cells.cell)), "opened as kernels take them");
     let quant_bytes = match cells.opened {
         None => cells.cell.quant_bytes(),
@@ -188,22 +194,18 @@ pub(super) unsafe fn multiply<'a>(
     assert!(before + len <= cells.bytes.len(), "{} blocks of {} panels", cells.blocks, cells.panels);
     assert!(cells.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", cells.panels);
     let cells = Cells { bytes: &cells.bytes[..before + len], ..cells };
-    let mut tiles = tiles.peekable();
-    let Some(rows) = tiles.peek().map(|(_, tile)| tile.rows) else { return };
+    let tile = tiles.quantised.first();
     let all = if cells.opened.is_some() { OPENED_ROWS - 1..=OPENED_ROWS } else { 1..=most_rows(isa) };
-    assert!(all.contains(&rows), "a tile's rows: {rows} of {all:?}");
-    let tiles = tiles.inspect(|(_, tile)| {
-        assert_eq!(tile.rows, rows, "rows of alike tiles");
-        assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
-        assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
-    });
+    assert!(all.contains(&tile.rows), "a tile's rows: {} of {all:?}", tile.rows);
+    assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
+    assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::multiply(cells, rows, tiles, first),
+            Isa::Avx2 => avx2::multiply(cells, tiles, first),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::multiply(cells, rows, tiles, first),
+            Isa::Avx512 => avx512::multiply(cells, tiles, first),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::multiply(cells, tiles, first),
             #[cfg(target_arch = "aarch64")]

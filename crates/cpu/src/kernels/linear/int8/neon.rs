@@ -3,7 +3,7 @@
 //! One kernel with two ways to multiply: [`Dots`] adds 4 products of an output in one lane, [`Words`] is for CPUs before Armv8.2 and adds
 //! in 16 bits for as long as the products fit. `#[inline(always)]` puts the shared part into functions with the instructions of a way.
 
-use super::Cells;
+use super::{Cells, Tiled};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::cell::forms::{Form, by_form};
 use crate::kernels::linear::cell::neon::{factor, largest, offset, pair};
@@ -14,17 +14,13 @@ use std::arch::asm;
 
 /// # Safety
 /// The lengths were checked by `int8::multiply`, and its duties hold.
-pub(super) unsafe fn multiply<'a>(cells: Cells<'_>, tiles: impl Iterator<Item = (Target, Quantised<'a>)>, first: bool) {
+pub(super) unsafe fn multiply(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     each_panel!(cells, tiles, |tile, out| by_form!(cells.cell, by_words(Product { cells, tile, out, first })));
 }
 
 /// # Safety
 /// The CPU has dot products; the lengths were checked by `int8::multiply`, and its duties hold.
-pub(super) unsafe fn multiply_dots<'a>(
-    cells: Cells<'_>,
-    tiles: impl Iterator<Item = (Target, Quantised<'a>)>,
-    first: bool,
-) {
+pub(super) unsafe fn multiply_dots(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     each_panel!(cells, tiles, |tile, out| by_form!(cells.cell, by_dots(Product { cells, tile, out, first })));
 }
 

@@ -1,7 +1,7 @@
 //! The definition: an exact integer sum for each group of weights that share a scale, then one FMA, and a second one for its minimum. Where
 //! an output has one scale for all of K, it multiplies the sum of everything at the end.
 
-use super::Cells;
+use super::{Cells, Tiled};
 use crate::kernels::linear::PANEL;
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::quantise::Quantised;
@@ -9,7 +9,7 @@ use crate::kernels::linear::tile::Target;
 
 /// # Safety
 /// A target has as many rows as its tile.
-pub(super) unsafe fn multiply<'a>(cells: Cells<'_>, tiles: impl Iterator<Item = (Target, Quantised<'a>)>, first: bool) {
+pub(super) unsafe fn multiply(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     each_panel!(cells, tiles, |tile, out| multiply_panel(cells, tile, out, first));
 }
 

@@ -109,28 +109,37 @@ impl<'a> Quantised<'a> {
         }
     }
 
-    /// The tile of `rows`, `count` blocks from `block` on.
+    /// `count` tiles that begin with the one of `rows`, each of as many rows, and of `blocks` blocks from `block` on.
     ///
     /// # Panics
     /// When these rows do not have them.
-    #[inline]
-    pub(super) fn tile(&self, rows: &Range<usize>, block: usize, count: usize) -> Self {
+    pub(super) fn alike(&self, rows: &Range<usize>, count: usize, block: usize, blocks: usize) -> Alike<'a> {
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
-        assert!(block <= self.row_blocks && count <= self.row_blocks - block, "{count} blocks from {block} on");
+        assert!(count <= (self.rows - rows.start) / rows.len().max(1), "{count} tiles as {rows:?} of {}", self.rows);
+        assert!(block <= self.row_blocks && blocks <= self.row_blocks - block, "{blocks} blocks from {block} on");
+        let first = Quantised { rows: rows.len(), row_blocks: blocks, ..*self };
         let start = rows.start * self.row_blocks + block * rows.len();
         // SAFETY: the tile begins within what `new` checked, or where it ends.
+        Alike { first: unsafe { first.behind(start) }, count, apart: rows.len() * self.row_blocks }
+    }
+
+    /// What begins so many blocks of a row behind.
+    ///
+    /// # Safety
+    /// It begins within what `new` checked, or where that ends.
+    #[inline(always)]
+    unsafe fn behind(self, blocks: usize) -> Self {
+        // SAFETY: by the caller's duties.
         unsafe {
             Quantised {
-                rows: rows.len(),
-                row_blocks: count,
-                quants: self.quants.add(start * CELL),
-                scales: self.scales.add(start),
-                minus_sums: self.minus_sums.add(start),
-                minus_half_sums: self.minus_half_sums.add(start * 2),
-                weighted: self.weighted.add(start),
-                half_weighted: self.half_weighted.add(start * 2),
-                words: self.words.map(|words| words.add(start * CELL)),
-                from: PhantomData,
+                quants: self.quants.add(blocks * CELL),
+                scales: self.scales.add(blocks),
+                minus_sums: self.minus_sums.add(blocks),
+                minus_half_sums: self.minus_half_sums.add(blocks * 2),
+                weighted: self.weighted.add(blocks),
+                half_weighted: self.half_weighted.add(blocks * 2),
+                words: self.words.map(|words| words.add(blocks * CELL)),
+                ..self
             }
         }
     }
@@ -145,6 +154,34 @@ impl<'a> Quantised<'a> {
     pub(super) fn scales(&self) -> &'a [f32] {
         // SAFETY: as above.
         unsafe { slice::from_raw_parts(self.scales, self.rows * self.row_blocks) }
+    }
+}
+
+/// Neighbouring tiles of as many rows each.
+#[derive(Clone, Copy)]
+pub(super) struct Alike<'a> {
+    first: Quantised<'a>,
+    count: usize,
+    /// Blocks of rows from one to the next.
+    apart: usize,
+}
+
+impl<'a> Alike<'a> {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn first(&self) -> &Quantised<'a> {
+        &self.first
+    }
+
+    /// # Panics
+    /// When there are not so many.
+    #[inline(always)]
+    pub(super) fn tile(&self, n: usize) -> Quantised<'a> {
+        assert!(n < self.count, "tile {n} of {}", self.count);
+        // SAFETY: they all begin within the rows, as `Quantised::alike` checked.
+        unsafe { self.first.behind(n * self.apart) }
     }
 }
 
