@@ -85,16 +85,16 @@ def floors(report):
     for model, facts in report["models"].items():
         # Vectors of floats beside quantised matrices are not multiplied.
         stored = {name: count for name, count in facts["parameters"].items() if facts["floats"] or name.startswith(("Q", "IQ"))}
-        # The head is stored as some matrices that have as many parameters; of such, as the fewest have.
+        # The head is stored as some matrices that have as many parameters; of such, as the fewest have. Among floats it is not counted.
         head = facts["head_parameters"]
-        of_head = min((name for name in stored if stored[name] >= head), key=stored.get)
+        of_head = min((name for name in stored if stored[name] >= head), key=stored.get, default=None)
         # How many tokens each row attends to, on average over the test.
         for test, rows_of_step, attended in (("tg128", 1, 64), ("batch8", 8, 160), ("batch32", 32, 160), ("pp512", 512, 256)):
             reached = found.get((model, test), {}).get(OWN)
             if reached is None:
                 continue
             operations = {name: 2 * count * rows_of_step for name, count in stored.items()}
-            if test == "pp512":
+            if test == "pp512" and of_head:
                 # A prompt needs the head for one row, a decode step for each.
                 operations[of_head] -= 2 * head * (rows_of_step - 1)
             attention = facts.get("attention", 0) * rows_of_step * attended
