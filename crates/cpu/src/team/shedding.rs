@@ -20,7 +20,7 @@ const IDLE: Duration = Duration::from_millis(10);
 /// The share of a window for which a leader runs whose core is its own. One that slept gave its core away by itself.
 const OWN_CORE: f64 = 0.8;
 /// How long to go on with a member less, at first and at most; it doubles while the neighbour stays.
-const SHORTEST: Duration = Duration::from_millis(200);
+const SHORTEST: Duration = Duration::from_millis(400);
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// What a leader knows of its neighbours.

@@ -9,8 +9,8 @@ use bytemuck::cast_slice_mut;
 use half::{bf16, f16};
 use std::marker::PhantomData;
 
-/// Values below which the leader writes alone.
-const ALONE: usize = 16 * 1024;
+/// Values below which the leader writes alone: some 5 µs of work, most of it waiting for lines that no step has read since the last one.
+const ALONE: usize = 1024;
 
 /// A step's rows of K and V, both `[T, K * D]`, and where they go; no V where keys are values too.
 pub(crate) struct Rows<'a> {
@@ -46,8 +46,8 @@ fn store_as<T: Stored>(team: &Team, isa: Isa, memory: &mut [u8], rows: &Rows<'_>
     team.run(&|member| dispatch(isa, part(member.id, member.threads)));
 }
 
-/// One member's part: the blocks whose number leaves its own when divided by the members, so that no two write one block, whatever the
-/// tables say.
+/// One member's part: the heads of blocks where the numbers of both together leave its own when divided by the members, so that no two
+/// write the same head of one block, whatever the tables say.
 struct Store<'a, T> {
     member: usize,
     members: usize,
@@ -68,14 +68,11 @@ impl<T: Stored> Kernel for Store<'_, T> {
             for row in place.batch.rows(r) {
                 let position = place.batch.positions[row] as usize;
                 let block = table.block(position / shape.block_size);
-                if block % self.members != self.member {
-                    continue;
-                }
-                let start = shape.block_at(place.layer, block);
-                // SAFETY: only this member writes blocks with this remainder, and its last slice is out of use.
-                let block = unsafe { self.memory.slice(start..start + shape.block()) };
-                let slot = position % shape.block_size;
-                for (h, head) in block.chunks_exact_mut(shape.head()).enumerate() {
+                let (start, slot) = (shape.block_at(place.layer, block), position % shape.block_size);
+                for h in (0..shape.heads).filter(|h| (block + h) % self.members == self.member) {
+                    let start = start + h * shape.head();
+                    // SAFETY: only this member writes heads of blocks with this remainder, and its last slice is out of use.
+                    let head = unsafe { self.memory.slice(start..start + shape.head()) };
                     let own = row * width + h * shape.dim..row * width + (h + 1) * shape.dim;
                     put::<L, T>(zero, shape, &k[own.clone()], v.map(|v| &v[own]), head, slot);
                 }

@@ -1,7 +1,7 @@
 //! Products of one input in one job of the team: who does which panels, in which order.
 
 use super::ahead::First;
-use super::int8::{self, Opened};
+use super::int8;
 use super::matrix::PackedMatrix;
 use super::product::{AREA, PASS, Part, Product};
 use super::scratch::{Job, PanelRow, Prepared, Scratch, Turns, same_input};
@@ -237,9 +237,7 @@ impl Plan {
                 }
                 scratch.inputs[input].reserve(isa, weight, rows, copies);
             }
-            if scratch.inputs[input].opened_for(isa, weight) == Some(Opened::Words) {
-                scratch.inputs[input].reserve_words();
-            }
+            scratch.inputs[input].serve(isa, weight);
             let tiles = scratch.inputs[input].tiles().count();
             let unpacked = weight.begin(team, tiles < int8::MANY_TILES && weight.is_served_in_place());
             if unpacked.is_some() {

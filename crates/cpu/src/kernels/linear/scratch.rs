@@ -2,7 +2,7 @@
 
 use super::ahead::Order;
 use super::gated::NEAR;
-use super::int8::Opened;
+use super::int8::{Opened, Sums};
 use super::int16::{self, Rows};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Numbers};
@@ -141,6 +141,8 @@ pub(super) struct Prepared {
     minus_half_sums: Buffer<i32>,
     weighted: Buffer<f32>,
     half_weighted: Buffer<f32>,
+    /// Which sums of integers of 8 bits are kept.
+    sums: Sums,
     /// Whether integers of 8 bits are kept in 16 too.
     has_words: bool,
     /// They, or the tiles of integers of 16 bits, `[k/2][rows][2]` each, whose scales are among those above.
@@ -153,10 +155,10 @@ pub(super) fn same_input(a: &PackedMatrix, b: &PackedMatrix) -> bool {
 }
 
 impl Prepared {
-    /// Makes room for `rows` rows of `weight`'s input.
+    /// Makes room for `rows` rows of `weight`'s input, which so far [serves](Self::serve) no weight.
     pub(super) fn reserve(&mut self, isa: Isa, weight: &PackedMatrix, rows: usize, copies: usize) {
         (self.numbers, self.cols, self.rows, self.copies) = (weight.numbers(), weight.cols(), rows, copies);
-        self.has_words = false;
+        (self.sums, self.has_words) = (Sums::None, false);
         let most_rows = match self.numbers {
             Numbers::F32 => float::most_rows(isa),
             Numbers::Int8 => int8::tile_rows(isa, rows),
@@ -181,10 +183,14 @@ impl Prepared {
         }
     }
 
-    /// Keeps integers of 8 bits in 16 too.
-    pub(super) fn reserve_words(&mut self) {
-        self.has_words = true;
-        self.words.reserve(self.copies * self.copy_values());
+    /// Keeps what kernels read beside `weight`.
+    pub(super) fn serve(&mut self, isa: Isa, weight: &PackedMatrix) {
+        let Layout::Cells(cell) = weight.layout() else { return };
+        self.sums = self.sums.max(int8::sums(isa, cell));
+        if self.opened_for(isa, weight) == Some(Opened::Words) {
+            self.has_words = true;
+            self.words.reserve(self.copies * self.copy_values());
+        }
     }
 
     /// How the cells of `weight` are opened for these rows.
@@ -293,6 +299,7 @@ impl Prepared {
                     let blocks = values.start / cell::CELL..values.end / cell::CELL;
                     let mut tile = QuantisedMut {
                         rows: rows.len(),
+                        sums: self.sums,
                         minus_half_sums: self.minus_half_sums.write(blocks.start * 2..blocks.end * 2),
                         weighted: self.weighted.write(blocks.clone()),
                         half_weighted: self.half_weighted.write(blocks.start * 2..blocks.end * 2),

@@ -59,6 +59,24 @@ pub(super) const fn tile_rows(isa: Isa, rows: usize) -> usize {
     }
 }
 
+/// Which sums of a row's integers kernels read: those of whole blocks are among those of their halves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sums {
+    #[default]
+    None,
+    Blocks,
+    Halves,
+}
+
+/// What is read beside weights of `cell`: with AVX2 nothing beside signed ones, which others may take with an offset.
+pub(super) const fn sums(isa: Isa, cell: Cell) -> Sums {
+    match (isa, cell.groups) {
+        (Isa::Avx2, _) if cell.is_signed() && !cell.min => Sums::None,
+        (_, 1) => Sums::Blocks,
+        _ => Sums::Halves,
+    }
+}
+
 /// Panels that each of several tiles meets in one call, where cells are not opened: +3 % for 16 and 32 rows with AVX2, elsewhere not measured.
 pub(super) const fn panels_at_once(isa: Isa) -> usize {
     match isa {

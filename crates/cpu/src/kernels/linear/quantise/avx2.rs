@@ -2,6 +2,7 @@
 
 use super::{MOST, QuantisedMut};
 use crate::kernels::linear::cell::CELL;
+use crate::kernels::linear::int8::Sums;
 use std::arch::x86_64::*;
 
 /// Blocks whose numbers fill a vector.
@@ -52,11 +53,16 @@ pub(super) unsafe fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>
             let (low, high) = (_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             tile.write(part * TOGETHER + i, row, _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order));
-            halves[0][i] = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
-            halves[1][i] = _mm256_madd_epi16(high, _mm256_set1_epi16(1));
+            if tile.sums > Sums::None {
+                halves[0][i] = _mm256_madd_epi16(low, _mm256_set1_epi16(1));
+                halves[1][i] = _mm256_madd_epi16(high, _mm256_set1_epi16(1));
+            }
         }
-        let low = numbers(across!(halves[0], _mm256_add_epi32));
-        let high = numbers(across!(halves[1], _mm256_add_epi32));
+        let [mut low, mut high] = [[0; TOGETHER]; 2];
+        if tile.sums > Sums::None {
+            low = numbers(across!(halves[0], _mm256_add_epi32));
+            high = numbers(across!(halves[1], _mm256_add_epi32));
+        }
         for i in 0..x.len() {
             tile.note(part * TOGETHER + i, row, scales[i], [low[i], high[i]]);
         }
@@ -76,8 +82,8 @@ impl QuantisedMut<'_> {
             self.quants[block * CELL..][..CELL].copy_from_slice(&units);
         } else {
             let quants = self.quants[block * rows * CELL..][..rows * CELL].as_chunks_mut::<4>().0;
-            for (out, unit) in quants[row..].iter_mut().step_by(rows).zip(units.as_chunks::<4>().0) {
-                *out = *unit;
+            for (i, unit) in units.as_chunks::<4>().0.iter().enumerate() {
+                quants[i * rows + row] = *unit;
             }
         }
     }

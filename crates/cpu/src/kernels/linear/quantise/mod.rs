@@ -16,7 +16,7 @@ mod words;
 pub(super) use words::{WordsMut, quantise_words};
 
 use super::cell::CELL;
-use super::int8;
+use super::int8::{self, Sums};
 use crate::isa::Isa;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -61,6 +61,8 @@ pub(super) struct QuantisedSlices<'a> {
 /// A tile while it is written.
 pub(super) struct QuantisedMut<'a> {
     pub(super) rows: usize,
+    /// The sums that are read. Of others anything may be written.
+    pub(super) sums: Sums,
     pub(super) quants: &'a mut [i8],
     pub(super) scales: &'a mut [f32],
     pub(super) minus_sums: &'a mut [i32],
@@ -75,8 +77,14 @@ impl QuantisedMut<'_> {
     fn note(&mut self, block: usize, row: usize, scale: f32, halves: [i32; 2]) {
         let at = block * self.rows + row;
         self.scales[at] = scale;
+        if self.sums == Sums::None {
+            return;
+        }
         self.minus_sums[at] = -(halves[0] + halves[1]);
         self.weighted[at] = scale * (halves[0] + halves[1]) as f32;
+        if self.sums == Sums::Blocks {
+            return;
+        }
         for (half, sum) in halves.into_iter().enumerate() {
             let at = (block * 2 + half) * self.rows + row;
             self.minus_half_sums[at] = -sum;
