@@ -312,11 +312,13 @@ fn products_of_one_input_share_it_and_keep_their_own_bits() {
     let mut random = Random(7);
     let cols = 512;
     let kinds = [
+        // Of one input, each of the next needs more sums than the one before.
+        (Format::Blocks(BlockFormat::Q8_0), Activations::Int8, 64),
         (Format::Blocks(BlockFormat::Q4_K), Activations::Int8, 40),
+        (Format::Blocks(BlockFormat::Q6_K), Activations::Int8, 24),
         (Format::F16, Activations::Int8, 7),
         (Format::F16, Activations::F32, 70),
         (Format::BF16, Activations::Int8, 48),
-        (Format::Blocks(BlockFormat::Q8_0), Activations::Int8, 64),
         (Format::Blocks(BlockFormat::Q8_0), Activations::F32, 33),
         (Format::Blocks(BlockFormat::Q4_0), Activations::Int8, 16),
     ];
