@@ -130,8 +130,59 @@ mod x86 {
         }, |acc| u64::from(_mm512_cvtsi512_si32(acc).cast_unsigned()));
 }
 
+/// Tiles of 16 rows of 32 values by 16 outputs: their product goes through memory to vectors, which scale and add it.
 #[cfg(target_arch = "x86_64")]
-static PEAKS: [Peak; 10] = [
+mod amx {
+    use super::{CHAINS, STEPS, black_box};
+    use std::arch::asm;
+    use std::arch::x86_64::*;
+
+    /// What `ldtilecfg` reads.
+    #[repr(C, align(64))]
+    struct Config {
+        palette: u8,
+        reserved: [u8; 15],
+        bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    #[repr(align(64))]
+    struct Sums([[i32; 16]; 16]);
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn exact() -> u64 {
+        let mut config = Config { palette: 1, reserved: [0; 15], bytes: [0; 16], rows: [0; 16] };
+        for (tile, bytes, rows) in [(0, 64, 16), (1, 64, 16), (4, 32, 16), (6, 64, 8)] {
+            (config.bytes[tile], config.rows[tile]) = (bytes, rows);
+        }
+        let mut sums = [const { Sums([[1; 16]; 16]) }; 2];
+        let (mut acc, own) = ([_mm512_setzero_ps(); 16], _mm512_set1_ps(black_box(0.5)));
+        let scales = black_box([0.25_f32; 16]);
+        // SAFETY: the instructions are there, or the round is not run; tiles are stored to 16 rows of 64 bytes.
+        unsafe {
+            asm!("ldtilecfg [{}]", "tilezero tmm4", "tilezero tmm6", in(reg) &raw const config, options(nostack, readonly));
+            macro_rules! step {
+                ($tile:literal, $to:expr, $from:expr) => {
+                    asm!(concat!("tilezero ", $tile), concat!("tdpbssd ", $tile, ", tmm4, tmm6"), options(nostack, nomem));
+                    for ((acc, sums), scale) in acc.iter_mut().zip(&$from.0).zip(&scales) {
+                        let sums = _mm512_cvtepi32_ps(_mm512_load_si512(sums.as_ptr().cast()));
+                        *acc = _mm512_fmadd_ps(_mm512_mul_ps(own, _mm512_set1_ps(*scale)), sums, *acc);
+                    }
+                    asm!(concat!("tilestored [{} + {}], ", $tile), in(reg) $to.0.as_mut_ptr(), in(reg) 64_usize, options(nostack));
+                };
+            }
+            for _ in 0..STEPS * CHAINS / 2 {
+                step!("tmm0", sums[0], sums[1]);
+                step!("tmm1", sums[1], sums[0]);
+            }
+            asm!("tilerelease", options(nostack, nomem));
+        }
+        acc.into_iter().fold(0, |all, acc| all ^ u64::from(_mm512_cvtss_f32(acc).to_bits()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+static PEAKS: [Peak; 11] = [
     Peak {
         key: "f32_avx2",
         numbers: "f32",
@@ -204,6 +255,14 @@ static PEAKS: [Peak; 10] = [
         isa: Isa::Avx512,
         per_step: 8 * 2 * 64,
         round: x86::exact_avx512,
+    },
+    Peak {
+        key: "int8_exact_amx",
+        numbers: "int8",
+        instructions: "AMX tdpbssd, scaled and added each 32",
+        isa: Isa::Amx,
+        per_step: 2 * 16 * 16 * 32,
+        round: amx::exact,
     },
     Peak {
         key: "int16_exact_avx512",

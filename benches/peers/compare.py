@@ -255,7 +255,7 @@ def machine():
             "memory_gib": round(memory / 2**20), "kernel": platform.release(), "flags": sorted(set(field("flags").split()) & FLAGS)}
 
 
-FLAGS = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx_vnni"}
+FLAGS = {"amx_int8", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx_vnni"}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -81,7 +81,10 @@ def floors(report):
     # AVX2 multiplies integers of 8 bits more slowly than those of fewer, as sums of two products fill 16 bits.
     integers = exact("int8_exact_avx512", "int8_exact_avx2") or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
     of_bytes = exact("int8_exact_avx512", "int8_signed_exact_avx2") or integers
-    peak = lambda name, facts: words if facts["floats"] else of_bytes if name == "Q8_0" else integers
+    # Fewer rows than 12 do not fill the tiles of AMX.
+    tiles = limit.get("int8_exact_amx")
+    quantised = lambda name, rows: tiles if tiles and rows >= 12 else of_bytes if name == "Q8_0" else integers
+    peak = lambda name, facts, rows: words if facts["floats"] else quantised(name, rows)
     for model, facts in report["models"].items():
         # Vectors of floats beside quantised matrices are not multiplied.
         stored = {name: count for name, count in facts["parameters"].items() if facts["floats"] or name.startswith(("Q", "IQ"))}
@@ -98,7 +101,7 @@ def floors(report):
                 # A prompt needs the head for one row, a decode step for each.
                 operations[of_head] -= 2 * head * (rows_of_step - 1)
             attention = facts.get("attention", 0) * rows_of_step * attended
-            arithmetic = (sum(count / peak(name, facts) for name, count in operations.items()) + attention / floats) / 1e9
+            arithmetic = (sum(count / peak(name, facts, rows_of_step) for name, count in operations.items()) + attention / floats) / 1e9
             operations = sum(operations.values()) + attention
             step = rows_of_step / reached
             # Of what memory gave right after each run, where that was measured: on a shared machine it changes from second to second.

@@ -12,6 +12,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI (Ice Lake, Zen 4 and later). Without VNNI, AVX2 is as fast and serves.
     Avx512,
+    /// The same with tiles of 8-bit integers, AMX-INT8 (Sapphire Rapids and later), which products of several rows take.
+    Amx,
     /// NEON, which every AArch64 has.
     Neon,
     /// NEON with the dot products of Armv8.2.
@@ -20,7 +22,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, worst first.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDot];
+    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon, Isa::NeonDot];
 
     /// The best instruction set of this machine.
     pub fn detect() -> Self {
@@ -33,12 +35,21 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
+    /// The one of its vectors: what computes everything but products of tiles.
+    pub const fn vectors(self) -> Self {
+        match self {
+            Isa::Amx => Isa::Avx512,
+            other => other,
+        }
+    }
+
     /// The short name that kernels carry.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
             Isa::NeonDot => "neon-dotprod",
         }
@@ -46,7 +57,7 @@ impl Isa {
 
     /// Whether its kernels have passed their tests on a processor. Those of the others have under emulation, which says nothing of speed.
     pub const fn was_on_hardware(self) -> bool {
-        matches!(self, Isa::Scalar | Isa::Avx2 | Isa::Avx512)
+        matches!(self, Isa::Scalar | Isa::Avx2 | Isa::Avx512 | Isa::Amx)
     }
 
     /// Whether this machine can run it. After the first call an answer costs a few loads.
@@ -66,6 +77,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::Amx => Isa::Avx512.is_available() && crate::team::tiles::are_permitted(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
             #[cfg(target_arch = "aarch64")]
@@ -82,6 +95,7 @@ impl fmt::Display for Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "AVX2+FMA+F16C",
             Isa::Avx512 => "AVX-512+VNNI",
+            Isa::Amx => "AVX-512+VNNI+AMX",
             Isa::Neon => "NEON",
             Isa::NeonDot => "NEON+dotprod",
         })

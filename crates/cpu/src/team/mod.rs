@@ -22,6 +22,8 @@ mod disjoint;
 mod shedding;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod tiles;
 
 use std::any::Any;
 use std::cell::Cell;

@@ -112,7 +112,7 @@ pub(crate) trait Kernel {
 /// Runs `kernel` with the instructions of `isa`, or plain ones where this CPU lacks them.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    match isa {
+    match isa.vectors() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.is_available() => {
             // SAFETY: the CPU has all that the name stands for, as it was just asked (which costs some loads).

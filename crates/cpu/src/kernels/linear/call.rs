@@ -90,6 +90,7 @@ impl<'a, W: Borrow<PackedMatrix> + Sync> Call<'a, W> {
         for weight in weights.iter().map(Borrow::borrow) {
             assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
         }
+        let isa = int8::isa_of(isa, rows);
         let plan = Plan::new(team, isa, rows, weights, outs, scratch);
         Some(Call { isa, x, weights, plan, scratch })
     }
@@ -106,7 +107,7 @@ impl<'a, W: Borrow<PackedMatrix> + Sync> Call<'a, W> {
                     let product = self.product(i, member);
                     product.run(&(0..self.plan.rows), &part, product.place(), area);
                 });
-                self.look_ahead(member);
+                self.finish(member);
             }
         });
     }
@@ -166,8 +167,10 @@ impl<'a, W: Borrow<PackedMatrix> + Sync> Call<'a, W> {
         }
     }
 
-    /// Says what the member reads in the call that followed this one last time.
-    pub(super) fn look_ahead(&self, member: &Member<'_>) {
+    /// Puts away what the member's part needed, and says what it reads in the call that followed this one last time.
+    pub(super) fn finish(&self, member: &Member<'_>) {
+        // SAFETY: `isa` was checked by `new`.
+        unsafe { int8::put_away(self.isa) };
         if let Some(next) = self.plan.next {
             member.reads_next(next.share(member));
         }

@@ -66,7 +66,7 @@ pub fn linear_gated(
                     meet(&gate, &up, activation, rows, &part, [&mut *gates, &mut *ups], area);
                 }
             });
-            call.look_ahead(member);
+            call.finish(member);
         }
     });
 }

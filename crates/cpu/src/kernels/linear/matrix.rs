@@ -180,11 +180,11 @@ impl PackedMatrix {
 /// such as `q4_1 int8 avx2`.
 pub fn kernel_name(format: Format, activations: Activations, isa: Isa) -> Arc<str> {
     let numbers = |activations| Layout::of(format, activations).numbers(activations);
-    let numbers = match numbers(activations) {
-        _ if numbers(Activations::Int8) == numbers(Activations::F32) => "",
-        Numbers::Int8 => " int8",
-        Numbers::Int16 => " int16",
-        Numbers::F32 => " f32",
+    let (name, isa) = match numbers(activations) {
+        Numbers::Int8 => (" int8", isa),
+        Numbers::Int16 => (" int16", isa.vectors()),
+        Numbers::F32 => (" f32", isa.vectors()),
     };
-    format!("{}{numbers} {}", format.name().to_lowercase(), isa.name()).into()
+    let has_choice = numbers(Activations::Int8) != numbers(Activations::F32);
+    format!("{}{} {}", format.name().to_lowercase(), if has_choice { name } else { "" }, isa.name()).into()
 }

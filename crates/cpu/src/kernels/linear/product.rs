@@ -5,7 +5,7 @@ use super::ahead::{Ahead, FLOATS_AHEAD, WORDS_AHEAD};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Runs, Weights};
-use super::int8::{self, Cells, Tiled};
+use super::int8::{self, Cells, Opened, Tiled};
 use super::int16::{self, Words};
 use super::matrix::{PackedMatrix, Unpacked};
 use super::panels::{Layout, Numbers, Packer, SCALES};
@@ -132,16 +132,15 @@ impl Product<'_> {
         let (ragged, passing) = area.split_at_mut(PASS);
         let mut packer = self.unpacked.map(|unpacked| Packer::new(self.weight.form(), &unpacked.weight, panels));
         let (tiles, k) = (self.input.tiles(), self.weight.cols());
-        let chunk = self.chunk();
+        let (chunk, whole) = (self.chunk(), self.is_whole(pass));
         let of_full = panels.end.min(place.full);
         let first_row = tiles.rows(pass.start).start;
         let mut start = 0;
         while start < k {
-            let len = self.chunk_end(start, chunk) - start;
+            let end = if whole { k } else { self.chunk_end(start, chunk) };
             let mut panel = panels.start;
             while panel < panels.end {
                 let count = self.panels_at_once(of_full.saturating_sub(panel));
-                let piece = Piece { tiles: pass.len(), panel, count, last: part.last, start, len };
                 let bytes = count * self.weight.panel_bytes();
                 let packed = match &mut packer {
                     None => &self.weight.data()[panel * self.weight.panel_bytes()..][..bytes],
@@ -151,8 +150,6 @@ impl Product<'_> {
                         passing
                     }
                 };
-                // SAFETY: the instructions by the caller's duties.
-                let mut taken = unsafe { self.take(&piece, packed, opened) };
                 let ragged = ragged.as_mut_ptr();
                 // SAFETY: the columns are this member's, and results of a panel that is not full go to its own area.
                 let target = |rows: &Range<usize>| unsafe {
@@ -162,15 +159,23 @@ impl Product<'_> {
                         Target::new(ragged.add(rows.start - first_row).cast(), PANEL)
                     }
                 };
-                for alike in tiles.alike(pass) {
-                    let count = alike.len();
-                    // SAFETY: by the caller's duties, and those of the targets.
-                    unsafe { self.multiply(&piece, taken, alike, target) };
-                    taken = taken.after(count);
+                let mut from = start;
+                while from < end {
+                    let len = self.chunk_end(from, chunk) - from;
+                    let piece = Piece { tiles: pass.len(), panel, count, last: part.last, start: from, len };
+                    // SAFETY: the instructions by the caller's duties.
+                    let mut taken = unsafe { self.take(&piece, packed, opened) };
+                    for alike in tiles.alike(pass) {
+                        let count = alike.len();
+                        // SAFETY: by the caller's duties, and those of the targets.
+                        unsafe { self.multiply(&piece, taken, alike, target) };
+                        taken = taken.after(count);
+                    }
+                    from += len;
                 }
                 panel += count;
             }
-            start += len;
+            start = end;
         }
         if panels.contains(&place.full) {
             for (row, sums) in self.rows(pass).zip(&*ragged) {
@@ -181,19 +186,26 @@ impl Product<'_> {
         }
     }
 
-    /// Steps of K between two panels: what is read of a panel for all tiles of a pass stays in the first-level cache.
+    /// Whether all chunks of a panel are done before the next panel, so that it is packed once, or read from end to end by the tiles `pass`:
+    /// the results of few stay near meanwhile.
+    fn is_whole(&self, pass: &Range<usize>) -> bool {
+        self.unpacked.is_some() || pass.len() < int8::MANY_TILES && self.opened_for().is_some()
+    }
+
+    /// How cells are opened, if they are.
+    fn opened_for(&self) -> Option<Opened> {
+        self.input.opened_for(self.isa, self.weight)
+    }
+
+    /// Steps of K that all tiles of a pass meet before the next ones: what is read of a panel for them stays in the first-level cache.
     fn chunk(&self) -> usize {
-        if self.unpacked.is_some() {
-            // A panel is packed once.
-            return self.weight.cols();
-        }
-        let alone = self.input.tiles().count() == 1;
+        let alone = self.unpacked.is_some() || self.input.tiles().count() == 1;
         // As even as can be.
         let each = |all: usize, most: usize| all.div_ceil(all.div_ceil(most));
         let (cols, cells) = (self.weight.cols(), self.weight.cols() / CELL);
         match (self.weight.layout(), self.weight.numbers()) {
             (Layout::Cells(cell), Numbers::F32) => float::CHUNK / (cell.block * CELL) * (cell.block * CELL),
-            _ if alone => cols,
+            _ if alone && self.opened_for().is_none() => cols,
             (Layout::Float(element), _) => each(cols, float::chunk(self.isa, element)),
             (Layout::Cells(cell), _) => {
                 each(cells, int8::chunk(self.isa, cell) / CELL).next_multiple_of(cell.block) * CELL
@@ -218,9 +230,9 @@ impl Product<'_> {
             _ if self.unpacked.is_some() => 1,
             (Layout::Float(_), _) => or_one(float::panels_at_once(self.isa, self.input.rows())),
             (Layout::Words(_), _) => or_one(int16::panels_at_once(self.isa, self.input.rows())),
-            (Layout::Cells(_), Numbers::Int8) if self.input.tiles().count() == 1 => left.max(1),
-            (Layout::Cells(_), Numbers::Int8) if self.input.opened_for(self.isa, self.weight).is_none() => {
-                left.clamp(1, int8::panels_at_once(self.isa))
+            (Layout::Cells(_), Numbers::Int8) if self.opened_for().is_none() => {
+                let most = if self.input.tiles().count() == 1 { left } else { int8::panels_at_once(self.isa) };
+                left.min(most).max(1)
             }
             (Layout::Cells(_), _) => 1,
         }
@@ -291,7 +303,7 @@ impl Product<'_> {
             (Layout::Cells(cell), _) => {
                 let packed = cells(cell);
                 let ahead = ahead(packed, int8::distance(self.isa, self.input.rows()), cell.bytes(), piece.len / CELL);
-                let opened_for = self.input.opened_for(self.isa, self.weight);
+                let opened_for = self.opened_for();
                 let bytes = match opened_for {
                     None => packed,
                     // SAFETY: by the caller's duties.

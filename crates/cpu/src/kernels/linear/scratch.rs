@@ -13,9 +13,11 @@ use super::{PANEL, cell, float, int8};
 use crate::isa::Isa;
 use crate::prefetch::LINE;
 use crate::team::{Member, share_of};
+use bytemuck::Pod;
 use crossbeam::utils::CachePadded;
 use nxd_ops::weight::InputSpan;
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -369,37 +371,49 @@ fn widen(input: &[f32], spans: &[InputSpan], wide: &mut [f32]) {
     }
 }
 
-/// Memory that members write at once, each its own part. Bounds are checked, overlap is not: the duties are those of
-/// [`Disjoint`](crate::team::Disjoint), which cannot be kept between calls.
+/// Memory that members write at once, each its own part; it begins with a cache line. Bounds are checked, overlap is not: the duties are
+/// those of [`Disjoint`](crate::team::Disjoint), which cannot be kept between calls.
 #[derive(Default)]
-pub(super) struct Buffer<T>(Vec<UnsafeCell<T>>);
+pub(super) struct Buffer<T>(Vec<UnsafeCell<PanelRow>>, PhantomData<T>);
 
 // SAFETY: members get `&mut T` and `&T` of an element at different times, by the duties above.
 unsafe impl<T: Send + Sync> Sync for Buffer<T> {}
 
-impl<T: Copy + Default> Buffer<T> {
+impl<T: Pod> Buffer<T> {
+    /// Elements of a line.
+    const EACH: usize = size_of::<PanelRow>() / size_of::<T>();
+
     /// Makes room for `len` elements.
     pub(super) fn reserve(&mut self, len: usize) {
-        if self.0.len() < len {
-            self.0.resize_with(len, UnsafeCell::default);
+        let lines = len.div_ceil(Self::EACH);
+        if self.0.len() < lines {
+            self.0.resize_with(lines, UnsafeCell::default);
         }
+    }
+
+    /// Where some elements begin.
+    fn start(&self, range: &Range<usize>) -> *mut T {
+        assert!(
+            range.start <= range.end && range.end <= self.0.len() * Self::EACH,
+            "elements {range:?} of {}",
+            self.0.len() * Self::EACH
+        );
+        UnsafeCell::raw_get(self.0.as_ptr()).cast::<T>().wrapping_add(range.start)
     }
 
     /// # Safety
     /// Nobody else uses these elements meanwhile.
     #[allow(clippy::mut_from_ref, reason = "members share `self`; that their ranges differ is the caller's duty")]
     pub(super) unsafe fn write(&self, range: Range<usize>) -> &mut [T] {
-        let cells = &self.0[range];
-        // SAFETY: the elements lie in a row, and nobody else uses them, by the caller's duties.
-        unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
+        // SAFETY: the elements lie in a row, any bits are values of them, and nobody else uses them, by the caller's duties.
+        unsafe { std::slice::from_raw_parts_mut(self.start(&range), range.len()) }
     }
 
     /// # Safety
     /// Nobody writes these elements meanwhile.
     pub(super) unsafe fn read(&self, range: Range<usize>) -> &[T] {
-        let cells = &self.0[range];
-        // SAFETY: the elements lie in a row, and nobody writes them, by the caller's duties.
-        unsafe { std::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
+        // SAFETY: the elements lie in a row, any bits are values of them, and nobody writes them, by the caller's duties.
+        unsafe { std::slice::from_raw_parts(self.start(&range), range.len()) }
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) unsafe fn dequantise(
     values: &mut [[f32; PANEL]],
 ) {
     assert_eq!(cells.len() / cell.bytes() * CELL, values.len(), "values of the cells");
-    match isa {
+    match isa.vectors() {
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::dequantise(cell, scales, cells, values) },

@@ -59,7 +59,7 @@ use nxd_ops::quant::{e4m3_is_nan, e4m3_to_f32, e5m2_to_f32};
 /// Rows of a full tile: 6 rows by 16 outputs fill 12 of 16 vector registers; where 16 outputs are one of 32, 12 rows are enough chains
 /// and share the conversion of weights.
 pub(super) const fn most_rows(isa: Isa) -> usize {
-    match isa {
+    match isa.vectors() {
         Isa::Avx512 => 12,
         _ => 6,
     }
@@ -68,7 +68,7 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
 /// Neighbouring panels that a single tile of `rows` rows meets at once: with few rows it has too few chains of its own to hide the
 /// latency of an FMA.
 pub(super) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
-    match (isa, rows) {
+    match (isa.vectors(), rows) {
         (Isa::Avx512, 1..=3) | (_, 1) => 4,
         _ => 1,
     }
@@ -80,7 +80,7 @@ pub(super) const CHUNK: usize = 320;
 /// Steps of K that are done for all tiles before the next ones. With AVX-512 as many bytes of 16-bit weights as of f32: results are
 /// written and read again the less often (+2 %).
 pub(super) const fn chunk(isa: Isa, element: Element) -> usize {
-    match isa {
+    match isa.vectors() {
         Isa::Avx512 => CHUNK * 4 / element.bytes(),
         _ => CHUNK,
     }
@@ -249,7 +249,7 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
     assert!(weights.scales.is_none_or(|given| scales <= given.len()), "scales of {} panels", weights.panels);
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {
-        match isa {
+        match isa.vectors() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::multiply(weights, x, rows, out, first),
             #[cfg(target_arch = "x86_64")]

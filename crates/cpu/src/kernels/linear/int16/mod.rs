@@ -36,7 +36,7 @@ pub(super) const CHUNK: usize = 768;
 /// Rows of a full tile: as many sums in 32 bits, and as many in f32, beside a vector of weights. Where 16 outputs take two vectors, sums in
 /// f32 are put away while integers are added.
 pub(super) const fn most_rows(isa: Isa) -> usize {
-    match isa {
+    match isa.vectors() {
         Isa::Avx512 => 12,
         _ => 4,
     }
@@ -44,7 +44,7 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
 
 /// Neighbouring panels that a single tile of `rows` rows meets at once: with few rows, four streams read memory better than one.
 pub(super) const fn panels_at_once(isa: Isa, rows: usize) -> usize {
-    match (isa, rows) {
+    match (isa.vectors(), rows) {
         (Isa::Avx512, 1..=3) | (_, 1) => 4,
         _ => 1,
     }
@@ -109,7 +109,7 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Ta
     assert!(weights.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", weights.panels);
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {
-        match isa {
+        match isa.vectors() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::multiply(weights, x, out, first),
             #[cfg(target_arch = "x86_64")]

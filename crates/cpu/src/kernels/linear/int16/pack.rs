@@ -21,7 +21,7 @@ const CHUNK: usize = 4 * CELL;
 ///
 /// One function, compiled for each instruction set: it is loops over a block, which become vectors. With AVX2 f16 have an instruction.
 pub(in crate::kernels::linear) fn pack_panel(element: Element, rows: &[u8], to: [&mut [u8]; 2], next: Next) {
-    match Isa::detect() {
+    match Isa::detect().vectors() {
         // SAFETY: it is the machine's.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512(element, rows, to, next) },

@@ -21,6 +21,8 @@ macro_rules! each_panel {
 }
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -35,10 +37,19 @@ use super::quantise::Alike;
 use super::tile::Target;
 use crate::isa::Isa;
 
+/// Rows from which on tiles of AMX are worth the opening of cells.
+const TILED_ROWS: usize = 12;
+
+/// The instruction set that multiplies `rows` rows.
+pub(super) const fn isa_of(isa: Isa, rows: usize) -> Isa {
+    if rows < TILED_ROWS { isa.vectors() } else { isa }
+}
+
 /// Rows of a full tile: with AVX2 8 rows by 8 outputs take 8 of 16 registers for integer sums, with AVX-512 8 rows by 16 outputs 16 of 32
-/// for both sums.
+/// for both sums. Tiles of AMX have 16.
 pub(super) const fn most_rows(isa: Isa) -> usize {
     match isa {
+        Isa::Amx => 16,
         Isa::Avx2 | Isa::Avx512 => 8,
         _ => 4,
     }
@@ -68,10 +79,11 @@ pub(super) enum Sums {
     Halves,
 }
 
-/// What is read beside weights of `cell`: with AVX2 nothing beside signed ones, which others may take with an offset.
+/// What is read beside weights of `cell`: with AVX2 nothing beside signed ones, which others may take with an offset; with AMX all are signed.
 pub(super) const fn sums(isa: Isa, cell: Cell) -> Sums {
     match (isa, cell.groups) {
         (Isa::Avx2, _) if cell.is_signed() && !cell.min => Sums::None,
+        (Isa::Amx, _) if !cell.min => Sums::None,
         (_, 1) => Sums::Blocks,
         _ => Sums::Halves,
     }
@@ -101,6 +113,9 @@ pub(super) const fn distance(isa: Isa, rows: usize) -> usize {
 pub(super) const fn chunk(isa: Isa, cell: Cell) -> usize {
     match isa {
         Isa::Avx512 => 4096,
+        // As much as there is room for.
+        Isa::Amx if Opened::Tiles.block_bytes(cell) > cell.block * 640 => 768,
+        Isa::Amx => 1024,
         _ if cell.is_signed() => 512,
         _ => 1024,
     }
@@ -162,6 +177,22 @@ pub(super) enum Opened {
     Bytes,
     /// Signed bytes as 16 bits, for activations in 16 bits.
     Words,
+    /// All integers as signed bytes, each cell with its factors in f32.
+    Tiles,
+}
+
+impl Opened {
+    /// Bytes of a block that is opened so.
+    const fn block_bytes(self, cell: Cell) -> usize {
+        match self {
+            Opened::Bytes => cell.block * 8 * UNIT + cell.factor_bytes(),
+            Opened::Words => cell.block * 16 * UNIT + cell.factor_bytes(),
+            Opened::Tiles => {
+                let kinds = cell.has_factors() as usize + cell.min as usize;
+                cell.block * (8 * UNIT + kinds * cell.groups * SCALES)
+            }
+        }
+    }
 }
 
 /// Tiles from which on it pays to do more with a panel than to read it.
@@ -170,13 +201,18 @@ pub(super) const MANY_TILES: usize = 8;
 /// How cells are opened for `rows` rows, if they are.
 pub(super) const fn opened_for(isa: Isa, cell: Cell, rows: usize) -> Option<Opened> {
     match isa {
-        Isa::Avx2 if rows >= MANY_ROWS => Some(opened_as(cell)),
+        Isa::Amx => Some(opened_as(isa, cell)),
+        Isa::Avx2 if rows >= MANY_ROWS => Some(opened_as(isa, cell)),
         _ => None,
     }
 }
 
-const fn opened_as(cell: Cell) -> Opened {
-    if cell.is_signed() { Opened::Words } else { Opened::Bytes }
+const fn opened_as(isa: Isa, cell: Cell) -> Opened {
+    match isa {
+        Isa::Amx => Opened::Tiles,
+        _ if cell.is_signed() => Opened::Words,
+        _ => Opened::Bytes,
+    }
 }
 
 /// Opens cells into the front of `opened`; the bytes that they take there.
@@ -191,6 +227,9 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
         // SAFETY: by the caller's duties.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::open(cell, cells, opened) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => unsafe { amx::open(cell, cells, opened) },
         _ => unreachable!("{isa} takes {cell:?} as they are: {} bytes, not {} opened ones", cells.len(), opened.len()),
     }
 }
@@ -200,20 +239,21 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
 /// # Safety
 /// The CPU has the instructions of `isa`; the results of each tile have its rows and as many panels as the cells (see [`Target`]).
 pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
-    assert!(cells.opened.is_none_or(|opened| opened == opened_as(cells.cell)), "opened as kernels take them");
-    let quant_bytes = match cells.opened {
-        None => cells.cell.quant_bytes(),
-        Some(Opened::Bytes) => 8 * UNIT,
-        Some(Opened::Words) => 16 * UNIT,
-    };
-    let block_bytes = cells.cell.block * quant_bytes + cells.cell.factor_bytes();
-    let len = cells.blocks * block_bytes;
+    assert!(cells.opened.is_none_or(|opened| opened == opened_as(isa, cells.cell)), "opened as kernels take them");
+    let len = cells.blocks * cells.opened.map_or(cells.cell.block_bytes(), |opened| opened.block_bytes(cells.cell));
     let before = (cells.panels - 1) * cells.panel_bytes;
     assert!(before + len <= cells.bytes.len(), "{} blocks of {} panels", cells.blocks, cells.panels);
     assert!(cells.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", cells.panels);
     let cells = Cells { bytes: &cells.bytes[..before + len], ..cells };
     let tile = tiles.quantised.first();
-    let all = if cells.opened.is_some() { OPENED_ROWS - 1..=OPENED_ROWS } else { 1..=most_rows(isa) };
+    let all = match cells.opened {
+        None => {
+            assert!(isa != Isa::Amx, "tiles take opened cells");
+            1..=most_rows(isa)
+        }
+        Some(Opened::Bytes | Opened::Words) => OPENED_ROWS - 1..=OPENED_ROWS,
+        Some(Opened::Tiles) => most_rows(isa) / 2..=most_rows(isa),
+    };
     assert!(all.contains(&tile.rows), "a tile's rows: {} of {all:?}", tile.rows);
     assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
     assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
@@ -224,11 +264,26 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, firs
             Isa::Avx2 => avx2::multiply(cells, tiles, first),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::multiply(cells, tiles, first),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx::multiply(cells, tiles, first),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::multiply(cells, tiles, first),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => neon::multiply_dots(cells, tiles, first),
             _ => scalar::multiply(cells, tiles, first),
         }
+    }
+}
+
+/// What a member does when its part of a job is done.
+///
+/// # Safety
+/// The CPU has the instructions of `isa`.
+pub(super) unsafe fn put_away(isa: Isa) {
+    match isa {
+        // SAFETY: by the caller's duties.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => unsafe { amx::release() },
+        _ => (),
     }
 }

@@ -1,6 +1,6 @@
 //! AVX-512: eight blocks at a time, each with a lane of scales and sums: the same block of eight rows, or neighbours of a single row.
 
-use super::{QuantisedMut, WordsMut};
+use super::{MOST, QuantisedMut, Sums, WordsMut};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::int16;
 use std::arch::x86_64::*;
@@ -36,7 +36,38 @@ pub(super) unsafe fn quantise(x: &[f32], stride: usize, tile: &mut QuantisedMut<
                     _mm256_mask_storeu_epi32(at.cast(), first_lanes(rows), rows_of_unit);
                 }
                 eight.note(tile, block * rows, rows);
-                eight.note_halves(tile, block * rows * 2, rows);
+                eight.note_halves(tile, [0, 1].map(|half| (block * 2 + half) * rows), rows);
+            }
+        }
+    }
+}
+
+/// Quantises all rows of a tile, `stride` values apart in `x`, for AMX: rows side by side, and no sums but those that minima meet.
+///
+/// # Safety
+/// AVX-512 F, BW, DQ, VL and VNNI are present, and the lengths were checked by `quantise`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn quantise_for_tiles(x: &[f32], stride: usize, tile: &mut QuantisedMut<'_>) {
+    let (rows, blocks) = (tile.rows, tile.quants.len() / tile.rows / CELL);
+    let x = x.as_ptr();
+    // SAFETY: blocks lie in `x`, and everything is stored within the tile, as the lengths say.
+    unsafe {
+        for block in 0..blocks {
+            for row in (0..rows).step_by(LANES) {
+                let (count, at) = (LANES.min(rows - row), block * rows + row);
+                let scaled = Scaled::new(count, MOST, |lane| x.add((row + lane) * stride + block * CELL));
+                let mut bytes = [_mm256_setzero_si256(); LANES];
+                for (lane, bytes) in bytes.iter_mut().enumerate().take(count) {
+                    *bytes = scaled.bytes(lane);
+                    _mm256_storeu_si256(tile.quants.as_mut_ptr().add((at + lane) * CELL).cast(), *bytes);
+                }
+                _mm256_mask_storeu_ps(tile.scales.as_mut_ptr().add(at), first_lanes(count), scaled.scales);
+                if tile.sums == Sums::None {
+                    continue;
+                }
+                let eight = Eight::of(bytes, scaled.scales);
+                eight.note(tile, at, count);
+                eight.note_halves(tile, [0, 1].map(|half| (block * 2 + half) * rows + row), count);
             }
         }
     }
@@ -138,6 +169,15 @@ impl Scaled {
         [integers(self.values[lane][0]), integers(self.values[lane][1])]
     }
 
+    /// The same in 8 bits.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn bytes(&self, lane: usize) -> __m256i {
+        let [first, second] = self.integers(lane);
+        let (first, second) = (_mm512_cvtsepi32_epi8(first), _mm512_cvtsepi32_epi8(second));
+        _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second)
+    }
+
     /// The same in 16 bits.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -165,13 +205,18 @@ impl Eight {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn new(count: usize, block: impl Fn(usize) -> *const f32) -> Self {
         // SAFETY: by the caller's duties.
-        let scaled = unsafe { Scaled::new(count, 127.0, block) };
-        let (mut bytes, scales) = ([_mm256_setzero_si256(); LANES], scaled.scales);
+        let scaled = unsafe { Scaled::new(count, MOST, block) };
+        let mut bytes = [_mm256_setzero_si256(); LANES];
         for (lane, bytes) in bytes.iter_mut().enumerate() {
-            let [first, second] = scaled.integers(lane);
-            let (first, second) = (_mm512_cvtsepi32_epi8(first), _mm512_cvtsepi32_epi8(second));
-            *bytes = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second);
+            *bytes = scaled.bytes(lane);
         }
+        Self::of(bytes, scaled.scales)
+    }
+
+    /// With the sums of their integers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn of(bytes: [__m256i; LANES], scales: __m256) -> Self {
         let mut eight = Eight { bytes, scales, minus: [_mm256_setzero_si256(); 2] };
         let (units, ones) = (eight.units(), _mm256_set1_epi8(1));
         for (minus, units) in eight.minus.iter_mut().zip(units.as_chunks::<4>().0) {
@@ -207,15 +252,15 @@ impl Eight {
         }
     }
 
-    /// Notes the sums of the first halves of `count` blocks from `at` on, and behind them those of the second halves.
+    /// Notes the sums of the first and of the second halves of `count` blocks from `at` on.
     ///
     /// # Safety
     /// The tile has them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn note_halves(&self, tile: &mut QuantisedMut<'_>, at: usize, count: usize) {
-        for (half, minus) in self.minus.into_iter().enumerate() {
-            let (lanes, at) = (first_lanes(count), at + half * count);
+    unsafe fn note_halves(&self, tile: &mut QuantisedMut<'_>, at: [usize; 2], count: usize) {
+        let lanes = first_lanes(count);
+        for (minus, at) in self.minus.into_iter().zip(at) {
             // SAFETY: by the caller's duties.
             unsafe {
                 _mm256_mask_storeu_epi32(tile.minus_half_sums.as_mut_ptr().add(at), lanes, minus);

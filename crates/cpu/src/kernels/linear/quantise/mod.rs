@@ -30,7 +30,7 @@ pub(super) struct Quantised<'a> {
     pub(super) rows: usize,
     /// Blocks of 32 values of a row.
     pub(super) row_blocks: usize,
-    /// Integers, `[k/4][rows][4]`.
+    /// Integers, `[k/4][rows][4]`; `[k/32][rows][32]` for AMX.
     pub(super) quants: *const i8,
     /// Scales, `[k/32][rows]`.
     pub(super) scales: *const f32,
@@ -220,6 +220,9 @@ pub(super) unsafe fn quantise(isa: Isa, x: &[f32], stride: usize, tile: &mut Qua
         // SAFETY: by the caller's duties; the lengths were checked.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::quantise(x, stride, tile) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => unsafe { avx512::quantise_for_tiles(x, stride, tile) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => each(|x, row, tile| unsafe { avx2::quantise(x, row, tile) }, tile),

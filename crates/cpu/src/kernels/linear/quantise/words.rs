@@ -34,7 +34,7 @@ pub(in crate::kernels::linear) unsafe fn quantise_words(isa: Isa, x: &[f32], str
     let cols = values / rows;
     assert!(cols <= stride && x.len() >= (rows - 1) * stride + cols, "rows of a tile's width");
     assert_eq!(tile.scales.len(), values / CELL, "scales of a tile");
-    match isa {
+    match isa.vectors() {
         // SAFETY: by the caller's duties.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::quantise_words(x, stride, tile) },
