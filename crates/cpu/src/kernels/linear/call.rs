@@ -241,8 +241,8 @@ impl Plan {
                 scratch.inputs[input].reserve(isa, weight, rows, copies);
             }
             scratch.inputs[input].serve(isa, weight);
-            let tiles = scratch.inputs[input].tiles().count();
-            let unpacked = weight.begin(team, tiles < int8::MANY_TILES && weight.is_served_in_place());
+            let few = rows < int8::MANY_TILES * int8::most_rows(isa.vectors());
+            let unpacked = weight.begin(team, few && weight.is_served_in_place());
             if unpacked.is_some() {
                 plan.panel = plan.panel.max(weight.panel_bytes().div_ceil(size_of::<PanelRow>()));
             }

@@ -375,7 +375,8 @@ fn a_matrix_that_is_packed_when_used_again_has_the_same_bits_each_time() {
         // A last panel that is not full, and K over several cells.
         let weight = random.weight(format, 50, 512);
         for activations in [Activations::Int8, Activations::F32] {
-            for (isa, rows) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 5), (isa, 100)]) {
+            for (isa, rows) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 5), (isa, 20), (isa, 100)])
+            {
                 let what = format!("{format} {activations:?} {isa} {rows}");
                 let x = random.rows(rows, 512);
                 let packed = PackedMatrix::pack(&weight, activations, isa, &team);
