@@ -256,7 +256,8 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Weights<'_>, x: &[f32], rows: u
             Isa::Avx512 => avx512::multiply(weights, x, rows, out, first),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, rows, out, first),
-            _ => scalar::multiply(weights, x, rows, out, first),
+            Isa::Scalar => scalar::multiply(weights, x, rows, out, first),
+            _ => unreachable!("{isa} has no kernel on this architecture"),
         }
     }
 }

@@ -116,7 +116,8 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Ta
             Isa::Avx512 => avx512::multiply(weights, x, out, first),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => neon::multiply(weights, x, out, first),
-            _ => scalar::multiply(weights, x, out, first),
+            Isa::Scalar => scalar::multiply(weights, x, out, first),
+            _ => unreachable!("{isa} has no kernel on this architecture"),
         }
     }
 }

@@ -31,9 +31,11 @@ mod neon;
 mod scalar;
 
 use super::ahead::{AHEAD, Ahead};
-use super::cell::{Cell, UNIT};
+use super::cell::{CELL, Cell, UNIT};
+use super::float;
 use super::panels::SCALES;
 use super::quantise::Alike;
+use super::scratch::PanelRow;
 use super::tile::Target;
 use crate::isa::Isa;
 
@@ -106,6 +108,9 @@ pub(super) const fn distance(isa: Isa, rows: usize) -> usize {
     }
 }
 
+/// Bytes of a member's work area for opened cells.
+const OPENED_BYTES: usize = float::CHUNK * size_of::<PanelRow>();
+
 /// Values of K that are done for all tiles before the next ones.
 ///
 /// With AVX2 so many of an opened panel stay in the first-level cache. With AVX-512 the second is fast enough, and results are written and
@@ -113,9 +118,8 @@ pub(super) const fn distance(isa: Isa, rows: usize) -> usize {
 pub(super) const fn chunk(isa: Isa, cell: Cell) -> usize {
     match isa {
         Isa::Avx512 => 4096,
-        // As much as there is room for.
-        Isa::Amx if Opened::Tiles.block_bytes(cell) > cell.block * 640 => 768,
-        Isa::Amx => 1024,
+        // Whole blocks of any format, as many as there is room for.
+        Isa::Amx => OPENED_BYTES / (Opened::Tiles.block_bytes(cell) / cell.block * 8) * 8 * CELL,
         _ if cell.is_signed() => 512,
         _ => 1024,
     }
@@ -270,7 +274,8 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, firs
             Isa::Neon => neon::multiply(cells, tiles, first),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => neon::multiply_dots(cells, tiles, first),
-            _ => scalar::multiply(cells, tiles, first),
+            Isa::Scalar => scalar::multiply(cells, tiles, first),
+            _ => unreachable!("{isa} has no kernel on this architecture"),
         }
     }
 }
