@@ -16,11 +16,9 @@ const COLUMNS: usize = 2;
 /// Values of K that are made floats at once, but for what two tiles have.
 const KEYS: usize = 2048;
 
-/// Whether `rows` rows of a tile take floats: with 16 registers, and if there are more of them than a product takes at once. With 32, on a Zen 4,
-/// nothing was gained.
-#[inline(always)]
-pub(super) fn serve<L: Lanes, T: Stored>(rows: usize) -> bool {
-    rows > L::ROWS && const { L::ROWS == 6 && size_of::<T>() < size_of::<f32>() }
+/// Whether tiles of more rows than a product takes at once take floats: with 16 registers. With 32, on a Zen 4, nothing was gained.
+pub(super) const fn serve<L: Lanes, T: Stored>() -> bool {
+    L::ROWS == 6 && size_of::<T>() < size_of::<f32>()
 }
 
 /// Tiles of K that are made floats at once.

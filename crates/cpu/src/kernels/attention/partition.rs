@@ -64,7 +64,7 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     let (count, dim, padded) = (tile.rows(), blocks.shape().dim, blocks.shape().padded);
     let wide = queries::row_len(dim);
     assert!(rows.q.len() >= count * wide && s.len() >= count * PART && out.o.len() >= count * padded);
-    let many = floats::serve::<L, T>(count);
+    let many = count > L::ROWS;
     let (seen, mut ahead) = (tiles_of(&tile.seen(part)), blocks.values_ahead());
     if blocks.shape().shared {
         for group in rows.groups::<L>() {
@@ -72,7 +72,7 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
             let (q, s) = (&rows.q[group.start * wide..][..n * wide], &mut s[group.start * PART..][..n * PART]);
             RowScores { blocks, tokens, q, s }.of_rows(zero, n);
         }
-    } else if many {
+    } else if const { floats::serve::<L, T>() } && many {
         let (end, step) = (seen.end, floats::tiles_at_once(dim));
         for start in seen.step_by(step) {
             let tiles = start..end.min(start + step);
@@ -90,7 +90,7 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     let o = &mut out.o[..count * padded];
     o.fill(0.0);
     let (columns, mut ahead) = (0..padded / LANES, source.next.keys_ahead());
-    if many {
+    if const { floats::serve::<L, T>() } && many {
         let (tiles, mut column) = (tiles_of(&tile.seen(part)), 0);
         while column < columns.end {
             let values = FloatValues::new(zero, blocks, &tiles, column, work, &mut ahead);

@@ -4,8 +4,8 @@ use super::blocks::{Blocks, Values};
 use super::plan::PART;
 use super::queries::{RUN, row_len};
 use super::stored::Stored;
-use super::tiled::{ByRows, add_products};
-use crate::kernels::lanes::{LANES, Lanes};
+use super::tiled::{ByRows, add_products, both, wide};
+use crate::kernels::lanes::{LANES, Lanes, Wide};
 use crate::kv::TILE;
 use std::ops::Range;
 
@@ -23,34 +23,38 @@ pub(super) struct RowScores<'a, T> {
 impl<T: Stored> ByRows for RowScores<'_, T> {
     /// Columns are tokens.
     #[inline(always)]
-    fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
-        self.tokens::<L, R, N>(zero);
-        if N > 2 {
-            self.tokens::<L, R, 2>(zero);
+    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(mut self, zero: L) {
+        self.tokens::<L, C, R, N>(zero);
+        if const { N > 2 } {
+            self.tokens::<L, C, R, 2>(zero);
         }
-        if N > 1 {
-            self.tokens::<L, R, 1>(zero);
+        if const { N > 1 } {
+            self.tokens::<L, C, R, 1>(zero);
         }
     }
 }
 
 impl<T: Stored> RowScores<'_, T> {
-    /// As many whole groups of `N` tokens as are left.
+    /// As many whole groups of `N` columns as are left; a single column may be the last vector twice.
     #[inline(always)]
-    fn tokens<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L) {
+    fn tokens<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
         let shape = self.blocks.shape();
         let (row, vectors) = (shape.row / LANES, shape.dim.div_ceil(LANES));
         assert!(self.q.len() == R * row_len(shape.dim) && self.s.len() == R * PART && self.tokens.end <= PART);
         let (q, _) = self.q.as_chunks::<LANES>();
-        while self.tokens.len() >= N {
-            let first = self.tokens.start;
-            self.tokens.start += N;
-            let mut keys: [&[[T; LANES]]; N] = [&[]; N];
+        let tokens = const { N * C::VECTORS };
+        while self.tokens.len() >= if N == 1 { 1 } else { tokens } {
+            let (first, taken) = (self.tokens.start, tokens.min(self.tokens.len()));
+            self.tokens.start += taken;
+            // The first and the last token of each column.
+            let mut keys: [[&[[T; LANES]]; 2]; N] = [[&[]; 2]; N];
             for (n, keys) in keys.iter_mut().enumerate() {
-                let tile = self.blocks.values((first + n) / TILE);
-                *keys = &tile[(first + n) % TILE * row..][..vectors];
+                for (keys, i) in keys.iter_mut().zip([0, C::VECTORS - 1]) {
+                    let token = (first + n * C::VECTORS + i).min(self.tokens.start - 1);
+                    *keys = &self.blocks.values(token / TILE)[token % TILE * row..][..vectors];
+                }
             }
-            let mut sums = [[zero; N]; R];
+            let mut sums = [[C::of(zero, zero); N]; R];
             // Vectors of a row that lie beside each other.
             const BESIDE: usize = RUN / LANES;
             for run in (0..vectors).step_by(BESIDE) {
@@ -58,16 +62,18 @@ impl<T: Stored> RowScores<'_, T> {
                     add_products!(
                         sums[R][N] +=
                         // SAFETY: `q` has `BESIDE` vectors for each of `R` rows and each run, as asserted, and `v` is one of this run.
-                        |r| zero.load(unsafe { q.get_unchecked(run * R + r * BESIDE + (v - run)) }),
+                        |r| both!(C, zero.load(unsafe { q.get_unchecked(run * R + r * BESIDE + (v - run)) })),
                         // SAFETY: each key has `vectors` vectors, by the slice above.
-                        |n| T::load(zero, unsafe { keys[n].get_unchecked(v) })
+                        |n| wide!(C, |i| T::load(zero, unsafe { keys[n][i].get_unchecked(v) }))
                     );
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
-                let s = &mut self.s[r * PART + first..][..N];
-                for (s, sum) in s.iter_mut().zip(sums) {
-                    *s = sum.sum();
+                let s = &mut self.s[r * PART + first..][..taken];
+                for (s, sum) in s.chunks_mut(C::VECTORS).zip(sums) {
+                    for (i, s) in s.iter_mut().enumerate() {
+                        *s = sum.vector(i).sum();
+                    }
                 }
             }
         }

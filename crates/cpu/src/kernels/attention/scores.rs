@@ -4,8 +4,8 @@ use super::blocks::{CACHE_LINE, Keys, Next, TILES};
 use super::plan::PART;
 use super::queries::{RUN, row_len};
 use super::stored::Stored;
-use super::tiled::{ByRows, add_products};
-use crate::kernels::lanes::{LANES, Lanes};
+use super::tiled::{ByRows, add_products, both, wide};
+use crate::kernels::lanes::{LANES, Lanes, Wide};
 use crate::kv::TILE;
 use std::ops::Range;
 
@@ -24,31 +24,35 @@ pub(super) struct Scores<'a, K, A> {
 impl<K: Keys, A: Next> ByRows for Scores<'_, K, A> {
     /// Columns are tiles: enough chains to hide the latency of an FMA, few enough for the registers.
     #[inline(always)]
-    fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
-        self.tiles::<L, R, N>(zero);
-        if N > 2 {
-            self.tiles::<L, R, 2>(zero);
+    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(mut self, zero: L) {
+        self.tiles::<L, C, R, N>(zero);
+        if const { N > 2 } {
+            self.tiles::<L, C, R, 2>(zero);
         }
-        if N > 1 {
-            self.tiles::<L, R, 1>(zero);
+        if const { N > 1 } {
+            self.tiles::<L, C, R, 1>(zero);
         }
     }
 }
 
 impl<K: Keys, A: Next> Scores<'_, K, A> {
-    /// As many whole groups of `N` tiles as are left.
+    /// As many whole groups of `N` columns as are left; a single column may be the last vector twice.
     #[inline(always)]
-    fn tiles<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L) {
+    fn tiles<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
         let dim = self.keys.dim();
         assert!(self.q.len() == R * row_len(dim) && self.s.len() == R * PART && self.tiles.end <= TILES);
-        while self.tiles.len() >= N {
-            let first = self.tiles.start;
-            self.tiles.start += N;
-            let mut keys: [&[[K::Value; LANES]]; N] = [&[]; N];
+        let tiles = const { N * C::VECTORS };
+        while self.tiles.len() >= if N == 1 { 1 } else { tiles } {
+            let (first, taken) = (self.tiles.start, tiles.min(self.tiles.len()));
+            self.tiles.start += taken;
+            // The first and the last tile of each column.
+            let mut keys: [[&[[K::Value; LANES]]; 2]; N] = [[&[]; 2]; N];
             for (n, keys) in keys.iter_mut().enumerate() {
-                *keys = &self.keys.keys(first + n)[..dim];
+                let first = first + n * C::VECTORS;
+                let last = (first + C::VECTORS).min(self.tiles.start) - 1;
+                *keys = [&self.keys.keys(first)[..dim], &self.keys.keys(last)[..dim]];
             }
-            let mut sums = [[zero; N]; R];
+            let mut sums = [[C::of(zero, zero); N]; R];
             // For each line that is read, another one is asked for.
             let line = CACHE_LINE / size_of::<[K::Value; LANES]>();
             const { assert!(RUN.is_multiple_of(CACHE_LINE / size_of::<[K::Value; LANES]>()), "a run begins with a line") };
@@ -56,7 +60,7 @@ impl<K: Keys, A: Next> Scores<'_, K, A> {
             // One loop: with another one inside, compilers keep sums of 16 registers in memory.
             for d in 0..dim {
                 if d % line == 0 {
-                    for _ in 0..N {
+                    for _ in 0..tiles {
                         self.ahead.fetch(zero);
                     }
                     at = d / RUN * R * RUN + d % RUN;
@@ -65,16 +69,18 @@ impl<K: Keys, A: Next> Scores<'_, K, A> {
                     sums[R][N] +=
                     // SAFETY: `q` has `RUN` values for each of `R` rows and each run, as asserted, and `at` is `d` in its run's first row,
                     // as it is looked up where a run begins.
-                    |r| zero.splat(unsafe { *self.q.get_unchecked(at + r * RUN) }),
-                    // SAFETY: each tile has `dim` vectors, by the slice above.
-                    |n| K::Value::load(zero, unsafe { keys[n].get_unchecked(d) })
+                    |r| both!(C, zero.splat(unsafe { *self.q.get_unchecked(at + r * RUN) })),
+                    // SAFETY: each tile has `dim` vectors, by the slices above.
+                    |n| wide!(C, |i| K::Value::load(zero, unsafe { keys[n][i].get_unchecked(d) }))
                 );
                 at += 1;
             }
             for (r, sums) in sums.iter().enumerate() {
-                let (s, _) = self.s[r * PART + first * TILE..][..N * TILE].as_chunks_mut();
-                for (s, sum) in s.iter_mut().zip(sums) {
-                    sum.store(s);
+                let (s, _) = self.s[r * PART + first * TILE..][..taken * TILE].as_chunks_mut();
+                for (s, sum) in s.chunks_mut(C::VECTORS).zip(sums) {
+                    for (i, s) in s.iter_mut().enumerate() {
+                        sum.vector(i).store(s);
+                    }
                 }
             }
         }

@@ -1,38 +1,54 @@
 //! How many rows and columns a product takes at once.
 
-use crate::kernels::lanes::Lanes;
+use crate::kernels::lanes::{Kernel, Lanes, Wide};
 
 /// A product of some rows that is compiled for several numbers of rows.
 pub(super) trait ByRows: Sized {
-    /// Of `R` rows, `N` columns at a time.
-    fn run<L: Lanes, const R: usize, const N: usize>(self, zero: L);
+    /// Of `R` rows, `N` columns at a time, or twice as many where `C` is two. Must be `#[inline(always)]`.
+    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(self, zero: L);
 
     /// Of `rows` rows, as many as [`rows_at_once`] says.
     #[inline(always)]
     fn of_rows<L: Lanes>(self, zero: L, rows: usize) {
-        if L::ROWS == 1 {
+        if const { L::ROWS == 1 } {
             // Without vectors there is nothing to keep in registers, and tiles of many rows are much code.
-            return self.run::<L, 1, 1>(zero);
+            return self.run::<L, L, 1, 1>(zero);
         }
-        if L::ROWS < 12 {
+        if const { L::ROWS < 12 } {
             return match rows {
-                1 => self.run::<L, 1, 8>(zero),
-                2 => self.run::<L, 2, 4>(zero),
-                3 => self.run::<L, 3, 4>(zero),
-                4 => self.run::<L, 4, 2>(zero),
-                5 => self.run::<L, 5, 2>(zero),
-                _ => self.run::<L, 6, 2>(zero),
+                1 => zero.apart(Tile::<_, 1, 8>(self)),
+                2 => zero.apart(Tile::<_, 2, 4>(self)),
+                3 => zero.apart(Tile::<_, 3, 4>(self)),
+                4 => zero.apart(Tile::<_, 4, 2>(self)),
+                5 => zero.apart(Tile::<_, 5, 2>(self)),
+                _ => zero.apart(Tile::<_, 6, 2>(self)),
             };
         }
         match rows {
-            1 => self.run::<L, 1, 8>(zero),
-            2 => self.run::<L, 2, 8>(zero),
-            3 => self.run::<L, 3, 8>(zero),
-            4 => self.run::<L, 4, 4>(zero),
-            5 => self.run::<L, 5, 4>(zero),
-            6 => self.run::<L, 6, 4>(zero),
-            8 => self.run::<L, 8, 2>(zero),
-            _ => self.run::<L, 12, 2>(zero),
+            1 => zero.apart(Tile::<_, 1, 4>(self)),
+            2 => zero.apart(Tile::<_, 2, 4>(self)),
+            3 => zero.apart(Tile::<_, 3, 4>(self)),
+            4 => zero.apart(Tile::<_, 4, 4>(self)),
+            5 => zero.apart(Tile::<_, 5, 2>(self)),
+            6 => zero.apart(Tile::<_, 6, 2>(self)),
+            8 => zero.apart(Tile::<_, 8, 2>(self)),
+            _ => zero.apart(Tile::<_, 12, 2>(self)),
+        }
+    }
+}
+
+/// A product of `R` rows and `N` columns at a time.
+struct Tile<P, const R: usize, const N: usize>(P);
+
+impl<P: ByRows, const R: usize, const N: usize> Kernel for Tile<P, R, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, zero: L) {
+        if const { L::ROWS < 12 } {
+            self.0.run::<L, L, R, N>(zero);
+        } else {
+            self.0.run::<L, L::Wide, R, N>(zero);
         }
     }
 }
@@ -77,3 +93,29 @@ macro_rules! add_products {
     };
 }
 pub(super) use add_products;
+
+/// A column's vectors, `$vector` for each `$i`: of one alone the first. A macro, as above.
+macro_rules! wide {
+    ($C:ident, |$i:ident| $vector:expr) => {{
+        let first = {
+            let $i = 0;
+            $vector
+        };
+        if $C::VECTORS == 1 {
+            $C::of(first, first)
+        } else {
+            let $i = 1;
+            $C::of(first, $vector)
+        }
+    }};
+}
+pub(super) use wide;
+
+/// A vector as each of a column's.
+macro_rules! both {
+    ($C:ident, $vector:expr) => {{
+        let vector = $vector;
+        $C::of(vector, vector)
+    }};
+}
+pub(super) use both;

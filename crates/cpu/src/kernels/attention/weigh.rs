@@ -3,8 +3,8 @@
 use super::blocks::{CACHE_LINE, Next, Values, tiles_of};
 use super::plan::PART;
 use super::stored::Stored;
-use super::tiled::{ByRows, add_products};
-use crate::kernels::lanes::{LANES, Lanes};
+use super::tiled::{ByRows, add_products, both, wide};
+use crate::kernels::lanes::{LANES, Lanes, Wide};
 use crate::kv::TILE;
 use std::ops::Range;
 
@@ -25,58 +25,63 @@ pub(super) struct Weigh<'a, V, A> {
 impl<V: Values, A: Next> ByRows for Weigh<'_, V, A> {
     /// Columns are vectors of dimensions.
     #[inline(always)]
-    fn run<L: Lanes, const R: usize, const N: usize>(mut self, zero: L) {
-        self.columns::<L, R, N>(zero);
-        if N > 2 {
-            self.columns::<L, R, 2>(zero);
+    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(mut self, zero: L) {
+        self.columns::<L, C, R, N>(zero);
+        if const { N > 2 } {
+            self.columns::<L, C, R, 2>(zero);
         }
-        if N > 1 {
-            self.columns::<L, R, 1>(zero);
+        if const { N > 1 } {
+            self.columns::<L, C, R, 1>(zero);
         }
     }
 }
 
 impl<V: Values, A: Next> Weigh<'_, V, A> {
-    /// As many whole groups of `N` vectors as are left.
+    /// As many whole groups of `N` columns as are left; a single column may be the last vector twice.
     #[inline(always)]
-    fn columns<L: Lanes, const R: usize, const N: usize>(&mut self, zero: L) {
+    fn columns<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
         let padded = self.o.len() / R;
         assert!(self.s.len() == R * PART && self.o.len().is_multiple_of(R * LANES) && self.tokens.end <= PART);
         let tiles = tiles_of(&self.tokens);
-        while self.columns.len() >= N {
-            let column = self.columns.start;
-            self.columns.start += N;
-            let mut sums = [[zero; N]; R];
+        let vectors = const { N * C::VECTORS };
+        while self.columns.len() >= if N == 1 { 1 } else { vectors } {
+            let (column, taken) = (self.columns.start, vectors.min(self.columns.len()));
+            self.columns.start += taken;
+            let mut sums = [[C::of(zero, zero); N]; R];
             for (r, sums) in sums.iter_mut().enumerate() {
-                let (o, _) = self.o[r * padded + column * LANES..][..N * LANES].as_chunks();
-                for (sum, o) in sums.iter_mut().zip(o) {
-                    *sum = zero.load(o);
+                let (o, _) = self.o[r * padded + column * LANES..][..taken * LANES].as_chunks();
+                for (sum, o) in sums.iter_mut().zip(o.chunks(C::VECTORS)) {
+                    *sum = wide!(C, |i| zero.load(&o[i.min(o.len() - 1)]));
                 }
             }
             for tile in tiles.clone() {
                 let (values, row, column) = (self.values.values(tile), self.values.row(), column - self.values.first());
-                assert!(values.len() == TILE * row && column + N <= row);
+                assert!(values.len() == TILE * row && column + taken <= row);
                 let (from, to) = (self.tokens.start.max(tile * TILE), self.tokens.end.min(tile * TILE + TILE));
                 let mut at = from % TILE * row + column;
                 for token in from..to {
                     // For each line that is read, another one is asked for.
-                    for _ in 0..(N * size_of::<[V::Value; LANES]>()).div_ceil(CACHE_LINE) {
+                    for _ in 0..(vectors * size_of::<[V::Value; LANES]>()).div_ceil(CACHE_LINE) {
                         self.ahead.fetch(zero);
                     }
                     add_products!(
                         sums[R][N] +=
                         // SAFETY: `s` has `PART` values a row and tokens end before, as asserted.
-                        |r| zero.splat(unsafe { *self.s.get_unchecked(r * PART + token) }),
+                        |r| both!(C, zero.splat(unsafe { *self.s.get_unchecked(r * PART + token) })),
                         // SAFETY: a tile has eight rows, and the columns lie within one, as asserted.
-                        |n| V::Value::load(zero, unsafe { values.get_unchecked(at + n) })
+                        |n| wide!(C, |i| V::Value::load(zero, unsafe {
+                            values.get_unchecked(at + (n * C::VECTORS + i).min(taken - 1))
+                        }))
                     );
                     at += row;
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
-                let (o, _) = self.o[r * padded + column * LANES..][..N * LANES].as_chunks_mut();
-                for (o, sum) in o.iter_mut().zip(sums) {
-                    sum.store(o);
+                let (o, _) = self.o[r * padded + column * LANES..][..taken * LANES].as_chunks_mut();
+                for (o, sum) in o.chunks_mut(C::VECTORS).zip(sums) {
+                    for (i, o) in o.iter_mut().enumerate() {
+                        sum.vector(i).store(o);
+                    }
                 }
             }
         }

@@ -29,6 +29,12 @@ pub(crate) trait Lanes:
     /// 12 with 32.
     const ROWS: usize;
 
+    /// As many vectors as one instruction computes with: two, or one.
+    type Wide: Wide<Self>;
+
+    /// Runs `kernel` as a function of its own, compiled with the same instructions: many products in one function take compilers long.
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output;
+
     /// Eight times `value`.
     fn splat(self, value: f32) -> Self;
     fn load(self, from: &[f32; LANES]) -> Self;
@@ -98,6 +104,36 @@ pub(crate) trait Lanes:
         let mut all = [0.0; LANES];
         self.store(&mut all);
         to.copy_from_slice(&all[..to.len()]);
+    }
+}
+
+/// One or two vectors, each lane computed as in [`Lanes`].
+pub(crate) trait Wide<L: Lanes>: Copy {
+    /// How many.
+    const VECTORS: usize;
+
+    /// The two; of one, the first.
+    fn of(first: L, second: L) -> Self;
+    /// Vector `index`.
+    fn vector(self, index: usize) -> L;
+    /// Each lane `self * by + plus`, rounded once.
+    fn mul_add(self, by: Self, plus: Self) -> Self;
+}
+
+impl<L: Lanes> Wide<L> for L {
+    const VECTORS: usize = 1;
+
+    #[inline(always)]
+    fn of(first: L, _second: L) -> Self {
+        first
+    }
+    #[inline(always)]
+    fn vector(self, _index: usize) -> L {
+        self
+    }
+    #[inline(always)]
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        Lanes::mul_add(self, by, plus)
     }
 }
 

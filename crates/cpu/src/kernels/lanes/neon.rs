@@ -3,7 +3,7 @@
 //! NEON belongs to the target: the compiler uses it everywhere, and a [`Neon`] proves nothing that is not true anyway. That is what "NEON is
 //! there" means below. Floats gain nothing from dot products, so [`Isa::NeonDot`](crate::isa::Isa::NeonDot) has the same lanes.
 
-use super::{LANES, Lanes};
+use super::{Kernel, LANES, Lanes};
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::{Add, Div, Mul, Sub};
@@ -75,6 +75,13 @@ impl Div for Neon {
 impl Lanes for Neon {
     /// As with 16 registers of eight lanes: 6 rows by 2 columns are 24 of 32 registers, and the columns themselves 4.
     const ROWS: usize = 6;
+
+    type Wide = Self;
+
+    #[inline(never)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self {

@@ -1,6 +1,6 @@
 //! [`Lanes`] in plain Rust: the reference.
 
-use super::{LANES, Lanes};
+use super::{Kernel, LANES, Lanes};
 use half::f16;
 use std::array::from_fn;
 use std::ops::{Add, Div, Mul, Sub};
@@ -66,6 +66,13 @@ fn larger(a: f32, b: f32) -> f32 {
 
 impl Lanes for Scalar {
     const ROWS: usize = 1;
+
+    type Wide = Self;
+
+    #[inline(never)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self {

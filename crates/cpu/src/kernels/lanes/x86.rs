@@ -1,9 +1,9 @@
 //! [`Lanes`] with AVX2, FMA and F16C, and the same with the registers of AVX-512.
 //!
-//! AVX-512 serves with eight lanes as well: it has twice the registers, and a product takes its broadcast from memory. On a CPU that
-//! splits 64-byte vectors (Zen 4) wider lanes would not compute more.
+//! AVX-512 serves with eight lanes as well: it has twice the registers, and a product takes its broadcast from memory. Where a product has
+//! vectors enough it takes them two at a time ([`Zmm`]). CPUs that split 64-byte vectors (Zen 4) compute no more by that, others twice as much.
 
-use super::{Kernel, LANES, Lanes};
+use super::{Kernel, LANES, Lanes, Wide};
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -12,10 +12,36 @@ use std::ops::{Add, Div, Mul, Sub};
 #[derive(Clone, Copy)]
 pub(super) struct Ymm<const REGISTERS: usize>(__m256);
 
+/// Two vectors with AVX-512. It is made of two [`Ymm`] in one of 32 registers, which are the proof that the CPU has it.
+#[derive(Clone, Copy)]
+pub(super) struct Zmm<const REGISTERS: usize>(__m512);
+
+impl<const REGISTERS: usize> Wide<Ymm<REGISTERS>> for Zmm<REGISTERS> {
+    const VECTORS: usize = 2;
+
+    #[inline(always)]
+    fn of(first: Ymm<REGISTERS>, second: Ymm<REGISTERS>) -> Self {
+        assert!(REGISTERS == 32, "AVX2 has no such vectors");
+        // SAFETY: a `Ymm` of AVX-512 exists.
+        Zmm(unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(first.0), second.0) })
+    }
+    #[inline(always)]
+    fn vector(self, index: usize) -> Ymm<REGISTERS> {
+        // SAFETY: a `Zmm` exists.
+        Ymm(unsafe { if index == 0 { _mm512_castps512_ps256(self.0) } else { _mm512_extractf32x8_ps::<1>(self.0) } })
+    }
+    #[inline(always)]
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_fmadd_ps(self.0, by.0, plus.0) })
+    }
+}
+
 /// Runs `kernel`, compiled with these instructions.
 ///
 /// # Safety
 /// The CPU has AVX2, FMA and F16C.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Ymm::<16>(_mm256_setzero_ps()))
@@ -25,6 +51,7 @@ pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
 ///
 /// # Safety
 /// The CPU has AVX2, FMA, F16C and AVX-512 F, BW, DQ and VL.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Ymm::<32>(_mm256_setzero_ps()))
@@ -68,6 +95,14 @@ impl<const REGISTERS: usize> Div for Ymm<REGISTERS> {
 
 impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
     const ROWS: usize = if REGISTERS == 32 { 12 } else { 6 };
+
+    type Wide = Zmm<REGISTERS>;
+
+    #[inline(always)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: a `Ymm` exists.
+        unsafe { if const { REGISTERS == 32 } { run_avx512(kernel) } else { run_avx2(kernel) } }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self {

@@ -1,9 +1,13 @@
 //! AVX-512 with VNNI: a pair of values of K by 16 outputs is one vector, and `vpdpwssd` multiplies it with a pair of a row, which it takes
 //! from memory for every output. Twelve rows share each load of weights.
+//!
+//! The instruction is written out: compilers take `vpmaddwd` and `vpaddd` instead, which wait for less and compute half as much (8 rows
+//! 0.85 of the time, 12 rows 0.8), and an addition for each address.
 
 use super::{PAIR, Rows, Words};
 use crate::kernels::linear::cell::CELL;
 use crate::kernels::linear::tile::Target;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -57,12 +61,24 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                     }
                     *w = _mm512_loadu_si512(pair.add(panel * weights.panel_bytes).cast());
                 }
-                for (words, dots) in words.iter().zip(&mut dots) {
-                    let x = _mm512_set1_epi32(words.as_ptr().cast::<i32>().read_unaligned());
-                    for (w, dot) in w.iter().zip(dots) {
-                        *dot = _mm512_dpwssd_epi32(*dot, *w, x);
-                    }
+                let words = words.as_ptr();
+                macro_rules! multiply {
+                    ($($row:literal)*) => {
+                        $(if $row < ROWS {
+                            for (w, dot) in w.iter().zip(&mut dots[$row % ROWS]) {
+                                asm!(
+                                    "vpdpwssd {dot}, {w}, dword ptr [{words} + {at}]{{1to16}}",
+                                    dot = inout(zmm_reg) *dot,
+                                    w = in(zmm_reg) *w,
+                                    words = in(reg) words,
+                                    at = const $row * size_of::<[i16; 2]>(),
+                                    options(pure, readonly, nostack, preserves_flags),
+                                );
+                            }
+                        })*
+                    };
                 }
+                multiply!(0 1 2 3 4 5 6 7 8 9 10 11);
                 pair = pair.wrapping_add(PAIR);
             }
             for ((acc, dots), scale) in acc.iter_mut().zip(dots).zip(scales) {

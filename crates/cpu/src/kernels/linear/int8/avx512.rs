@@ -9,6 +9,7 @@ use crate::kernels::linear::cell::avx512::{factor, half, offset, pair};
 use crate::kernels::linear::cell::forms::{Form, by_form};
 use crate::kernels::linear::quantise::Quantised;
 use crate::kernels::linear::tile::Target;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// # Safety
@@ -47,7 +48,7 @@ unsafe fn multiply_rows<F: Form, const ROWS: usize>(cells: Cells<'_>, tiles: Til
 unsafe fn multiply_panel<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Quantised<'_>, out: Target, first: bool) {
     /// Integer sums of a row at once: with few rows one alone would have each product wait for the one before.
     const fn chains(rows: usize) -> usize {
-        if rows < 4 { 2 } else { 1 }
+        if rows < 5 { 2 } else { 1 }
     }
     let form = const { F::CELL };
     let mut acc = [_mm512_setzero_ps(); ROWS];
@@ -81,10 +82,13 @@ unsafe fn multiply_panel<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Qua
                 for i in group * pairs..(group + 1) * pairs {
                     let unit = form.first_of(i);
                     for (second, w) in pair::<F>(lines, i).into_iter().enumerate() {
-                        let (unit, dots) = (unit + second * pairs, &mut dots[second % chains(ROWS)]);
-                        for (row, dot) in dots.iter_mut().enumerate() {
+                        let unit = unit + second * pairs;
+                        for (row, dot) in dots[second % chains(ROWS)].iter_mut().enumerate() {
                             *dot = _mm512_dpbusd_epi32(*dot, w, four(quants.add((unit * ROWS + row) * 4)));
                         }
+                    }
+                    for dot in dots[..chains(ROWS)].as_flattened_mut() {
+                        in_order(dot);
                     }
                 }
                 let group = place * form.groups + group;
@@ -126,6 +130,15 @@ unsafe fn multiply_panel<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Qua
             _mm512_storeu_ps(out.row(row, 0).as_mut_ptr(), *acc);
         }
     }
+}
+
+/// Has `sum` done before the ones of the next call are begun. Without it compilers leave the products of one row for the end of a cell: a
+/// chain of eight, in which each waits for the one before. With it 8 rows of Q4_0 and Q4_1 take 0.82 of the time, 2 to 4 rows 0.9.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_order(sum: &mut __m512i) {
+    // SAFETY: no instruction. What is volatile stays in order.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) * sum, options(nomem, nostack, preserves_flags)) };
 }
 
 /// Four integers of a row for every output.
