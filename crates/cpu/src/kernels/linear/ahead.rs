@@ -6,6 +6,7 @@ use crate::prefetch::ask_once;
 use crate::prefetch::{LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::ptr;
 
 /// How far ahead a single tile asks for weights, in bytes, if its kernel knows no better. What memory gives in its latency is 3 to 4 KiB a
@@ -92,6 +93,23 @@ impl Ahead {
         }
     }
 
+    /// Asks for the lines that begin within `steps`: where shares are less than a line a step, each one once.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn ask_within(&self, steps: Range<usize>) {
+        for line in self.lines(steps) {
+            ask(self.at.with_addr(line));
+        }
+    }
+
+    /// The addresses of lines that begin within `steps`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn lines(&self, steps: Range<usize>) -> impl Iterator<Item = usize> + use<> {
+        let at = |step| self.at.addr() + step * self.each;
+        (at(steps.start).next_multiple_of(LINE)..at(steps.end)).step_by(LINE)
+    }
+
     /// Asks for step `step`, of `whole` bytes, which a single tile alone reads.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
@@ -176,6 +194,18 @@ mod tests {
                 let end = all.after(tiles).at.addr();
                 assert!(all.at.addr() == start && (step * steps..(step + tiles) * steps).contains(&(end - start)));
             }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn every_line_begins_within_one_step() {
+        let bytes = [0; 4];
+        for each in [0, 1, 18, 64, 100, 288] {
+            let ahead = Ahead { at: bytes.as_ptr().wrapping_add(17), each, tile: 0 };
+            let all: Vec<_> = ahead.lines(0..19).collect();
+            let apart: Vec<_> = (0..19).step_by(2).flat_map(|step| ahead.lines(step..19.min(step + 2))).collect();
+            assert_eq!((all.len(), all), ((each * 19 + ahead.at.addr() % LINE).div_ceil(LINE).max(1) - 1, apart));
         }
     }
 

@@ -229,12 +229,12 @@ impl Product<'_> {
         match (self.weight.layout(), self.weight.numbers()) {
             _ if self.unpacked.is_some() => 1,
             (Layout::Float(_), _) => or_one(float::panels_at_once(self.isa, self.input.rows())),
-            (Layout::Words(_), _) => or_one(int16::panels_at_once(self.isa, self.input.rows())),
+            (Layout::Words(_), _) if self.input.tiles().count() == 1 => left.max(1),
             (Layout::Cells(_), Numbers::Int8) if self.opened_for().is_none() => {
                 let most = if self.input.tiles().count() == 1 { left } else { int8::panels_at_once(self.isa) };
                 left.min(most).max(1)
             }
-            (Layout::Cells(_), _) => 1,
+            _ => 1,
         }
     }
 
@@ -269,6 +269,7 @@ impl Product<'_> {
                     bytes,
                     panel_bytes,
                     panels: piece.count,
+                    left,
                     ahead: ahead(bytes, WORDS_AHEAD, int16::PAIR, piece.len / 2),
                     scales: last.then_some(scales),
                 })

@@ -64,8 +64,10 @@ pub(super) struct Words<'a> {
     pub(super) bytes: &'a [u8],
     /// Bytes from a panel to the next.
     pub(super) panel_bytes: usize,
-    /// How many panels to multiply: 1, or [`panels_at_once`].
+    /// How many panels; kernels take 1 or [`panels_at_once`].
     pub(super) panels: usize,
+    /// Bytes behind these panels that belong to the same share.
+    pub(super) left: usize,
     /// What to ask memory for beside a single panel, with each pair.
     pub(super) ahead: Ahead,
     /// The scales of the first panel's outputs and what follows, where sums are complete after these pairs.
@@ -73,6 +75,17 @@ pub(super) struct Words<'a> {
 }
 
 impl Words<'_> {
+    /// `count` of several panels, from `panel` on.
+    fn part(self, panel: usize, count: usize) -> Self {
+        let start = panel * self.panel_bytes;
+        let (bytes, scales) = (&self.bytes[start..], self.scales.map(|scales| &scales[start..]));
+        let ahead = match panel {
+            0 => self.ahead,
+            _ => self.ahead.instead(self.bytes, bytes, (self.panels - panel - count) * self.panel_bytes + self.left),
+        };
+        Words { bytes, scales, ahead, panels: count, ..self }
+    }
+
     /// The same for a tile that comes so many tiles later.
     pub(super) fn after(self, tiles: usize) -> Self {
         Words { ahead: self.ahead.after(tiles), ..self }
@@ -100,14 +113,25 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Ta
         x.scales.len() == blocks * x.rows && x.words.len() == x.scales.len() * CELL,
         "whole blocks of a tile's rows"
     );
-    assert!(
-        x.rows <= most_rows(isa) && (weights.panels == 1 || weights.panels == panels_at_once(isa, x.rows)),
-        "a tile's shape"
-    );
+    assert!(x.rows <= most_rows(isa), "a tile's rows: {}", x.rows);
     let before = (weights.panels - 1) * weights.panel_bytes;
     assert!(before + blocks * CELL / 2 * PAIR <= weights.bytes.len(), "{blocks} blocks of {} panels", weights.panels);
     assert!(weights.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", weights.panels);
-    // SAFETY: the lengths were checked; the rest are the caller's duties.
+    let (mut panel, some) = (0, panels_at_once(isa, x.rows));
+    while panel < weights.panels {
+        let count = if panel + some <= weights.panels { some } else { 1 };
+        // SAFETY: the lengths were checked; the rest are the caller's duties.
+        unsafe { multiply_some(isa, weights.part(panel, count), x, out.panel(panel), first) };
+        panel += count;
+    }
+}
+
+/// As many panels as kernels take.
+///
+/// # Safety
+/// As [`multiply`], which has checked the lengths.
+unsafe fn multiply_some(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Target, first: bool) {
+    // SAFETY: by the caller's duties.
     unsafe {
         match isa.vectors() {
             #[cfg(target_arch = "x86_64")]

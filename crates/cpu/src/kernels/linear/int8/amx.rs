@@ -165,11 +165,6 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
     let bytes = QUANTS + (usize::from(SCALED) + usize::from(MIN)) * GROUPS * SCALES;
     let groups = cells.blocks * cells.cell.block * GROUPS;
     let weighted = if GROUPS == 1 { tile.weighted } else { tile.half_weighted };
-    let ask = |group: usize| {
-        if group.is_multiple_of(GROUPS) {
-            cells.ahead.ask_for(group / GROUPS, cells.cell.bytes());
-        }
-    };
     // SAFETY: the rows of `out`, each used here alone; blocks, integers, scales and sums are as many as `int8::multiply` checked; tiles are
     // configured for these rows and groups; sums are read once a tile was stored there.
     unsafe {
@@ -206,10 +201,9 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
         let mut group = 0;
         while group < groups {
             let two = group + 1 < groups;
-            ask(group);
+            cells.ahead.ask_within(group / GROUPS..groups.min(group + 2) / GROUPS);
             begin!("tmm0", "tmm4", "tmm6", x(group), w(group));
             if two {
-                ask(group + 1);
                 begin!("tmm1", "tmm5", "tmm7", x(group + 1), w(group + 1));
             }
             if group > 0 {
