@@ -6,6 +6,7 @@ use crate::prefetch::ask_once;
 use crate::prefetch::{LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
+#[cfg(target_arch = "x86_64")]
 use std::ops::Range;
 use std::ptr;
 
