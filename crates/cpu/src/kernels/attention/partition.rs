@@ -64,6 +64,7 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     let (count, dim, padded) = (tile.rows(), blocks.shape().dim, blocks.shape().padded);
     let wide = queries::row_len(dim);
     assert!(rows.q.len() >= count * wide && s.len() >= count * PART && out.o.len() >= count * padded);
+    // Where constants stand in the conditions themselves, what they exclude is not compiled.
     let many = count > L::ROWS;
     let (seen, mut ahead) = (tiles_of(&tile.seen(part)), blocks.values_ahead());
     if blocks.shape().shared {

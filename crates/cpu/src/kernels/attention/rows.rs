@@ -23,21 +23,7 @@ pub(super) struct RowScores<'a, T> {
 impl<T: Stored> ByRows for RowScores<'_, T> {
     /// Columns are tokens.
     #[inline(always)]
-    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(mut self, zero: L) {
-        self.tokens::<L, C, R, N>(zero);
-        if const { N > 2 } {
-            self.tokens::<L, C, R, 2>(zero);
-        }
-        if const { N > 1 } {
-            self.tokens::<L, C, R, 1>(zero);
-        }
-    }
-}
-
-impl<T: Stored> RowScores<'_, T> {
-    /// As many whole groups of `N` columns as are left; a single column may be the last vector twice.
-    #[inline(always)]
-    fn tokens<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
+    fn columns<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
         let shape = self.blocks.shape();
         let (row, vectors) = (shape.row / LANES, shape.dim.div_ceil(LANES));
         assert!(self.q.len() == R * row_len(shape.dim) && self.s.len() == R * PART && self.tokens.end <= PART);

@@ -24,21 +24,7 @@ pub(super) struct Scores<'a, K, A> {
 impl<K: Keys, A: Next> ByRows for Scores<'_, K, A> {
     /// Columns are tiles: enough chains to hide the latency of an FMA, few enough for the registers.
     #[inline(always)]
-    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(mut self, zero: L) {
-        self.tiles::<L, C, R, N>(zero);
-        if const { N > 2 } {
-            self.tiles::<L, C, R, 2>(zero);
-        }
-        if const { N > 1 } {
-            self.tiles::<L, C, R, 1>(zero);
-        }
-    }
-}
-
-impl<K: Keys, A: Next> Scores<'_, K, A> {
-    /// As many whole groups of `N` columns as are left; a single column may be the last vector twice.
-    #[inline(always)]
-    fn tiles<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
+    fn columns<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
         let dim = self.keys.dim();
         assert!(self.q.len() == R * row_len(dim) && self.s.len() == R * PART && self.tiles.end <= TILES);
         let tiles = const { N * C::VECTORS };

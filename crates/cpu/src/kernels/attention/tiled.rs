@@ -4,15 +4,16 @@ use crate::kernels::lanes::{Kernel, Lanes, Wide};
 
 /// A product of some rows that is compiled for several numbers of rows.
 pub(super) trait ByRows: Sized {
-    /// Of `R` rows, `N` columns at a time, or twice as many where `C` is two. Must be `#[inline(always)]`.
-    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(self, zero: L);
+    /// Of `R` rows, as many whole groups of `N` columns as are left. A column is as many vectors as `C`; a single one may be the last
+    /// vector twice. Must be `#[inline(always)]`.
+    fn columns<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L);
 
     /// Of `rows` rows, as many as [`rows_at_once`] says.
     #[inline(always)]
-    fn of_rows<L: Lanes>(self, zero: L, rows: usize) {
+    fn of_rows<L: Lanes>(mut self, zero: L, rows: usize) {
         if const { L::ROWS == 1 } {
             // Without vectors there is nothing to keep in registers, and tiles of many rows are much code.
-            return self.run::<L, L, 1, 1>(zero);
+            return self.columns::<L, L, 1, 1>(zero);
         }
         if const { L::ROWS < 12 } {
             return match rows {
@@ -37,8 +38,21 @@ pub(super) trait ByRows: Sized {
     }
 }
 
-/// A product of `R` rows and `N` columns at a time.
+/// A product of `R` rows and `N` columns at a time, then of fewer.
 struct Tile<P, const R: usize, const N: usize>(P);
+
+impl<P: ByRows, const R: usize, const N: usize> Tile<P, R, N> {
+    #[inline(always)]
+    fn of<L: Lanes, C: Wide<L>>(mut self, zero: L) {
+        self.0.columns::<L, C, R, N>(zero);
+        if const { N > 2 } {
+            self.0.columns::<L, C, R, 2>(zero);
+        }
+        if const { N > 1 } {
+            self.0.columns::<L, C, R, 1>(zero);
+        }
+    }
+}
 
 impl<P: ByRows, const R: usize, const N: usize> Kernel for Tile<P, R, N> {
     type Output = ();
@@ -46,9 +60,9 @@ impl<P: ByRows, const R: usize, const N: usize> Kernel for Tile<P, R, N> {
     #[inline(always)]
     fn run<L: Lanes>(self, zero: L) {
         if const { L::ROWS < 12 } {
-            self.0.run::<L, L, R, N>(zero);
+            self.of::<L, L>(zero);
         } else {
-            self.0.run::<L, L::Wide, R, N>(zero);
+            self.of::<L, L::Wide>(zero);
         }
     }
 }

@@ -25,20 +25,6 @@ pub(super) struct Weigh<'a, V, A> {
 impl<V: Values, A: Next> ByRows for Weigh<'_, V, A> {
     /// Columns are vectors of dimensions.
     #[inline(always)]
-    fn run<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(mut self, zero: L) {
-        self.columns::<L, C, R, N>(zero);
-        if const { N > 2 } {
-            self.columns::<L, C, R, 2>(zero);
-        }
-        if const { N > 1 } {
-            self.columns::<L, C, R, 1>(zero);
-        }
-    }
-}
-
-impl<V: Values, A: Next> Weigh<'_, V, A> {
-    /// As many whole groups of `N` columns as are left; a single column may be the last vector twice.
-    #[inline(always)]
     fn columns<L: Lanes, C: Wide<L>, const R: usize, const N: usize>(&mut self, zero: L) {
         let padded = self.o.len() / R;
         assert!(self.s.len() == R * PART && self.o.len().is_multiple_of(R * LANES) && self.tokens.end <= PART);

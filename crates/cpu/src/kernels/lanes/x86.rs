@@ -96,6 +96,7 @@ impl<const REGISTERS: usize> Div for Ymm<REGISTERS> {
 impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
     const ROWS: usize = if REGISTERS == 32 { 12 } else { 6 };
 
+    /// With 16 registers a type without values.
     type Wide = Zmm<REGISTERS>;
 
     #[inline(always)]
