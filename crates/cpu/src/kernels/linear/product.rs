@@ -354,7 +354,7 @@ impl Product<'_> {
             for tile in alike.clone() {
                 let (rows, out) = (tiles.rows(tile), target(&tiles.rows(tile)));
                 if tile + 1 < alike.end {
-                    out.below(rows.len()).ask(rows.len(), piece.count);
+                    out.below(rows.len()).ask(0..rows.len(), piece.count);
                 }
                 match taken {
                     Taken::Floats(weights) => {

@@ -61,9 +61,10 @@ impl Target {
         Self { start, stride }
     }
 
-    /// Asks memory for `panels` panels of `rows` rows: a store that misses the caches holds up those behind it.
-    pub(super) fn ask(self, rows: usize, panels: usize) {
-        for row in 0..rows {
+    /// Asks memory for `panels` panels of the rows `rows`: a store that misses the caches holds up those behind it.
+    #[inline]
+    pub(super) fn ask(self, rows: Range<usize>, panels: usize) {
+        for row in rows {
             for panel in 0..panels {
                 ask_to_write(self.start.wrapping_add(row * self.stride + panel * PANEL).cast());
             }

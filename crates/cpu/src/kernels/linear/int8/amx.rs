@@ -1,9 +1,11 @@
 //! AMX: the integer sums of up to 16 rows by 16 outputs over a group of K are one instruction, which takes two tiles and adds to a third.
 //!
 //! A tile of a row's integers is 16 rows of 32 bytes, as they were quantised; one of weights is the units of a cell, opened to signed
-//! bytes. Sums go through memory to vectors, which scale and add them as everywhere. Beside tiles such a vector operation takes a cycle, where
-//! without them two are done in one: a cell of 16 rows is 48 of them, and takes 55 cycles at best. `vpdpbusd` needs 128 more operations, or 88
-//! cycles at best, and about 120 in fact. Sums of two groups are on their way while those of the two before are added.
+//! bytes. Sums go through memory to vectors, which scale and add them as everywhere. For a cell of 16 rows products take 16 cycles, loads
+//! 13, stores 16, and vectors 24, or 32 with minima (where `vpdpbusd` would need 128 more operations). What may overlap is what a core holds
+//! at once, of which it has half where another thread shares it: so nothing waits for what came just before it. Tiles are loaded two groups
+//! ahead, each product is followed by the adding of older sums, and stores come last: a cell takes 46 cycles alone in a loop, where loads,
+//! products and stores of two groups around the adding took 57.
 
 use super::{Cells, Opened, Tiled};
 use crate::kernels::linear::PANEL;
@@ -111,27 +113,30 @@ unsafe fn multiply_rows<const ROWS: usize, const GROUPS: usize, const SCALED: bo
 ) {
     // SAFETY: by the caller's duties.
     unsafe { configure(ROWS, GROUPS) };
-    each_panel!(cells, tiles, |tile, out| multiply_panel::<ROWS, GROUPS, SCALED, MIN>(cells, tile, out, first));
+    let (mut cells, mut out) = (cells, tiles.out);
+    for n in 0..tiles.quantised.count() {
+        let below = out.below(ROWS);
+        let next = (n + 1 < tiles.quantised.count()).then_some(below);
+        // SAFETY: by the caller's duties; the tiles are configured.
+        unsafe { multiply_panel::<ROWS, GROUPS, SCALED, MIN>(cells, tiles.quantised.tile(n), (out, next), first) };
+        (cells, out) = (cells.after(1), below);
+    }
 }
 
 /// The sums of a group, `[rows][16]`.
 #[repr(align(64))]
 struct Sums([[i32; PANEL]; 16]);
 
-/// Has the sums of a group computed in tile `$sums`: those of the integers at `$x`, a row's 32 bytes behind the one before, times the units
-/// at `$w`.
-macro_rules! begin {
-    ($sums:tt, $rows:tt, $units:tt, $x:expr, $w:expr) => {
+/// Loads a group: the integers at `$x`, a row's 32 bytes behind the one before, and the units at `$w`.
+macro_rules! load {
+    ($rows:tt, $units:tt, $x:expr, $w:expr) => {
         asm!(
             concat!("tileloadd ", $rows, ", [{x} + {x_stride}]"),
             concat!("tileloadd ", $units, ", [{w} + {w_stride}]"),
-            concat!("tilezero ", $sums),
-            concat!("tdpbssd ", $sums, ", ", $rows, ", ", $units),
             x = in(reg) $x,
             x_stride = in(reg) CELL,
             w = in(reg) $w,
             w_stride = in(reg) UNIT,
-            out($sums) _,
             out($rows) _,
             out($units) _,
             options(nostack, readonly)
@@ -139,8 +144,20 @@ macro_rules! begin {
     };
 }
 
-/// Stores what [`begin`] computed in tile `$sums`. The compiler has no use for tiles, so they stay as they are in between.
-macro_rules! end {
+/// Has the sums of a loaded group computed in tile `$sums`.
+macro_rules! multiply {
+    ($sums:tt, $rows:tt, $units:tt) => {
+        asm!(
+            concat!("tilezero ", $sums),
+            concat!("tdpbssd ", $sums, ", ", $rows, ", ", $units),
+            out($sums) _,
+            options(nostack, nomem)
+        )
+    };
+}
+
+/// Stores what [`multiply`] computed in tile `$sums`. The compiler has no use for tiles, so they stay as they are in between.
+macro_rules! store {
     ($sums:tt, $to:expr) => {
         asm!(
             concat!("tilestored [{to} + {stride}], ", $sums),
@@ -156,7 +173,7 @@ macro_rules! end {
 unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: bool, const MIN: bool>(
     cells: Cells<'_>,
     tile: Quantised<'_>,
-    out: Target,
+    (out, next): (Target, Option<Target>),
     first: bool,
 ) {
     let mut acc = [_mm512_setzero_ps(); ROWS];
@@ -181,6 +198,7 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
                 let factors = opened($group).add(QUANTS + $group % GROUPS * SCALES);
                 let scales = tile.scales.add($group / GROUPS * ROWS);
                 let own = if SCALED { _mm512_loadu_ps(factors.cast()) } else { _mm512_setzero_ps() };
+                let min = if MIN { _mm512_loadu_ps(factors.add(GROUPS * SCALES).cast()) } else { _mm512_setzero_ps() };
                 for (row, acc) in acc.iter_mut().enumerate() {
                     let mut scale = _mm512_set1_ps(*scales.add(row));
                     if SCALED {
@@ -188,31 +206,44 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
                     }
                     let sum = _mm512_load_si512((&raw const (*$sums.as_ptr()).0[row]).cast());
                     *acc = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sum), *acc);
-                }
-                if MIN {
-                    let (min, weighted) =
-                        (_mm512_loadu_ps(factors.add(GROUPS * SCALES).cast()), weighted.add($group * ROWS));
-                    for (row, acc) in acc.iter_mut().enumerate() {
-                        *acc = _mm512_fmadd_ps(min, _mm512_set1_ps(*weighted.add(row)), *acc);
+                    if MIN {
+                        *acc = _mm512_fmadd_ps(min, _mm512_set1_ps(*weighted.add($group * ROWS + row)), *acc);
                     }
+                    in_order!(acc);
                 }
             };
+        }
+        let rows_asked = ROWS.div_ceil(groups);
+        load!("tmm4", "tmm6", x(0), w(0));
+        if groups > 1 {
+            load!("tmm5", "tmm7", x(1), w(1));
         }
         let mut group = 0;
         while group < groups {
             let two = group + 1 < groups;
             cells.ahead.ask_within(group / GROUPS..groups.min(group + 2) / GROUPS);
-            begin!("tmm0", "tmm4", "tmm6", x(group), w(group));
-            if two {
-                begin!("tmm1", "tmm5", "tmm7", x(group + 1), w(group + 1));
+            if let Some(next) = next {
+                next.ask(ROWS.min(group * rows_asked)..ROWS.min((group + 2) * rows_asked), 1);
             }
+            multiply!("tmm0", "tmm4", "tmm6");
             if group > 0 {
                 add!(group - 2, sums[0]);
+            }
+            if two {
+                multiply!("tmm1", "tmm5", "tmm7");
+            }
+            if group > 0 {
                 add!(group - 1, sums[1]);
             }
-            end!("tmm0", sums[0]);
+            if group + 2 < groups {
+                load!("tmm4", "tmm6", x(group + 2), w(group + 2));
+            }
+            if group + 3 < groups {
+                load!("tmm5", "tmm7", x(group + 3), w(group + 3));
+            }
+            store!("tmm0", sums[0]);
             if two {
-                end!("tmm1", sums[1]);
+                store!("tmm1", sums[1]);
             }
             group += 2;
         }

@@ -8,7 +8,7 @@ macro_rules! each_panel {
         for n in 0..tiles.count() {
             let ($tile, next) = (tiles.tile(n), target.below(tiles.first().rows));
             if n + 1 < tiles.count() {
-                next.ask($tile.rows, all.panels);
+                next.ask(0..$tile.rows, all.panels);
             }
             for panel in 0..all.panels {
                 let ($cells, $out) = (all.panel(panel), target.panel(panel));
@@ -17,6 +17,17 @@ macro_rules! each_panel {
             }
             (all, target) = (all.after(1), next);
         }
+    };
+}
+
+/// Has the vector of 512 bits that is referred to done before what follows is begun. Without it compilers leave the products of one row for
+/// the end of a cell: a chain of eight, in which each waits for the one before. With it 8 rows of Q4_0 and Q4_1 take 0.82 of the time with
+/// AVX-512, 2 to 4 rows 0.9.
+#[cfg(target_arch = "x86_64")]
+macro_rules! in_order {
+    ($vector:expr) => {
+        // No instruction; but what is volatile stays in order.
+        std::arch::asm!("/* {0} */", inout(zmm_reg) * $vector, options(nomem, nostack, preserves_flags))
     };
 }
 
