@@ -1,6 +1,7 @@
 //! Bound adapters, and what they add to the rows of the requests that have one.
 
 use crate::error::CpuError;
+use crate::floats::Floats;
 use crate::isa::Isa;
 use crate::kernels::elementwise;
 use crate::kernels::linear::{self, Activations, PackedMatrix, linears};
@@ -21,8 +22,8 @@ pub(crate) struct Adapters {
     /// The same of the wanted rows alone.
     wanted_runs: Runs,
     /// What the first and the second matrix give.
-    inner: Vec<f32>,
-    sum: Vec<f32>,
+    inner: Floats,
+    sum: Floats,
 }
 
 /// Neighbouring rows, and their adapter.
@@ -102,20 +103,12 @@ impl Adapters {
         for (run, id) in runs {
             let Some(part) = self.bound.get(id).and_then(|of| of.get(&weight)) else { continue };
             let (x, y) = (&x[run.start * inputs..run.end * inputs], &mut y[run.start * outputs..run.end * outputs]);
-            let inner = sized(&mut self.inner, run.len() * part.down.rows());
+            let inner = self.inner.grown(run.len() * part.down.rows());
             linears(team, isa, x, run.len(), &[&part.down], &mut [&mut *inner], scratch);
             elementwise::scale(team, isa, inner, part.scale);
-            let sum = sized(&mut self.sum, y.len());
+            let sum = self.sum.grown(y.len());
             linears(team, isa, inner, run.len(), &[&part.up], &mut [&mut *sum], scratch);
             elementwise::add(team, isa, y, sum);
         }
     }
-}
-
-/// The first `len` values of a buffer that grows to have them.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }

@@ -3,13 +3,14 @@
 //! A device owns the slots between steps. An open step borrows them behind an [`Arena`]; its tensors count their references there, and a
 //! dropped tensor's slot is free at once for the next op.
 
+use crate::floats::Floats;
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 
 /// One tensor's memory.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    data: Vec<f32>,
+    data: Floats,
     references: usize,
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct Buffer {
     slot: usize,
     rows: usize,
     cols: usize,
-    data: Vec<f32>,
+    data: Floats,
 }
 
 impl Arena {
@@ -62,9 +63,7 @@ impl Arena {
         };
         slots[slot].references = 1;
         let mut data = std::mem::take(&mut slots[slot].data);
-        if data.len() < len {
-            data.resize(len, 0.0);
-        }
+        data.grown(len);
         Buffer { arena: Rc::clone(self), slot, rows, cols, data }
     }
 }
@@ -80,7 +79,7 @@ pub(crate) fn fitting(slots: impl Iterator<Item = Option<usize>>, len: usize) ->
 impl Buffer {
     /// The values to write, `[rows, cols]`.
     pub(crate) fn values(&mut self) -> &mut [f32] {
-        &mut self.data[..self.rows * self.cols]
+        self.data.first_mut(self.rows * self.cols)
     }
 
     /// The written tensor.
@@ -104,7 +103,7 @@ impl Tensor {
 
     /// The values, `[rows, cols]`.
     pub fn values(&self) -> Ref<'_, [f32]> {
-        Ref::map(self.arena.slots.borrow(), |slots| &slots[self.slot].data[..self.rows * self.cols])
+        Ref::map(self.arena.slots.borrow(), |slots| slots[self.slot].data.first(self.rows * self.cols))
     }
 
     /// The same values for writing: in place when nobody else holds the tensor, else in a copy.

@@ -4,6 +4,7 @@
 use crate::arena::fitting;
 use crate::bound::met_by;
 use crate::device::CpuOptions;
+use crate::floats::whole_lines;
 use crate::kernels::attention::Demand;
 use crate::kernels::linear::{self, Activations};
 use crate::kernels::{experts, route};
@@ -320,7 +321,7 @@ impl Slots {
             slots.push(Slot::default());
         }
         if let Some(slot) = slots.get_mut(slot) {
-            *slot = Slot { values: slot.values.max(len), references: 1 };
+            *slot = Slot { values: slot.values.max(whole_lines(len)), references: 1 };
         }
         Outline { slots: self.clone(), slot, rows, cols }
     }
@@ -365,14 +366,14 @@ mod tests {
     #[test]
     fn slots_are_taken_as_in_the_arena() {
         let slots = Slots::default();
-        let (first, second) = (slots.take(2, 8), slots.take(1, 4));
-        assert_eq!(slots.values(), 20);
+        let (first, second) = (slots.take(2, 16), slots.take(1, 4));
+        assert_eq!(slots.values(), 32 + 16);
         let shared = second.clone();
         drop((first, second));
         assert!(!shared.is_shared());
-        // The free slot of 16 grows to 24; the shared one is still taken.
-        let third = slots.take(3, 8);
-        assert_eq!((slots.values(), third.slot), (28, 0));
+        // The free slot of 32 grows to 48; the shared one is still taken.
+        let third = slots.take(3, 16);
+        assert_eq!((slots.values(), third.slot), (48 + 16, 0));
         assert_eq!(slots.take(usize::MAX, 2).values(), usize::MAX);
     }
 }

@@ -13,6 +13,7 @@ mod arena;
 mod bound;
 pub mod device;
 pub mod error;
+mod floats;
 pub mod footprint;
 pub mod isa;
 pub mod kernels;

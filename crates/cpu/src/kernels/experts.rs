@@ -8,6 +8,7 @@ use super::elementwise;
 use super::gated::gated;
 use super::lanes::{Kernel, Lanes, dispatch};
 use super::linear::{self, GatedPair, PackedMatrix, linear_gated, linears};
+use crate::floats::Floats;
 use crate::isa::Isa;
 use crate::team::{Disjoint, Team};
 use nxd_ops::{Gated, Weighing};
@@ -46,10 +47,10 @@ pub struct Mixture {
 pub struct ExpertScratch {
     /// The rows of the expert that runs.
     rows: Vec<usize>,
-    gathered: Vec<f32>,
-    inner: Vec<f32>,
-    up: Vec<f32>,
-    result: Vec<f32>,
+    gathered: Floats,
+    inner: Floats,
+    up: Floats,
+    result: Floats,
 }
 
 /// Values that an [`ExpertScratch`] grows to where all of `rows` rows choose an expert, which takes `hidden` columns to `inner` ones and
@@ -92,8 +93,8 @@ pub fn experts<'a>(
             continue;
         }
         let num_inner = chosen.len() * expert.gate.matrix.rows();
-        let gathered = sized(gathered, chosen.len() * width);
-        let (inner, result) = (sized(inner, num_inner), sized(result, chosen.len() * width));
+        let gathered = gathered.grown(chosen.len() * width);
+        let (inner, result) = (inner.grown(num_inner), result.grown(chosen.len() * width));
         let affinity = |row: usize| affinities[chosen[row] * count + i];
         let (before, after): (&(dyn Fn(usize) -> f32 + Sync), &(dyn Fn(usize) -> f32 + Sync)) = match mixture.weighing {
             Weighing::Input => (&affinity, &|_| 1.0),
@@ -107,7 +108,7 @@ pub fn experts<'a>(
             }
             // A bias comes between product and activation.
             (gate_bias, up_bias) => {
-                let up = sized(up, num_inner);
+                let up = up.grown(num_inner);
                 let matrices = [expert.gate.matrix, expert.up.matrix];
                 linears(team, isa, gathered, chosen.len(), &matrices, &mut [&mut *inner, &mut *up], of_products);
                 add_bias(team, isa, inner, gate_bias);
@@ -119,14 +120,6 @@ pub fn experts<'a>(
         add_bias(team, isa, result, expert.down.bias);
         scatter(team, isa, result, (chosen, after), out);
     }
-}
-
-/// The first `len` values of a buffer that grows to have them.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }
 
 fn add_bias(team: &Team, isa: Isa, x: &mut [f32], bias: Option<&[f32]>) {

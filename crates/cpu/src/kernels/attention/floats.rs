@@ -7,6 +7,7 @@
 use super::blocks::{Blocks, CACHE_LINE, Keys, Next, Values};
 use super::plan::PART;
 use super::stored::Stored;
+use crate::floats::whole_lines;
 use crate::kernels::lanes::{LANES, Lanes};
 use crate::kv::TILE;
 use std::ops::Range;
@@ -28,7 +29,7 @@ pub(super) fn tiles_at_once(dim: usize) -> usize {
 
 /// Values of work space.
 pub(super) fn floats_len(dim: usize) -> usize {
-    (tiles_at_once(dim) * TILE * dim).max(PART * COLUMNS * LANES)
+    whole_lines(tiles_at_once(dim) * TILE * dim).max(PART * COLUMNS * LANES)
 }
 
 /// K of some tiles.

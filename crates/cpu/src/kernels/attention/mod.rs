@@ -22,6 +22,7 @@ mod weigh;
 use self::member::Job;
 use self::plan::{PlanKey, Plans};
 use self::stored::{E4m3, Stored};
+use crate::floats::Floats;
 use crate::isa::Isa;
 use crate::kernels::lanes::dispatch;
 use crate::kv::{KvCache, KvDtype, Place, TILE};
@@ -51,9 +52,9 @@ pub struct Attend<'a> {
 pub struct AttendScratch {
     plans: Plans,
     /// A part for each member.
-    members: Vec<f32>,
+    members: Floats,
     /// Results over single partitions.
-    partials: Vec<f32>,
+    partials: Floats,
 }
 
 /// Attention of the queries `q` `[T, H * D]` over the blocks of their requests: causal, within the window if there is one, and query heads
@@ -100,8 +101,8 @@ fn attend_as<T: Stored>(
     let key = PlanKey { shape: *shape, group, window, chunk, members: team.threads() };
     let plan = plans.get(&key, attend.place.batch);
     let each = member::scratch_len(plan.most_rows, shape.dim, shape.padded);
-    grow(members, each * team.threads());
-    grow(partials, plan.partials);
+    let members = members.grown(grown(each * team.threads()));
+    let partials = partials.grown(grown(plan.partials));
     let job = Job::<T> {
         plan,
         chunks: &Chunks::new(plan.units.len()),
@@ -124,13 +125,7 @@ fn attend_as<T: Stored>(
     });
 }
 
-/// Grows in powers of two, as a context grows with every token.
-fn grow(values: &mut Vec<f32>, len: usize) {
-    if values.len() < len {
-        values.resize(grown(len), 0.0);
-    }
-}
-
+/// Memory grows in powers of two, as a context grows with every token.
 fn grown(len: usize) -> usize {
     len.checked_next_power_of_two().unwrap_or(usize::MAX)
 }

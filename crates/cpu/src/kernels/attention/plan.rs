@@ -1,5 +1,6 @@
 //! What a step's attention is cut into, and in which order members take it.
 
+use crate::floats::whole_lines;
 use crate::kernels::lanes::LANES;
 use crate::kv::Shape;
 use nxd_ops::Batch;
@@ -137,9 +138,9 @@ pub(super) struct Plan {
     pub(super) cost: usize,
 }
 
-/// Values of the result of `rows` rows over one partition: weighted V, and in whole vectors largest scores and sums.
+/// Values of the result of `rows` rows over one partition: weighted V, and in whole vectors largest scores and sums; in whole cache lines.
 pub(super) fn partial_len(rows: usize, padded: usize) -> usize {
-    rows * padded + 2 * rows.next_multiple_of(LANES)
+    whole_lines(rows * padded + 2 * rows.next_multiple_of(LANES))
 }
 
 /// Queries of a tile at most, where `group` query heads share a KV head.

@@ -6,8 +6,6 @@ use crate::prefetch::ask_once;
 use crate::prefetch::{LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
-#[cfg(target_arch = "x86_64")]
-use std::ops::Range;
 use std::ptr;
 
 /// How far ahead a single tile asks for weights, in bytes, if its kernel knows no better. What memory gives in its latency is 3 to 4 KiB a
@@ -94,21 +92,11 @@ impl Ahead {
         }
     }
 
-    /// Asks for the lines that begin within `steps`: where shares are less than a line a step, each one once.
+    /// The same by lines: where shares are less than a line a step, each one is asked for once.
     #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(super) fn ask_within(&self, steps: Range<usize>) {
-        for line in self.lines(steps) {
-            ask(self.at.with_addr(line));
-        }
-    }
-
-    /// The addresses of lines that begin within `steps`.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn lines(&self, steps: Range<usize>) -> impl Iterator<Item = usize> + use<> {
-        let at = |step| self.at.addr() + step * self.each;
-        (at(steps.start).next_multiple_of(LINE)..at(steps.end)).step_by(LINE)
+    pub(super) fn by_lines(self) -> Lines {
+        let next = self.at.map_addr(|at| at.next_multiple_of(LINE));
+        Lines { next, until: self.at.addr(), each: self.each }
     }
 
     /// Asks for step `step`, of `whole` bytes, which a single tile alone reads.
@@ -117,6 +105,28 @@ impl Ahead {
     pub(super) fn ask_for_one(&self, step: usize, whole: usize) {
         let at = self.at.wrapping_add(step * self.each);
         (0..whole.div_ceil(LINE)).for_each(|line| ask_once(at.wrapping_add(line * LINE)));
+    }
+}
+
+/// The lines that [`Ahead`] asks for, step by step.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Lines {
+    next: *const u8,
+    until: usize,
+    /// Bytes of a step.
+    each: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lines {
+    /// Asks for those that begin within the next `steps` steps.
+    #[inline(always)]
+    pub(super) fn ask(&mut self, steps: usize) {
+        self.until += steps * self.each;
+        while self.next.addr() < self.until {
+            ask(self.next);
+            self.next = self.next.wrapping_add(LINE);
+        }
     }
 }
 
@@ -204,9 +214,14 @@ mod tests {
         let bytes = [0; 4];
         for each in [0, 1, 18, 64, 100, 288] {
             let ahead = Ahead { at: bytes.as_ptr().wrapping_add(17), each, tile: 0 };
-            let all: Vec<_> = ahead.lines(0..19).collect();
-            let apart: Vec<_> = (0..19).step_by(2).flat_map(|step| ahead.lines(step..19.min(step + 2))).collect();
-            assert_eq!((all.len(), all), ((each * 19 + ahead.at.addr() % LINE).div_ceil(LINE).max(1) - 1, apart));
+            let mut lines = ahead.by_lines();
+            let mut asked = 0;
+            for steps in [2, 1, 5, 11] {
+                let before = lines.next.addr();
+                lines.ask(steps);
+                asked += (lines.next.addr() - before) / LINE;
+            }
+            assert_eq!(asked, ((each * 19 + ahead.at.addr() % LINE).div_ceil(LINE).max(1) - 1));
         }
     }
 

@@ -194,7 +194,7 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
         let x = |group: usize| tile.quants.add(group / GROUPS * ROWS * CELL + group % GROUPS * (CELL / GROUPS));
         let w = |group: usize| opened(group).add(group % GROUPS * (QUANTS / GROUPS));
         macro_rules! add {
-            ($group:expr, $sums:expr) => {
+            ($group:expr, $sums:expr) => {{
                 let factors = opened($group).add(QUANTS + $group % GROUPS * SCALES);
                 let scales = tile.scales.add($group / GROUPS * ROWS);
                 let own = if SCALED { _mm512_loadu_ps(factors.cast()) } else { _mm512_setzero_ps() };
@@ -211,46 +211,47 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
                     }
                     in_order!(acc);
                 }
+            }};
+        }
+        // What the next two groups need comes before their stores, and what is asked for before all of it.
+        let (mut lines, mut rows_asked) = (cells.ahead.by_lines(), 0);
+        let (below, rows_at_once) = next.map_or((out, 0), |next| (next, (2 * ROWS).div_ceil(groups)));
+        macro_rules! begin {
+            ($group:expr, $between:expr, $after:expr) => {
+                lines.ask(2 / GROUPS);
+                below.ask(rows_asked..ROWS.min(rows_asked + rows_at_once), 1);
+                rows_asked = ROWS.min(rows_asked + rows_at_once);
+                multiply!("tmm0", "tmm4", "tmm6");
+                $between;
+                multiply!("tmm1", "tmm5", "tmm7");
+                $after;
+                if $group + 2 < groups {
+                    load!("tmm4", "tmm6", x($group + 2), w($group + 2));
+                }
+                if $group + 3 < groups {
+                    load!("tmm5", "tmm7", x($group + 3), w($group + 3));
+                }
+                store!("tmm0", sums[0]);
+                store!("tmm1", sums[1]);
             };
         }
-        let rows_asked = ROWS.div_ceil(groups);
         load!("tmm4", "tmm6", x(0), w(0));
-        if groups > 1 {
+        let even = groups / 2 * 2;
+        if even > 0 {
             load!("tmm5", "tmm7", x(1), w(1));
-        }
-        let mut group = 0;
-        while group < groups {
-            let two = group + 1 < groups;
-            cells.ahead.ask_within(group / GROUPS..groups.min(group + 2) / GROUPS);
-            if let Some(next) = next {
-                next.ask(ROWS.min(group * rows_asked)..ROWS.min((group + 2) * rows_asked), 1);
+            begin!(0, (), ());
+            let mut group = 2;
+            while group < even {
+                begin!(group, add!(group - 2, sums[0]), add!(group - 1, sums[1]));
+                group += 2;
             }
+            add!(even - 2, sums[0]);
+            add!(even - 1, sums[1]);
+        }
+        if even < groups {
             multiply!("tmm0", "tmm4", "tmm6");
-            if group > 0 {
-                add!(group - 2, sums[0]);
-            }
-            if two {
-                multiply!("tmm1", "tmm5", "tmm7");
-            }
-            if group > 0 {
-                add!(group - 1, sums[1]);
-            }
-            if group + 2 < groups {
-                load!("tmm4", "tmm6", x(group + 2), w(group + 2));
-            }
-            if group + 3 < groups {
-                load!("tmm5", "tmm7", x(group + 3), w(group + 3));
-            }
             store!("tmm0", sums[0]);
-            if two {
-                store!("tmm1", sums[1]);
-            }
-            group += 2;
-        }
-        // An odd one leaves nothing in the second.
-        add!(group - 2, sums[0]);
-        if groups.is_multiple_of(2) {
-            add!(group - 1, sums[1]);
+            add!(even, sums[0]);
         }
         if !SCALED && let Some(scales) = cells.scales {
             let scale = _mm512_loadu_ps(scales.as_ptr().cast());

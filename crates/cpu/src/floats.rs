@@ -1,0 +1,69 @@
+//! Memory for floats that begins with a cache line.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Values of a cache line.
+const LINE: usize = 16;
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// Floats that begin with a cache line. An allocator puts them 16 bytes behind one, where each vector of 64 bytes, and every other one of 32,
+/// lies across two: products with AMX, which write such vectors, are 0.8 to 0.9 times as fast there.
+#[derive(Debug, Default)]
+pub(crate) struct Floats(Vec<Line>);
+
+impl Floats {
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len() * LINE
+    }
+
+    /// The first `len` values, of which new ones are zero.
+    pub(crate) fn grown(&mut self, len: usize) -> &mut [f32] {
+        let lines = len.div_ceil(LINE);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line::default());
+        }
+        self.first_mut(len)
+    }
+
+    /// The first `len` values.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn first(&self, len: usize) -> &[f32] {
+        &bytemuck::cast_slice(&self.0)[..len]
+    }
+
+    /// The first `len` values.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn first_mut(&mut self, len: usize) -> &mut [f32] {
+        &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
+    }
+}
+
+/// Values that [`Floats`] have which grew to `len`.
+pub(crate) fn whole_lines(len: usize) -> usize {
+    len.div_ceil(LINE).saturating_mul(LINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_begin_with_a_line_and_stay_while_they_grow() {
+        let mut floats = Floats::default();
+        for len in [1, 16, 17, 100_000] {
+            let values = floats.grown(len);
+            assert!(values.as_ptr().addr().is_multiple_of(64) && values[len - 1] == 0.0);
+            values[len - 1] = len as f32;
+            assert_eq!(floats.len(), whole_lines(len));
+        }
+        assert_eq!([0, 15, 16, 17].map(|i| floats.first(18)[i]), [1.0, 16.0, 17.0, 0.0]);
+    }
+}
