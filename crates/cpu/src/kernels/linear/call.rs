@@ -90,7 +90,7 @@ impl<'a, W: Borrow<PackedMatrix> + Sync> Call<'a, W> {
         for weight in weights.iter().map(Borrow::borrow) {
             assert!(weight.takes(width), "an input of {width} columns times a weight of {}", weight.cols());
         }
-        let isa = int8::isa_of(isa, rows);
+        let isa = int8::isa_of(isa, rows, weights.iter().all(|weight| weight.borrow().is_tiled_as_it_is()));
         let plan = Plan::new(team, isa, rows, weights, outs, scratch);
         Some(Call { isa, x, weights, plan, scratch })
     }

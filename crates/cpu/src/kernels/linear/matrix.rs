@@ -1,6 +1,7 @@
 //! One rank's matrix, packed, or to be packed when it is used again.
 
 use super::Activations;
+use super::int8;
 use super::memory::{PackedMemory, Span};
 use super::panels::{Layout, Numbers, Panels};
 use crate::isa::Isa;
@@ -139,6 +140,11 @@ impl PackedMatrix {
     /// Whether kernels take its panels whole, so that they may be packed one at a time.
     pub(super) fn is_served_in_place(&self) -> bool {
         !matches!((self.panels.layout, self.activations), (Layout::Cells(_), Activations::F32))
+    }
+
+    /// Whether tiles of AMX take it as it is packed.
+    pub(super) fn is_tiled_as_it_is(&self) -> bool {
+        matches!((self.layout(), self.numbers()), (Layout::Cells(cell), Numbers::Int8) if int8::are_tiles(cell))
     }
 
     /// Where each run of K ends that has scales of its own.

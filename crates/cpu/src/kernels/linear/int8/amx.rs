@@ -1,11 +1,11 @@
 //! AMX: the integer sums of up to 16 rows by 16 outputs over a group of K are one instruction, which takes two tiles and adds to a third.
 //!
 //! A tile of a row's integers is 16 rows of 32 bytes, as they were quantised; one of weights is the units of a cell, opened to signed
-//! bytes. Sums go through memory to vectors, which scale and add them as everywhere. For a cell of 16 rows products take 16 cycles, loads
-//! 13, stores 16, and vectors 24, or 32 with minima (where `vpdpbusd` would need 128 more operations). What may overlap is what a core holds
-//! at once, of which it has half where another thread shares it: so nothing waits for what came just before it. Tiles are loaded two groups
-//! ahead, each product is followed by the adding of older sums, and stores come last: a cell takes 46 cycles alone in a loop, where loads,
-//! products and stores of two groups around the adding took 57.
+//! bytes unless that is what they are. Sums go through memory to vectors, which scale and add them as everywhere. For a cell of 16 rows
+//! products take 16 cycles, loads 13, stores 16, and vectors 24, or 32 with minima (where `vpdpbusd` would need 128 more operations). What
+//! may overlap is what a core holds at once, of which it has half where another thread shares it: so nothing waits for what came just
+//! before it. Tiles are loaded two groups ahead, each product is followed by the adding of older sums, and stores come last: a cell takes
+//! 46 cycles alone in a loop, where loads, products and stores of two groups around the adding took 57.
 
 use super::{Cells, Opened, Tiled};
 use crate::kernels::linear::PANEL;
@@ -22,6 +22,11 @@ use std::mem::MaybeUninit;
 
 /// Bytes of an opened cell's integers.
 const QUANTS: usize = CELL * PANEL;
+
+/// Bytes of a factor behind them: cells of signed bytes with f16 scales are taken as they are packed.
+const NONE: usize = 0;
+const HALF: usize = 2;
+const SINGLE: usize = 4;
 
 /// Opens cells: signed integers, `[8][16][4]`, then f32 scales, `[groups][16]`, and f32 minima, `[groups][16]`, where a cell has them.
 ///
@@ -76,18 +81,19 @@ pub(super) unsafe fn multiply(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     // SAFETY: by the caller's duties.
     unsafe {
         match (cell.has_factors(), cell.groups, cell.min) {
-            (false, ..) => by_rows::<1, false, false>(cells, tiles, first),
-            (true, 1, false) => by_rows::<1, true, false>(cells, tiles, first),
-            (true, 1, true) => by_rows::<1, true, true>(cells, tiles, first),
-            (true, _, false) => by_rows::<2, true, false>(cells, tiles, first),
-            (true, _, true) => by_rows::<2, true, true>(cells, tiles, first),
+            (false, ..) => by_rows::<1, NONE, false>(cells, tiles, first),
+            (true, 1, false) if cells.opened.is_none() => by_rows::<1, HALF, false>(cells, tiles, first),
+            (true, 1, false) => by_rows::<1, SINGLE, false>(cells, tiles, first),
+            (true, 1, true) => by_rows::<1, SINGLE, true>(cells, tiles, first),
+            (true, _, false) => by_rows::<2, SINGLE, false>(cells, tiles, first),
+            (true, _, true) => by_rows::<2, SINGLE, true>(cells, tiles, first),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn by_rows<const GROUPS: usize, const SCALED: bool, const MIN: bool>(
+unsafe fn by_rows<const GROUPS: usize, const FACTOR: usize, const MIN: bool>(
     cells: Cells<'_>,
     tiles: Tiled<'_>,
     first: bool,
@@ -96,17 +102,17 @@ unsafe fn by_rows<const GROUPS: usize, const SCALED: bool, const MIN: bool>(
     macro_rules! of {
         ($($rows:literal)*) => {
             match tiles.quantised.first().rows {
-                $($rows => multiply_rows::<$rows, GROUPS, SCALED, MIN>(cells, tiles, first),)*
+                $($rows => multiply_rows::<$rows, GROUPS, FACTOR, MIN>(cells, tiles, first),)*
                 rows => unreachable!("{rows} rows of a tile"),
             }
         };
     }
     // SAFETY: by the caller's duties.
-    unsafe { of!(8 9 10 11 12 13 14 15 16) }
+    unsafe { of!(5 6 7 8 9 10 11 12 13 14 15 16) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply_rows<const ROWS: usize, const GROUPS: usize, const SCALED: bool, const MIN: bool>(
+unsafe fn multiply_rows<const ROWS: usize, const GROUPS: usize, const FACTOR: usize, const MIN: bool>(
     cells: Cells<'_>,
     tiles: Tiled<'_>,
     first: bool,
@@ -115,10 +121,16 @@ unsafe fn multiply_rows<const ROWS: usize, const GROUPS: usize, const SCALED: bo
     unsafe { configure(ROWS, GROUPS) };
     let (mut cells, mut out) = (cells, tiles.out);
     for n in 0..tiles.quantised.count() {
-        let below = out.below(ROWS);
-        let next = (n + 1 < tiles.quantised.count()).then_some(below);
-        // SAFETY: by the caller's duties; the tiles are configured.
-        unsafe { multiply_panel::<ROWS, GROUPS, SCALED, MIN>(cells, tiles.quantised.tile(n), (out, next), first) };
+        let (tile, below) = (tiles.quantised.tile(n), out.below(ROWS));
+        for panel in 0..cells.panels {
+            let next = match n + 1 < tiles.quantised.count() {
+                true => Some(below.panel(panel)),
+                false => (panel + 1 < cells.panels).then_some(out.panel(panel + 1)),
+            };
+            let out = (out.panel(panel), next);
+            // SAFETY: by the caller's duties; the tiles are configured.
+            unsafe { multiply_panel::<ROWS, GROUPS, FACTOR, MIN>(cells.panel(panel), tile, out, first) };
+        }
         (cells, out) = (cells.after(1), below);
     }
 }
@@ -170,7 +182,7 @@ macro_rules! store {
 
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: bool, const MIN: bool>(
+unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const FACTOR: usize, const MIN: bool>(
     cells: Cells<'_>,
     tile: Quantised<'_>,
     (out, next): (Target, Option<Target>),
@@ -179,7 +191,7 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
     let mut acc = [_mm512_setzero_ps(); ROWS];
     // Filling them first is 2 to 3 % of a product.
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; 2];
-    let bytes = QUANTS + (usize::from(SCALED) + usize::from(MIN)) * GROUPS * SCALES;
+    let bytes = QUANTS + (1 + usize::from(MIN)) * GROUPS * PANEL * FACTOR;
     let groups = cells.blocks * cells.cell.block * GROUPS;
     let weighted = if GROUPS == 1 { tile.weighted } else { tile.half_weighted };
     // SAFETY: the rows of `out`, each used here alone; blocks, integers, scales and sums are as many as `int8::multiply` checked; tiles are
@@ -195,13 +207,17 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
         let w = |group: usize| opened(group).add(group % GROUPS * (QUANTS / GROUPS));
         macro_rules! add {
             ($group:expr, $sums:expr) => {{
-                let factors = opened($group).add(QUANTS + $group % GROUPS * SCALES);
+                let factors = opened($group).add(QUANTS + $group % GROUPS * PANEL * FACTOR);
                 let scales = tile.scales.add($group / GROUPS * ROWS);
-                let own = if SCALED { _mm512_loadu_ps(factors.cast()) } else { _mm512_setzero_ps() };
+                let own = match FACTOR {
+                    NONE => _mm512_setzero_ps(),
+                    HALF => _mm512_cvtph_ps(_mm256_loadu_si256(factors.cast())),
+                    _ => _mm512_loadu_ps(factors.cast()),
+                };
                 let min = if MIN { _mm512_loadu_ps(factors.add(GROUPS * SCALES).cast()) } else { _mm512_setzero_ps() };
                 for (row, acc) in acc.iter_mut().enumerate() {
                     let mut scale = _mm512_set1_ps(*scales.add(row));
-                    if SCALED {
+                    if FACTOR != NONE {
                         scale = _mm512_mul_ps(own, scale);
                     }
                     let sum = _mm512_load_si512((&raw const (*$sums.as_ptr()).0[row]).cast());
@@ -253,7 +269,9 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const SCALED: b
             store!("tmm0", sums[0]);
             add!(even, sums[0]);
         }
-        if !SCALED && let Some(scales) = cells.scales {
+        if FACTOR == NONE
+            && let Some(scales) = cells.scales
+        {
             let scale = _mm512_loadu_ps(scales.as_ptr().cast());
             for acc in &mut acc {
                 *acc = _mm512_mul_ps(*acc, scale);

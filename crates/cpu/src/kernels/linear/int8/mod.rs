@@ -42,7 +42,7 @@ mod neon;
 mod scalar;
 
 use super::ahead::{AHEAD, Ahead};
-use super::cell::{CELL, Cell, UNIT};
+use super::cell::{CELL, Cell, Integers, Stored, UNIT};
 use super::float;
 use super::panels::SCALES;
 use super::quantise::Alike;
@@ -53,9 +53,19 @@ use crate::isa::Isa;
 /// Rows from which on tiles of AMX are worth the opening of cells.
 const TILED_ROWS: usize = 12;
 
-/// The instruction set that multiplies `rows` rows.
-pub(super) const fn isa_of(isa: Isa, rows: usize) -> Isa {
-    if rows < TILED_ROWS { isa.vectors() } else { isa }
+/// The same where they take all cells [as they are](are_tiles): 5 rows of Q8_0 gain a tenth, 8 rows a quarter, 4 nothing.
+const TILED_AS_THEY_ARE: usize = 5;
+
+/// The instruction set that multiplies `rows` rows, with such cells alone or with others too.
+pub(super) const fn isa_of(isa: Isa, rows: usize, as_they_are: bool) -> Isa {
+    if rows < if as_they_are { TILED_AS_THEY_ARE } else { TILED_ROWS } { isa.vectors() } else { isa }
+}
+
+/// Whether cells are what tiles of AMX take: units of signed bytes, and behind them f16 scales or nothing. To open them costs more than it
+/// helps even for hundreds of rows, though every other one of those with scales begins within a cache line.
+pub(super) const fn are_tiles(cell: Cell) -> bool {
+    let plain = cell.low == 8 && cell.groups == 1 && cell.block == 1 && !cell.min;
+    plain && matches!((cell.integers, cell.factors), (Integers::Signed, Stored::Half))
 }
 
 /// Rows of a full tile: with AVX2 8 rows by 8 outputs take 8 of 16 registers for integer sums, with AVX-512 8 rows by 16 outputs 16 of 32
@@ -216,6 +226,7 @@ pub(super) const MANY_TILES: usize = 8;
 /// How cells are opened for `rows` rows, if they are.
 pub(super) const fn opened_for(isa: Isa, cell: Cell, rows: usize) -> Option<Opened> {
     match isa {
+        Isa::Amx if are_tiles(cell) => None,
         Isa::Amx => Some(opened_as(isa, cell)),
         Isa::Avx2 if rows >= MANY_ROWS => Some(opened_as(isa, cell)),
         _ => None,
@@ -262,10 +273,11 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, firs
     let cells = Cells { bytes: &cells.bytes[..before + len], ..cells };
     let tile = tiles.quantised.first();
     let all = match cells.opened {
-        None => {
-            assert!(isa != Isa::Amx, "tiles take opened cells");
-            1..=most_rows(isa)
+        None if isa == Isa::Amx => {
+            assert!(are_tiles(cells.cell), "tiles take other cells opened");
+            TILED_AS_THEY_ARE..=most_rows(isa)
         }
+        None => 1..=most_rows(isa),
         Some(Opened::Bytes | Opened::Words) => OPENED_ROWS - 1..=OPENED_ROWS,
         Some(Opened::Tiles) => most_rows(isa) / 2..=most_rows(isa),
     };
