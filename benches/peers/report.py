@@ -81,9 +81,9 @@ def floors(report):
     # AVX2 multiplies integers of 8 bits more slowly than those of fewer, as sums of two products fill 16 bits.
     integers = exact("int8_exact_avx512", "int8_exact_avx2") or best("int8_avx2", "int8_avx512", "int8_neon_dot", "int8_neon_i16")
     of_bytes = exact("int8_exact_avx512", "int8_signed_exact_avx2") or integers
-    # Fewer rows than 12 do not fill the tiles of AMX.
+    # Fewer rows than these do not fill the tiles of AMX.
     tiles = limit.get("int8_exact_amx")
-    quantised = lambda name, rows: tiles if tiles and rows >= 12 else of_bytes if name == "Q8_0" else integers
+    quantised = lambda name, rows: tiles if tiles and rows >= (5 if name == "Q8_0" else 12) else of_bytes if name == "Q8_0" else integers
     peak = lambda name, facts, rows: words if facts["floats"] else quantised(name, rows)
     for model, facts in report["models"].items():
         # Vectors of floats beside quantised matrices are not multiplied.
