@@ -233,14 +233,14 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const FACTOR: u
         let (mut lines, mut rows_asked) = (cells.ahead.by_lines(), 0);
         let (below, rows_at_once) = next.map_or((out, 0), |next| (next, (2 * ROWS).div_ceil(groups)));
         macro_rules! begin {
-            ($group:expr, $between:expr, $after:expr) => {
+            ($group:expr, $between:block, $after:block) => {
                 lines.ask(2 / GROUPS);
                 below.ask(rows_asked..ROWS.min(rows_asked + rows_at_once), 1);
                 rows_asked = ROWS.min(rows_asked + rows_at_once);
                 multiply!("tmm0", "tmm4", "tmm6");
-                $between;
+                $between
                 multiply!("tmm1", "tmm5", "tmm7");
-                $after;
+                $after
                 if $group + 2 < groups {
                     load!("tmm4", "tmm6", x($group + 2), w($group + 2));
                 }
@@ -255,10 +255,10 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const FACTOR: u
         let even = groups / 2 * 2;
         if even > 0 {
             load!("tmm5", "tmm7", x(1), w(1));
-            begin!(0, (), ());
+            begin!(0, {}, {});
             let mut group = 2;
             while group < even {
-                begin!(group, add!(group - 2, sums[0]), add!(group - 1, sums[1]));
+                begin!(group, { add!(group - 2, sums[0]) }, { add!(group - 1, sums[1]) });
                 group += 2;
             }
             add!(even - 2, sums[0]);
