@@ -83,7 +83,12 @@ def floors(report):
     of_bytes = exact("int8_exact_avx512", "int8_signed_exact_avx2") or integers
     # Fewer rows than these do not fill the tiles of AMX.
     tiles = limit.get("int8_exact_amx")
-    quantised = lambda name, rows: tiles if tiles and rows >= (5 if name == "Q8_0" else 12) else of_bytes if name == "Q8_0" else integers
+    of = {"Q8_0": (5, of_bytes)}
+
+    def quantised(name, rows):
+        tiled_from, untiled = of.get(name, (12, integers))
+        return tiles if tiles and rows >= tiled_from else untiled
+
     peak = lambda name, facts, rows: words if facts["floats"] else quantised(name, rows)
     for model, facts in report["models"].items():
         # Vectors of floats beside quantised matrices are not multiplied.

@@ -3,26 +3,27 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Values of a cache line.
-const LINE: usize = 16;
+const VALUES: usize = 16;
 
+/// A cache line of values.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+pub(crate) struct Line(pub(crate) [f32; VALUES]);
 
 /// Floats that begin with a cache line. An allocator puts them 16 bytes behind one, where each vector of 64 bytes, and every other one of 32,
-/// lies across two: products with AMX, which write such vectors, are 0.8 to 0.9 times as fast there.
+/// lies across two: products with AMX, which write such vectors, take 1.05 to 1.4 times as long there.
 #[derive(Debug, Default)]
 pub(crate) struct Floats(Vec<Line>);
 
 impl Floats {
     /// How many values there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len() * LINE
+        self.0.len() * VALUES
     }
 
     /// The first `len` values, of which new ones are zero.
     pub(crate) fn grown(&mut self, len: usize) -> &mut [f32] {
-        let lines = len.div_ceil(LINE);
+        let lines = len.div_ceil(VALUES);
         if self.0.len() < lines {
             self.0.resize(lines, Line::default());
         }
@@ -48,7 +49,7 @@ impl Floats {
 
 /// Values that [`Floats`] have which grew to `len`.
 pub(crate) fn whole_lines(len: usize) -> usize {
-    len.div_ceil(LINE).saturating_mul(LINE)
+    len.div_ceil(VALUES).saturating_mul(VALUES)
 }
 
 #[cfg(test)]

@@ -189,8 +189,8 @@ impl Product<'_> {
     /// Whether all chunks of a panel are done before the next panel, so that it is packed once, or read from end to end by the tiles `pass`:
     /// the results of few stay near meanwhile.
     fn is_whole(&self, pass: &Range<usize>) -> bool {
-        let by_panel = self.opened_for().is_some() || self.isa == Isa::Amx && self.weight.is_tiled_as_it_is();
-        self.unpacked.is_some() || pass.len() < int8::MANY_TILES && by_panel
+        let tiled = self.isa == Isa::Amx && self.weight.numbers() == Numbers::Int8;
+        self.unpacked.is_some() || pass.len() < int8::MANY_TILES && (tiled || self.opened_for().is_some())
     }
 
     /// How cells are opened, if they are.

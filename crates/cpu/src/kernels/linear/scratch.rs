@@ -116,9 +116,8 @@ impl Turns {
 }
 
 /// 16 values of a panel in one cache line.
-#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(super) struct PanelRow(pub(super) [f32; PANEL]);
+pub(super) use crate::floats::Line as PanelRow;
+const _: () = assert!(size_of::<PanelRow>() == PANEL * size_of::<f32>());
 
 /// Values between two members' copies of a row, so that no line of what is kept of them is written by both. Of 32 values some arrays have
 /// no more than 4 bytes, and two lines of those are enough wherever an array begins. To share lines took quantisation three times as long.
