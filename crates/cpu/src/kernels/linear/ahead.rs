@@ -1,8 +1,6 @@
 //! Asking memory for weights before they are used: how far ahead within a product, and for what while a member waits for the next one.
 
 use super::matrix::PackedMatrix;
-#[cfg(target_arch = "x86_64")]
-use crate::prefetch::ask_once;
 use crate::prefetch::{LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
@@ -97,14 +95,6 @@ impl Ahead {
     pub(super) fn by_lines(self) -> Lines {
         let next = self.at.map_addr(|at| at.next_multiple_of(LINE));
         Lines { next, until: self.at.addr(), each: self.each }
-    }
-
-    /// Asks for step `step`, of `whole` bytes, which a single tile alone reads.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    pub(super) fn ask_for_one(&self, step: usize, whole: usize) {
-        let at = self.at.wrapping_add(step * self.each);
-        (0..whole.div_ceil(LINE)).for_each(|line| ask_once(at.wrapping_add(line * LINE)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! One member's part of one product: tiles of rows times panels of weights.
 
 use super::PANEL;
-use super::ahead::{Ahead, FLOATS_AHEAD, WORDS_AHEAD};
+use super::ahead::{AHEAD, Ahead, FLOATS_AHEAD, WORDS_AHEAD};
 use super::cell::{CELL, Cell};
 use super::dequantise::dequantise;
 use super::float::{self, Element, Runs, Weights};
@@ -304,7 +304,7 @@ impl Product<'_> {
             }
             (Layout::Cells(cell), _) => {
                 let packed = cells(cell);
-                let ahead = ahead(packed, int8::distance(self.isa, self.input.rows()), cell.bytes(), piece.len / CELL);
+                let ahead = ahead(packed, AHEAD, cell.bytes(), piece.len / CELL);
                 let opened_for = self.opened_for();
                 let bytes = match opened_for {
                     None => packed,

@@ -225,7 +225,7 @@ unsafe fn multiply_panel<const ROWS: usize, const GROUPS: usize, const FACTOR: u
                     if MIN {
                         *acc = _mm512_fmadd_ps(min, _mm512_set1_ps(*weighted.add($group * ROWS + row)), *acc);
                     }
-                    in_order!(acc);
+                    in_order!(zmm_reg, acc);
                 }
             }};
         }

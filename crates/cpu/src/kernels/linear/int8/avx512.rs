@@ -87,7 +87,7 @@ unsafe fn multiply_panel<F: Form, const ROWS: usize>(cells: Cells<'_>, tile: Qua
                         }
                     }
                     for dot in dots[..chains(ROWS)].as_flattened_mut() {
-                        in_order!(dot);
+                        in_order!(zmm_reg, dot);
                     }
                 }
                 let group = place * form.groups + group;

@@ -25,9 +25,9 @@ macro_rules! each_panel {
 /// AVX-512, 2 to 4 rows 0.9.
 #[cfg(target_arch = "x86_64")]
 macro_rules! in_order {
-    ($vector:expr) => {
+    ($register:ident, $vector:expr) => {
         // No instruction; but what is volatile stays in order.
-        std::arch::asm!("/* {0} */", inout(zmm_reg) * $vector, options(nomem, nostack, preserves_flags))
+        std::arch::asm!("/* {0} */", inout($register) * $vector, options(nomem, nostack, preserves_flags))
     };
 }
 
@@ -41,7 +41,7 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use super::ahead::{AHEAD, Ahead};
+use super::ahead::Ahead;
 use super::cell::{CELL, Cell, Integers, Stored, UNIT};
 use super::float;
 use super::panels::SCALES;
@@ -79,7 +79,7 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
 }
 
 /// Rows from which on cells are opened once a panel, where kernels gain by it: 5 % for 512 rows of nibbles, nothing for 32.
-const MANY_ROWS: usize = 64;
+const MANY_ROWS: usize = 32;
 
 /// Rows of [opened](open) cells' tiles at most: both vectors of a unit meet each row while it is at hand, 61 against 55 GOP/s for 8 rows by 8
 /// outputs. Tiles of so many rows are full but for one row.
@@ -117,15 +117,6 @@ pub(super) const fn panels_at_once(isa: Isa) -> usize {
     match isa {
         Isa::Avx2 => 8,
         _ => 1,
-    }
-}
-
-/// How far ahead a single tile of `rows` rows asks for cells, in bytes. With AVX2 a row has them come to the first-level cache, past the second:
-/// one row +5 to +8 % over [`AHEAD`] and the second-level cache, two to four rows -1 to -5 %.
-pub(super) const fn distance(isa: Isa, rows: usize) -> usize {
-    match (isa, rows) {
-        (Isa::Avx2, 1) => 2048,
-        _ => AHEAD,
     }
 }
 

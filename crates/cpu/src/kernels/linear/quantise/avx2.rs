@@ -8,22 +8,23 @@ use std::arch::x86_64::*;
 /// Blocks whose numbers fill a vector.
 const TOGETHER: usize = 8;
 
-/// The lanes of each of eight vectors joined to one, in the order of the vectors. What a closure is would not have these instructions.
+/// The lanes of each of eight vectors joined to one, in the order of the vectors: first those that are two apart, then neighbours, then the
+/// halves. What a closure is would not have these instructions.
 macro_rules! across {
-    ($v:expr, $join:ident) => {{
+    ($v:expr, $two_apart:ident, $neighbours:ident, $halves:ident) => {{
         let v = $v;
         let mut pairs = [v[0]; 4];
         for (i, pair) in pairs.iter_mut().enumerate() {
             let (a, b) = (v[2 * i], v[2 * i + 1]);
-            *pair = $join(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            *pair = $two_apart(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
         }
         let mut fours = [v[0]; 2];
         for (i, four) in fours.iter_mut().enumerate() {
             let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
-            *four = $join(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+            *four = $neighbours(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
         }
         let [a, b] = fours;
-        $join(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
+        $halves(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
     }};
 }
 
@@ -39,7 +40,7 @@ pub(super) unsafe fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>
                 *largest = _mm256_max_epu32(*largest, magnitude);
             }
         }
-        let (scales, factors) = scales_of(across!(largest, _mm256_max_epu32));
+        let (scales, factors) = scales_of(across!(largest, _mm256_max_epu32, _mm256_max_epu32, _mm256_max_epu32));
         let mut halves = [[_mm256_setzero_si256(); TOGETHER]; 2];
         for (i, x) in x.iter().enumerate() {
             // A NaN times zero is no integer: such a block has zeros.
@@ -58,15 +59,30 @@ pub(super) unsafe fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>
                 halves[1][i] = _mm256_madd_epi16(high, _mm256_set1_epi16(1));
             }
         }
-        let [mut low, mut high] = [[0; TOGETHER]; 2];
-        if tile.sums > Sums::None {
-            low = numbers(across!(halves[0], _mm256_add_epi32));
-            high = numbers(across!(halves[1], _mm256_add_epi32));
+        if tile.sums == Sums::None {
+            for i in 0..x.len() {
+                tile.note(part * TOGETHER + i, row, scales[i], [0; 2]);
+            }
+            continue;
         }
+        let (zero, one) = (_mm256_setzero_si256(), _mm256_set1_epi16(1));
+        let low = across!(halves[0], _mm256_add_epi32, beside, _mm256_add_epi16);
+        let high = across!(halves[1], _mm256_add_epi32, beside, _mm256_add_epi16);
+        let sums = [numbers(_mm256_madd_epi16(low, one)), numbers(_mm256_madd_epi16(high, one))];
+        let minus_halves = [numbers(_mm256_sub_epi16(zero, low)), numbers(_mm256_sub_epi16(zero, high))];
+        let minus = numbers(_mm256_sub_epi16(zero, _mm256_add_epi16(low, high)));
         for i in 0..x.len() {
-            tile.note(part * TOGETHER + i, row, scales[i], [low[i], high[i]]);
+            let (block, halves) = (part * TOGETHER + i, [minus_halves[0][i], minus_halves[1][i]]);
+            tile.note_sums(block, row, scales[i], [sums[0][i], sums[1][i]], minus[i], halves);
         }
     }
+}
+
+/// Two sums that fit 16 bits in one lane: the second one above the first.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn beside(first: __m256i, second: __m256i) -> __m256i {
+    _mm256_blend_epi16::<0b1010_1010>(first, _mm256_slli_epi32::<16>(second))
 }
 
 impl QuantisedMut<'_> {

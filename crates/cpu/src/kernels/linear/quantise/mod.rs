@@ -34,9 +34,10 @@ pub(super) struct Quantised<'a> {
     pub(super) quants: *const i8,
     /// Scales, `[k/32][rows]`.
     pub(super) scales: *const f32,
-    /// Minus the sums of 32 integers, `[k/32][rows]`: what an offset of the weights is multiplied with.
+    /// Minus the sums of 32 integers, `[k/32][rows]`: what an offset of the weights is multiplied with. For AVX2 each is two sums of 16 bits:
+    /// of the first two of four neighbours, and above it of the other two.
     pub(super) minus_sums: *const i32,
-    /// Minus the sums of 16 integers, `[k/16][rows]`.
+    /// Minus the sums of 16 integers, `[k/16][rows]`, likewise.
     pub(super) minus_half_sums: *const i32,
     /// Scales times sums of 32 integers, `[k/32][rows]`: what minima are multiplied with.
     pub(super) weighted: *const f32,
@@ -75,20 +76,34 @@ impl QuantisedMut<'_> {
     /// Notes the scale of a block of `row`, and the sums of its first and second 16 integers.
     #[inline(always)]
     fn note(&mut self, block: usize, row: usize, scale: f32, halves: [i32; 2]) {
+        self.note_sums(block, row, scale, halves, -(halves[0] + halves[1]), halves.map(i32::wrapping_neg));
+    }
+
+    /// The same where minus the sums, of the block and of its halves, are kept otherwise.
+    #[inline(always)]
+    fn note_sums(
+        &mut self,
+        block: usize,
+        row: usize,
+        scale: f32,
+        halves: [i32; 2],
+        minus: i32,
+        minus_halves: [i32; 2],
+    ) {
         let at = block * self.rows + row;
         self.scales[at] = scale;
         if self.sums == Sums::None {
             return;
         }
-        self.minus_sums[at] = -(halves[0] + halves[1]);
+        self.minus_sums[at] = minus;
         self.weighted[at] = scale * (halves[0] + halves[1]) as f32;
         if self.sums == Sums::Blocks {
             return;
         }
-        for (half, sum) in halves.into_iter().enumerate() {
+        for half in 0..2 {
             let at = (block * 2 + half) * self.rows + row;
-            self.minus_half_sums[at] = -sum;
-            self.half_weighted[at] = scale * sum as f32;
+            self.minus_half_sums[at] = minus_halves[half];
+            self.half_weighted[at] = scale * halves[half] as f32;
         }
     }
 }
