@@ -20,9 +20,9 @@ macro_rules! each_panel {
     };
 }
 
-/// Has the vector of 512 bits that is referred to done before what follows is begun. Without it compilers leave the products of one row for
-/// the end of a cell: a chain of eight, in which each waits for the one before. With it 8 rows of Q4_0 and Q4_1 take 0.82 of the time with
-/// AVX-512, 2 to 4 rows 0.9.
+/// Has the vector that is referred to done before what follows is begun. Without it compilers leave the products of one row for the end of a
+/// cell: a chain of eight, in which each waits for the one before. With it 8 rows of Q4_0 and Q4_1 take 0.82 of the time with AVX-512, 2 to 4
+/// rows 0.9. With AVX2 they would keep the sums of a loop in memory.
 #[cfg(target_arch = "x86_64")]
 macro_rules! in_order {
     ($register:ident, $vector:expr) => {
@@ -78,7 +78,7 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
     }
 }
 
-/// Rows from which on cells are opened once a panel, where kernels gain by it: 5 % for 512 rows of nibbles, nothing for 32.
+/// Rows from which on cells are opened once a panel, where kernels gain by it: 8 % for 32 rows of Q8_0, 2 % of nibbles, 16 rows nothing.
 const MANY_ROWS: usize = 32;
 
 /// Rows of [opened](open) cells' tiles at most: both vectors of a unit meet each row while it is at hand, 61 against 55 GOP/s for 8 rows by 8
