@@ -60,8 +60,8 @@ pub(super) unsafe fn quantise(x: &[f32], row: usize, tile: &mut QuantisedMut<'_>
             }
         }
         if tile.sums == Sums::None {
-            for i in 0..x.len() {
-                tile.note(part * TOGETHER + i, row, scales[i], [0; 2]);
+            for (i, &scale) in scales.iter().enumerate().take(x.len()) {
+                tile.note(part * TOGETHER + i, row, scale, [0; 2]);
             }
             continue;
         }
