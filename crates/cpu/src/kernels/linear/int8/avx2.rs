@@ -176,7 +176,7 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
 
 /// Pairs of units, of `pairs` that a group has, whose products with activations fit 16 bits together: their sums are widened at once. Two
 /// products of unsigned integers make a number of 16 bits, and a pair has two of those for each output. Where an offset is taken off, sums
-/// [start](start) from it, so that they are small in the end; what is too large in between wraps around and back.
+/// [start](starts) from it, so that they are small in the end; what is too large in between wraps around and back.
 const fn pairs_together(cell: Cell, pairs: usize) -> usize {
     if let Integers::Less(zero @ 1..) = cell.integers {
         assert!(4 * pairs * zero as usize * 127 <= i16::MAX as usize, "sums of a group fit 16 bits");
