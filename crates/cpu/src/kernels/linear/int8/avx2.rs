@@ -207,12 +207,33 @@ impl<F: Form> Taken for Packed<F> {
     ) -> [[__m256i; HALVES]; ROWS] {
         let form = const { F::CELL };
         let pairs = 4 / form.groups;
-        // Signed ones are wide at once.
-        let together = const { if F::CELL.is_signed() { 1 } else { pairs_together(F::CELL, 4 / F::CELL.groups) } };
+        let all = group * pairs..(group + 1) * pairs;
         let mut t = [[_mm256_setzero_si256(); HALVES]; ROWS];
         // SAFETY: the group's pairs of units of weights and activations, by the duties of `sums`.
         unsafe {
-            for part in (0..pairs / together).map(|part| group * pairs + part * together) {
+            if form.is_signed() {
+                for i in all {
+                    let unit = form.first_of(i);
+                    let [first, second] = [unit, unit + pairs].map(|unit| at.quants.add(unit * ROWS * 4));
+                    // `|w|` unsigned times `a` with the sign of `w`: two products of at most 128 · 127 fit 16 bits.
+                    for h in 0..HALVES {
+                        let [v, w] = pair::<F>(at.lines, i, half + h);
+                        let sizes = [_mm256_abs_epi8(v), _mm256_abs_epi8(w)];
+                        for (row, t) in t.iter_mut().enumerate() {
+                            let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
+                            let a = widen(_mm256_maddubs_epi16(sizes[0], _mm256_sign_epi8(x, v)));
+                            let b = widen(_mm256_maddubs_epi16(sizes[1], _mm256_sign_epi8(y, w)));
+                            t[h] = _mm256_add_epi32(t[h], _mm256_add_epi32(a, b));
+                        }
+                    }
+                    if ROWS > 1 {
+                        t.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
+                    }
+                }
+                return t;
+            }
+            let together = const { pairs_together(F::CELL, 4 / F::CELL.groups) };
+            for part in all.step_by(together) {
                 let mut narrow = starts::<F, ROWS, HALVES>(at.minus_sums);
                 for i in part..part + together {
                     let unit = form.first_of(i);
@@ -221,38 +242,18 @@ impl<F: Form> Taken for Packed<F> {
                     for (h, weights) in weights.iter_mut().enumerate() {
                         *weights = pair::<F>(at.lines, i, half + h);
                     }
-                    if form.is_signed() {
-                        // `|w|` unsigned times `a` with the sign of `w`: two products of at most 128 · 127 fit 16 bits.
-                        for (h, [v, w]) in weights.into_iter().enumerate() {
-                            let sizes = [_mm256_abs_epi8(v), _mm256_abs_epi8(w)];
-                            for (row, t) in t.iter_mut().enumerate() {
-                                let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
-                                let a = widen(_mm256_maddubs_epi16(sizes[0], _mm256_sign_epi8(x, v)));
-                                let b = widen(_mm256_maddubs_epi16(sizes[1], _mm256_sign_epi8(y, w)));
-                                t[h] = _mm256_add_epi32(t[h], _mm256_add_epi32(a, b));
-                            }
-                        }
-                    } else {
-                        for row in 0..ROWS {
-                            let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
-                            for (h, [v, w]) in weights.into_iter().enumerate() {
-                                let products = _mm256_add_epi16(_mm256_maddubs_epi16(v, x), _mm256_maddubs_epi16(w, y));
-                                if together == 1 {
-                                    t[row][h] = _mm256_add_epi32(t[row][h], widen(products));
-                                } else {
-                                    narrow[row][h] = _mm256_add_epi16(narrow[row][h], products);
-                                }
-                            }
+                    for (row, narrow) in narrow.iter_mut().enumerate() {
+                        let (x, y) = (four(first.add(row * 4)), four(second.add(row * 4)));
+                        for (narrow, [v, w]) in narrow.iter_mut().zip(weights) {
+                            let products = _mm256_add_epi16(_mm256_maddubs_epi16(v, x), _mm256_maddubs_epi16(w, y));
+                            *narrow = _mm256_add_epi16(*narrow, products);
                         }
                     }
                     if ROWS > 1 {
-                        let sums = if together == 1 { &mut t } else { &mut narrow };
-                        sums.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
+                        narrow.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
                     }
                 }
-                if together > 1 {
-                    gather(&mut t, &narrow);
-                }
+                gather(&mut t, &narrow);
             }
         }
         t
@@ -278,35 +279,19 @@ impl<F: Form> Taken for Spread<F> {
         let mut t = [[_mm256_setzero_si256(); HALVES]; ROWS];
         // SAFETY: the group's units of weights and activations and a sum a row, by the duties of `sums`.
         unsafe {
-            if together == 2 {
-                // The sum of two products of a row and output needs no place of its own.
-                for i in group * units / 2..(group + 1) * units / 2 {
-                    let (v, w) = (at.unit::<HALVES>(i * 2, half), at.unit::<HALVES>(i * 2 + 1, half));
-                    for (row, t) in t.iter_mut().enumerate() {
-                        let [x, y] = [0, 1].map(|unit| four(at.quants.add(((i * 2 + unit) * ROWS + row) * 4)));
+            for part in (group * units..(group + 1) * units).step_by(together) {
+                let mut narrow = starts::<F, ROWS, HALVES>(at.minus_sums);
+                for unit in part..part + together {
+                    let w = at.unit::<HALVES>(unit, half);
+                    for (row, narrow) in narrow.iter_mut().enumerate() {
+                        let x = four(at.quants.add((unit * ROWS + row) * 4));
                         for h in 0..HALVES {
-                            let products =
-                                _mm256_add_epi16(_mm256_maddubs_epi16(v[h], x), _mm256_maddubs_epi16(w[h], y));
-                            t[h] = _mm256_add_epi32(t[h], widen(products));
+                            narrow[h] = _mm256_add_epi16(narrow[h], _mm256_maddubs_epi16(w[h], x));
                         }
                     }
-                    t.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
+                    narrow.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
                 }
-            } else {
-                for part in (group * units..(group + 1) * units).step_by(together) {
-                    let mut narrow = starts::<F, ROWS, HALVES>(at.minus_sums);
-                    for unit in part..part + together {
-                        let w = at.unit::<HALVES>(unit, half);
-                        for (row, narrow) in narrow.iter_mut().enumerate() {
-                            let x = four(at.quants.add((unit * ROWS + row) * 4));
-                            for h in 0..HALVES {
-                                narrow[h] = _mm256_add_epi16(narrow[h], _mm256_maddubs_epi16(w[h], x));
-                            }
-                        }
-                        narrow.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
-                    }
-                    gather(&mut t, &narrow);
-                }
+                gather(&mut t, &narrow);
             }
         }
         t
