@@ -195,8 +195,21 @@ impl Shape {
     /// # Panics
     /// If there is no such layer or block.
     pub(crate) fn block_at(&self, layer: usize, block: usize) -> usize {
-        assert!(layer < self.layers && block < self.num_blocks, "block {block} of layer {layer} is outside {self:?}");
-        (block * self.layers + layer) * self.block()
+        self.starts_of(layer)(block)
+    }
+
+    /// The same for many blocks of a layer.
+    ///
+    /// # Panics
+    /// If there is no such layer; what is returned, if there is no such block.
+    #[inline(always)]
+    pub(crate) fn starts_of(&self, layer: usize) -> impl Fn(usize) -> usize {
+        assert!(layer < self.layers, "layer {layer} is outside {self:?}");
+        let (first, apart) = (layer * self.block(), self.layers * self.block());
+        move |block| {
+            assert!(block < self.num_blocks, "block {block} is outside {self:?}");
+            first + block * apart
+        }
     }
 
     /// Where a block's part of every layer lies.

@@ -1,6 +1,6 @@
 //! What a member asks memory for while it has nothing to do.
 
-use crate::prefetch::{LINE, ask};
+use crate::prefetch::{Cache, LINE, ask};
 use std::ptr::without_provenance;
 
 /// Most bytes that are worth asking for: a part of the second-level cache.
@@ -25,7 +25,7 @@ impl Ahead {
     #[inline]
     pub(super) fn ask_a_little(&mut self) -> bool {
         let len = self.left.min(LINES * LINE);
-        (0..len).step_by(LINE).for_each(|line| ask(without_provenance(self.at.wrapping_add(line))));
+        (0..len).step_by(LINE).for_each(|line| ask(without_provenance(self.at.wrapping_add(line)), Cache::Second));
         *self = Ahead { at: self.at.wrapping_add(len), left: self.left - len };
         len > 0
     }

@@ -4,12 +4,13 @@
 //! processors that do so on the ports of their multiplications (Zen 1) that is a quarter of a product's time. What is made at once stays in
 //! the nearest cache.
 
-use super::blocks::{Blocks, CACHE_LINE, Keys, Next, Values};
+use super::blocks::{Blocks, Keys, Next, Values};
 use super::plan::PART;
 use super::stored::Stored;
 use crate::floats::whole_lines;
 use crate::kernels::lanes::{LANES, Lanes};
 use crate::kv::TILE;
+use crate::prefetch::LINE;
 use std::ops::Range;
 
 /// Vectors of V that are made floats at once, for all tokens of a partition.
@@ -126,9 +127,9 @@ impl Values for FloatValues<'_> {
 /// Makes vectors floats; for each line that is read, another one is asked for.
 #[inline(always)]
 fn make<L: Lanes, T: Stored>(zero: L, from: &[[T; LANES]], to: &mut [[f32; LANES]], ahead: &mut impl Next) {
-    let line = CACHE_LINE / size_of::<[T; LANES]>().min(CACHE_LINE);
+    let line = LINE / size_of::<[T; LANES]>().min(LINE);
     for (from, to) in from.chunks(line).zip(to.chunks_mut(line)) {
-        ahead.fetch(zero);
+        ahead.fetch();
         for (from, to) in from.iter().zip(to) {
             T::load(zero, from).store(to);
         }

@@ -83,14 +83,21 @@ pub(super) fn attend_part<L: Lanes, T: Stored>(
     } else {
         scores(zero, blocks, rows, &seen, s, &mut ahead);
     }
+    let mut ahead = source.next.keys_ahead();
     for row in 0..count {
         let s = &mut s[row * PART..][..PART];
         let (m, l) = (&mut out.m[row / LANES], &mut out.l[row / LANES]);
-        (m[row % LANES], l[row % LANES]) = softmax(zero, source, s, tile.span(row, part));
+        let span = tile.span(row, part);
+        // Few rows wait for memory, so that it should be busy all the time.
+        (m[row % LANES], l[row % LANES]) = if many {
+            softmax(zero, source, s, span, &mut Nothing)
+        } else {
+            softmax(zero, source, s, span, &mut ahead)
+        };
     }
     let o = &mut out.o[..count * padded];
     o.fill(0.0);
-    let (columns, mut ahead) = (0..padded / LANES, source.next.keys_ahead());
+    let columns = 0..padded / LANES;
     if const { floats::serve::<L, T>() } && many {
         let (tiles, mut column) = (tiles_of(&tile.seen(part)), 0);
         while column < columns.end {
@@ -196,7 +203,13 @@ fn one_row<L: Lanes>(zero: L, task: Weigh<'_, impl Values, impl Next>) {
 /// Turns the products of the tokens in `span` into weights of their V; the largest score and the sum of the exponentials. The rest of
 /// their tiles becomes anything.
 #[inline(always)]
-fn softmax<L: Lanes, T: Stored>(zero: L, source: &Source<'_, T>, s: &mut [f32], span: Range<usize>) -> (f32, f32) {
+fn softmax<L: Lanes, T: Stored>(
+    zero: L,
+    source: &Source<'_, T>,
+    s: &mut [f32],
+    span: Range<usize>,
+    ahead: &mut impl Next,
+) -> (f32, f32) {
     let Source { blocks, softcap, .. } = *source;
     if span.is_empty() {
         return (f32::MIN, 0.0);
@@ -224,6 +237,7 @@ fn softmax<L: Lanes, T: Stored>(zero: L, source: &Source<'_, T>, s: &mut [f32], 
     let (base, mut sum) = (zero.splat(top), zero);
     for tile in tiles {
         let s = &mut s[tile];
+        ahead.fetch();
         let e = exp(zero.load(s) - base);
         sum = sum + e;
         if T::SCALED { e * zero.load(blocks.scales(tile)[1]) } else { e }.store(s);

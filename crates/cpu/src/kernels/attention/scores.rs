@@ -1,12 +1,13 @@
 //! The products of queries and keys.
 
-use super::blocks::{CACHE_LINE, Keys, Next, TILES};
+use super::blocks::{Keys, Next, TILES};
 use super::plan::PART;
 use super::queries::{RUN, row_len};
 use super::stored::Stored;
 use super::tiled::{ByRows, add_products, both, wide};
 use crate::kernels::lanes::{LANES, Lanes, Wide};
 use crate::kv::TILE;
+use crate::prefetch::LINE;
 use std::ops::Range;
 
 /// The products of some rows' queries with the keys of `tiles`: a score is one FMA chain along `D`.
@@ -40,14 +41,14 @@ impl<K: Keys, A: Next> ByRows for Scores<'_, K, A> {
             }
             let mut sums = [[C::of(zero, zero); N]; R];
             // For each line that is read, another one is asked for.
-            let line = CACHE_LINE / size_of::<[K::Value; LANES]>();
-            const { assert!(RUN.is_multiple_of(CACHE_LINE / size_of::<[K::Value; LANES]>()), "a run begins with a line") };
+            let line = LINE / size_of::<[K::Value; LANES]>();
+            const { assert!(RUN.is_multiple_of(LINE / size_of::<[K::Value; LANES]>()), "a run begins with a line") };
             let mut at = 0;
             // One loop: with another one inside, compilers keep sums of 16 registers in memory.
             for d in 0..dim {
                 if d % line == 0 {
                     for _ in 0..tiles {
-                        self.ahead.fetch(zero);
+                        self.ahead.fetch();
                     }
                     at = d / RUN * R * RUN + d % RUN;
                 }

@@ -1,11 +1,12 @@
 //! The sum of V, weighted.
 
-use super::blocks::{CACHE_LINE, Next, Values, tiles_of};
+use super::blocks::{Next, Values, tiles_of};
 use super::plan::PART;
 use super::stored::Stored;
 use super::tiled::{ByRows, add_products, both, wide};
 use crate::kernels::lanes::{LANES, Lanes, Wide};
 use crate::kv::TILE;
+use crate::prefetch::LINE;
 use std::ops::Range;
 
 /// The sum over `tokens` of V times its weight, added to `o`: an output is one FMA chain along the tokens.
@@ -47,8 +48,8 @@ impl<V: Values, A: Next> ByRows for Weigh<'_, V, A> {
                 let mut at = from % TILE * row + column;
                 for token in from..to {
                     // For each line that is read, another one is asked for.
-                    for _ in 0..(vectors * size_of::<[V::Value; LANES]>()).div_ceil(CACHE_LINE) {
-                        self.ahead.fetch(zero);
+                    for _ in 0..(vectors * size_of::<[V::Value; LANES]>()).div_ceil(LINE) {
+                        self.ahead.fetch();
                     }
                     add_products!(
                         sums[R][N] +=

@@ -82,13 +82,6 @@ pub(crate) trait Lanes:
     fn sum(self) -> f32;
     /// The largest value, by the same tree.
     fn top(self) -> f32;
-    /// Asks for the cache line at `at`, which need not be valid.
-    fn prefetch<T>(self, at: *const T);
-    /// As [`Lanes::prefetch`], of what is used so late that it would be gone from the nearest cache.
-    #[inline(always)]
-    fn prefetch_far<T>(self, at: *const T) {
-        self.prefetch(at);
-    }
 
     /// Up to eight values, and zeros in the lanes behind them.
     #[inline(always)]

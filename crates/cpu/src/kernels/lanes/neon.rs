@@ -5,7 +5,6 @@
 
 use super::{Kernel, LANES, Lanes};
 use std::arch::aarch64::*;
-use std::arch::asm;
 use std::ops::{Add, Div, Mul, Sub};
 
 /// Lanes 0 to 3 and 4 to 7.
@@ -220,15 +219,5 @@ impl Lanes for Neon {
             (vget_lane_f32::<0>(two), vget_lane_f32::<1>(two))
         };
         if a > b { a } else { b }
-    }
-    #[inline(always)]
-    fn prefetch<T>(self, at: *const T) {
-        // SAFETY: prefetching reads nothing, whatever the address.
-        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
-    }
-    #[inline(always)]
-    fn prefetch_far<T>(self, at: *const T) {
-        // SAFETY: prefetching reads nothing, whatever the address.
-        unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at.addr(), options(nomem, nostack, preserves_flags)) }
     }
 }

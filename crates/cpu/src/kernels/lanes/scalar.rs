@@ -142,6 +142,4 @@ impl Lanes for Scalar {
     fn top(self) -> f32 {
         self.tree(larger)
     }
-    #[inline(always)]
-    fn prefetch<T>(self, _at: *const T) {}
 }

@@ -218,14 +218,4 @@ impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
-    #[inline(always)]
-    fn prefetch<T>(self, at: *const T) {
-        // SAFETY: a `Ymm` exists; prefetching reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-    #[inline(always)]
-    fn prefetch_far<T>(self, at: *const T) {
-        // SAFETY: a `Ymm` exists; prefetching reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-    }
 }

@@ -5,7 +5,7 @@
 //! the lane. Where vectors are as many as lanes, as many steps as a lane has bits exchange the two.
 
 use super::PANEL;
-use crate::prefetch::{LINE, ask};
+use crate::prefetch::{Cache, LINE, ask};
 use std::array;
 use vector::{Vector, load, store, zip_halves, zip_words};
 
@@ -28,7 +28,7 @@ impl Next {
     #[inline(always)]
     pub(super) fn ask(self, index: usize, len: usize) {
         for at in (index * len..(index + 1) * len).step_by(LINE) {
-            ask(self.0.wrapping_add(at));
+            ask(self.0.wrapping_add(at), Cache::Second);
         }
     }
 }

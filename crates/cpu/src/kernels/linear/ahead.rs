@@ -1,7 +1,7 @@
 //! Asking memory for weights before they are used: how far ahead within a product, and for what while a member waits for the next one.
 
 use super::matrix::PackedMatrix;
-use crate::prefetch::{LINE, ask};
+use crate::prefetch::{Cache, LINE, ask};
 use crate::team::Member;
 use std::collections::HashMap;
 use std::ptr;
@@ -27,23 +27,24 @@ pub(super) struct Ahead {
     each: usize,
     /// From what one tile asks for to what the next one does.
     tile: usize,
+    to: Cache,
 }
 
 impl Ahead {
     /// Nothing but the `bytes` that are read anyway.
     pub(super) fn nothing(bytes: &[u8]) -> Self {
-        Ahead { at: bytes.as_ptr(), each: 0, tile: 0 }
+        Ahead { at: bytes.as_ptr(), each: 0, tile: 0, to: Cache::Second }
     }
 
     /// What lies `distance` behind the `bytes` that a single tile reads, `step` of them at a time.
     pub(super) fn of_one(bytes: &[u8], distance: usize, step: usize) -> Self {
-        Ahead { at: bytes.as_ptr().wrapping_add(distance), each: step, tile: 0 }
+        Ahead { at: bytes.as_ptr().wrapping_add(distance), each: step, tile: 0, to: Cache::preferred() }
     }
 
     /// The first of `tiles` parts of what lies `distance` behind the `bytes` that each tile reads in `steps` steps of `step` bytes.
     pub(super) fn of_many(bytes: &[u8], distance: usize, step: usize, steps: usize, tiles: usize) -> Self {
         let each = step.div_ceil(tiles);
-        Ahead { at: bytes.as_ptr().wrapping_add(distance), each, tile: steps * each }
+        Ahead { at: bytes.as_ptr().wrapping_add(distance), each, tile: steps * each, to: Cache::preferred() }
     }
 
     /// What the tile asks for that comes so many tiles later.
@@ -75,7 +76,7 @@ impl Ahead {
     /// Asks for a step of at most a line, and goes on to the next one.
     #[inline(always)]
     pub(super) fn ask_line(&mut self) {
-        ask(self.at);
+        ask(self.at, self.to);
         self.at = self.at.wrapping_add(self.each);
     }
 
@@ -83,10 +84,16 @@ impl Ahead {
     #[inline(always)]
     pub(super) fn ask_for(&self, step: usize, whole: usize) {
         let at = self.at.wrapping_add(step * self.each);
-        if self.is_shared() {
-            (0..self.each).step_by(LINE).for_each(|line| ask(at.wrapping_add(line)));
-        } else if self.each > 0 {
-            (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE)));
+        let ask_all = |to: Cache| {
+            if self.is_shared() {
+                (0..self.each).step_by(LINE).for_each(|line| ask(at.wrapping_add(line), to));
+            } else if self.each > 0 {
+                (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE), to));
+            }
+        };
+        match self.to {
+            Cache::First => ask_all(Cache::First),
+            Cache::Second => ask_all(Cache::Second),
         }
     }
 
@@ -94,7 +101,7 @@ impl Ahead {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn by_lines(self) -> Lines {
         let next = self.at.map_addr(|at| at.next_multiple_of(LINE));
-        Lines { next, until: self.at.addr(), each: self.each }
+        Lines { next, until: self.at.addr(), each: self.each, to: self.to }
     }
 }
 
@@ -105,6 +112,7 @@ pub(super) struct Lines {
     until: usize,
     /// Bytes of a step.
     each: usize,
+    to: Cache,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -114,7 +122,7 @@ impl Lines {
     pub(super) fn ask(&mut self, steps: usize) {
         self.until += steps * self.each;
         while self.next.addr() < self.until {
-            ask(self.next);
+            ask(self.next, self.to);
             self.next = self.next.wrapping_add(LINE);
         }
     }
@@ -203,7 +211,7 @@ mod tests {
     fn every_line_begins_within_one_step() {
         let bytes = [0; 4];
         for each in [0, 1, 18, 64, 100, 288] {
-            let ahead = Ahead { at: bytes.as_ptr().wrapping_add(17), each, tile: 0 };
+            let ahead = Ahead { at: bytes.as_ptr().wrapping_add(17), each, tile: 0, to: Cache::Second };
             let mut lines = ahead.by_lines();
             let mut asked = 0;
             for steps in [2, 1, 5, 11] {

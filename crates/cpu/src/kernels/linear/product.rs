@@ -230,7 +230,10 @@ impl Product<'_> {
         match (self.weight.layout(), self.weight.numbers()) {
             _ if self.unpacked.is_some() => 1,
             (Layout::Float(_), _) => or_one(float::panels_at_once(self.isa, self.input.rows())),
-            (Layout::Words(_), _) if self.input.tiles().count() == 1 => left.max(1),
+            (Layout::Words(_), _) => match self.input.tiles().count() {
+                1 => left.max(1),
+                tiles => left.min(int16::panels_of_tiles(tiles)).max(1),
+            },
             (Layout::Cells(_), Numbers::Int8) if self.opened_for().is_none() => {
                 let most = if self.input.tiles().count() == 1 { left } else { int8::panels_at_once(self.isa) };
                 left.min(most).max(1)

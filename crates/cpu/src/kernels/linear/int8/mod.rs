@@ -112,10 +112,12 @@ pub(super) const fn sums(isa: Isa, cell: Cell) -> Sums {
     }
 }
 
-/// Panels that each of several tiles meets in one call, where cells are not opened: +3 % for 16 and 32 rows with AVX2, elsewhere not measured.
+/// Panels that each of several tiles meets in one call, where cells are not opened: +3 % for 16 and 32 rows with AVX2, +3 to +12 % for 12
+/// to 512 rows with AVX-512, where more of them make the first one wait for memory; elsewhere not measured.
 pub(super) const fn panels_at_once(isa: Isa) -> usize {
     match isa {
         Isa::Avx2 => 8,
+        Isa::Avx512 => 4,
         _ => 1,
     }
 }
