@@ -1,10 +1,10 @@
 //! The exponential and what is made of it: sigmoid and the normal distribution.
 
-use super::lanes::{Lanes, SHIFT};
+use super::lanes::{Floats, Lanes, SHIFT};
 
 /// `e^x` for `x <= 0`, within 1e-7 of the value; exactly 0 below -87 and at -∞, NaN for NaN.
 #[inline(always)]
-pub(crate) fn exp<L: Lanes>(x: L) -> L {
+pub(crate) fn exp<F: Floats>(x: F) -> F {
     // The sum is rounded to an integer, as its last bit is worth 1.
     let shifted = x.mul_add(x.splat(std::f32::consts::LOG2_E), x.splat(SHIFT));
     let n = shifted - x.splat(SHIFT);

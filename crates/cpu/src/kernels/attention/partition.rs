@@ -16,7 +16,7 @@ use super::stored::Stored;
 use super::tiled::{ByRows, rows_at_once};
 use super::weigh::Weigh;
 use crate::kernels::exp::{exp, tanh};
-use crate::kernels::lanes::{LANES, Lanes};
+use crate::kernels::lanes::{LANES, Lanes, Wide};
 use crate::kv::TILE;
 use std::ops::Range;
 
@@ -234,13 +234,37 @@ fn softmax<L: Lanes, T: Stored>(
         top = top.max(zero.load(s));
     }
     let top = top.top();
-    let (base, mut sum) = (zero.splat(top), zero);
-    for tile in tiles {
-        let s = &mut s[tile];
-        ahead.fetch();
-        let e = exp(zero.load(s) - base);
-        sum = sum + e;
-        if T::SCALED { e * zero.load(blocks.scales(tile)[1]) } else { e }.store(s);
-    }
+    // One vector at a time where others would be of no use; what a condition excludes is not compiled.
+    let sum = if const { L::ROWS < 12 } {
+        exponentials::<L, L, T>(zero, blocks, s, tiles, top, ahead)
+    } else {
+        exponentials::<L, L::Wide, T>(zero, blocks, s, tiles, top, ahead)
+    };
     (top, sum.sum())
+}
+
+/// Makes weights of the scores of `tiles`, of which none is larger than `top`; the sums of their exponentials.
+#[inline(always)]
+fn exponentials<L: Lanes, C: Wide<L>, T: Stored>(
+    zero: L,
+    blocks: &Blocks<'_, T>,
+    s: &mut [[f32; LANES]],
+    tiles: Range<usize>,
+    top: f32,
+    ahead: &mut impl Next,
+) -> L {
+    let (top, mut sum) = (C::of(zero.splat(top), zero.splat(top)), zero);
+    for first in tiles.clone().step_by(C::VECTORS) {
+        let last = (first + C::VECTORS).min(tiles.end) - 1;
+        ahead.fetch();
+        let e = exp(C::of(zero.load(&s[first]), zero.load(&s[last])) - top);
+        for i in 0..C::VECTORS {
+            if first + i <= last {
+                let e = e.vector(i);
+                sum = sum + e;
+                if T::SCALED { e * zero.load(blocks.scales(first + i)[1]) } else { e }.store(&mut s[first + i]);
+            }
+        }
+    }
+    sum
 }

@@ -18,13 +18,28 @@ pub(crate) const LANES: usize = 8;
 /// Added to an integer of few bits, it leaves in the sum's last bits what an f32 of that power of two has as its exponent.
 pub(crate) const SHIFT: f32 = 12_582_912.0 + 127.0;
 
-/// Eight f32 values. A value is also the proof that the CPU has the instructions: others are made from one.
+/// Vectors of f32 values that are computed with lane by lane. A value is also the proof that the CPU has the instructions: others are made
+/// from one.
 ///
 /// All arithmetic is IEEE single precision, rounded to nearest even; results agree between instruction sets in every bit, except for the
 /// bits of a NaN.
-pub(crate) trait Lanes:
+pub(crate) trait Floats:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
+    /// `value` in every lane.
+    fn splat(self, value: f32) -> Self;
+    /// `self * by + plus`, rounded once.
+    fn mul_add(self, by: Self, plus: Self) -> Self;
+    /// `from - self * by`, rounded once.
+    fn sub_from(self, by: Self, from: Self) -> Self;
+    /// `2^n` of `n + SHIFT`, where `n` is an integer within `-126..=127`; arbitrary elsewhere.
+    fn exp2_shifted(self) -> Self;
+    /// `then` where `self < limit`, else (also where one of them is NaN) `otherwise`.
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self;
+}
+
+/// Eight f32 values.
+pub(crate) trait Lanes: Floats {
     /// Rows that a microkernel of products takes at once at most: 1 without vectors, 6 with 16 registers of eight lanes,
     /// 12 with 32.
     const ROWS: usize;
@@ -35,8 +50,6 @@ pub(crate) trait Lanes:
     /// Runs `kernel` as a function of its own, compiled with the same instructions: many products in one function take compilers long.
     fn apart<K: Kernel>(self, kernel: K) -> K::Output;
 
-    /// Eight times `value`.
-    fn splat(self, value: f32) -> Self;
     fn load(self, from: &[f32; LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     /// Eight IEEE halves.
@@ -61,12 +74,8 @@ pub(crate) trait Lanes:
     fn load_e4m3(self, from: &[u8; LANES]) -> Self {
         self.load_f16(&from.map(|byte| u16::from(byte & 0x80) << 8 | u16::from(byte & 0x7f) << 7))
     }
-    /// `self * by + plus`, rounded once.
-    fn mul_add(self, by: Self, plus: Self) -> Self;
     /// `self * by - minus`, rounded once.
     fn mul_sub(self, by: Self, minus: Self) -> Self;
-    /// `from - self * by`, rounded once.
-    fn sub_from(self, by: Self, from: Self) -> Self;
     /// The larger value; `other` where they are equal or one is NaN.
     fn max(self, other: Self) -> Self;
     /// The smaller value; `other` where they are equal or one is NaN.
@@ -74,10 +83,6 @@ pub(crate) trait Lanes:
     fn abs(self) -> Self;
     /// To the nearest integer, ties to even.
     fn round(self) -> Self;
-    /// `2^n` of `n + SHIFT`, where `n` is an integer within `-126..=127`; arbitrary elsewhere.
-    fn exp2_shifted(self) -> Self;
-    /// `then` where `self < limit`, else (also where one of them is NaN) `otherwise`.
-    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self;
     /// The sum, by a fixed tree: lanes four apart, then two, then one.
     fn sum(self) -> f32;
     /// The largest value, by the same tree.
@@ -100,8 +105,8 @@ pub(crate) trait Lanes:
     }
 }
 
-/// One or two vectors, each lane computed as in [`Lanes`].
-pub(crate) trait Wide<L: Lanes>: Copy {
+/// One or two vectors.
+pub(crate) trait Wide<L: Lanes>: Floats {
     /// How many.
     const VECTORS: usize;
 
@@ -109,8 +114,6 @@ pub(crate) trait Wide<L: Lanes>: Copy {
     fn of(first: L, second: L) -> Self;
     /// Vector `index`.
     fn vector(self, index: usize) -> L;
-    /// Each lane `self * by + plus`, rounded once.
-    fn mul_add(self, by: Self, plus: Self) -> Self;
 }
 
 impl<L: Lanes> Wide<L> for L {
@@ -123,10 +126,6 @@ impl<L: Lanes> Wide<L> for L {
     #[inline(always)]
     fn vector(self, _index: usize) -> L {
         self
-    }
-    #[inline(always)]
-    fn mul_add(self, by: Self, plus: Self) -> Self {
-        Lanes::mul_add(self, by, plus)
     }
 }
 

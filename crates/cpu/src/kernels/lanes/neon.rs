@@ -3,7 +3,7 @@
 //! NEON belongs to the target: the compiler uses it everywhere, and a [`Neon`] proves nothing that is not true anyway. That is what "NEON is
 //! there" means below. Floats gain nothing from dot products, so [`Isa::NeonDot`](crate::isa::Isa::NeonDot) has the same lanes.
 
-use super::{Kernel, LANES, Lanes};
+use super::{Floats, Kernel, LANES, Lanes};
 use std::arch::aarch64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -71,6 +71,37 @@ impl Div for Neon {
     }
 }
 
+impl Floats for Neon {
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self {
+        // SAFETY: NEON is there.
+        Neon([unsafe { vdupq_n_f32(value) }; 2])
+    }
+    #[inline(always)]
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: NEON is there.
+        self.fused(by, plus, |plus, a, by| unsafe { vfmaq_f32(plus, a, by) })
+    }
+    #[inline(always)]
+    fn sub_from(self, by: Self, from: Self) -> Self {
+        // SAFETY: NEON is there.
+        self.fused(by, from, |from, a, by| unsafe { vfmsq_f32(from, a, by) })
+    }
+    #[inline(always)]
+    fn exp2_shifted(self) -> Self {
+        // SAFETY: NEON is there.
+        self.map(|a| unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a))) })
+    }
+    #[inline(always)]
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
+        // SAFETY: NEON is there.
+        unsafe {
+            let less = [vcltq_f32(self.0[0], limit.0[0]), vcltq_f32(self.0[1], limit.0[1])];
+            Neon([vbslq_f32(less[0], then.0[0], otherwise.0[0]), vbslq_f32(less[1], then.0[1], otherwise.0[1])])
+        }
+    }
+}
+
 impl Lanes for Neon {
     /// As with 16 registers of eight lanes: 6 rows by 2 columns are 24 of 32 registers, and the columns themselves 4.
     const ROWS: usize = 6;
@@ -82,11 +113,6 @@ impl Lanes for Neon {
         kernel.run(self)
     }
 
-    #[inline(always)]
-    fn splat(self, value: f32) -> Self {
-        // SAFETY: NEON is there.
-        Neon([unsafe { vdupq_n_f32(value) }; 2])
-    }
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self {
         // SAFETY: NEON is there; the reference covers eight values.
@@ -153,19 +179,9 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
-    fn mul_add(self, by: Self, plus: Self) -> Self {
-        // SAFETY: NEON is there.
-        self.fused(by, plus, |plus, a, by| unsafe { vfmaq_f32(plus, a, by) })
-    }
-    #[inline(always)]
     fn mul_sub(self, by: Self, minus: Self) -> Self {
         // SAFETY: NEON is there.
         self.fused(by, minus, |minus, a, by| unsafe { vfmaq_f32(vnegq_f32(minus), a, by) })
-    }
-    #[inline(always)]
-    fn sub_from(self, by: Self, from: Self) -> Self {
-        // SAFETY: NEON is there.
-        self.fused(by, from, |from, a, by| unsafe { vfmsq_f32(from, a, by) })
     }
     /// Not `fmax`, which keeps a NaN of either side and tells +0 from -0.
     #[inline(always)]
@@ -187,19 +203,6 @@ impl Lanes for Neon {
     fn round(self) -> Self {
         // SAFETY: NEON is there.
         self.map(|a| unsafe { vrndnq_f32(a) })
-    }
-    #[inline(always)]
-    fn exp2_shifted(self) -> Self {
-        // SAFETY: NEON is there.
-        self.map(|a| unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(a))) })
-    }
-    #[inline(always)]
-    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
-        // SAFETY: NEON is there.
-        unsafe {
-            let less = [vcltq_f32(self.0[0], limit.0[0]), vcltq_f32(self.0[1], limit.0[1])];
-            Neon([vbslq_f32(less[0], then.0[0], otherwise.0[0]), vbslq_f32(less[1], then.0[1], otherwise.0[1])])
-        }
     }
     #[inline(always)]
     fn sum(self) -> f32 {

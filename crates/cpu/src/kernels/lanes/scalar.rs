@@ -1,6 +1,6 @@
 //! [`Lanes`] in plain Rust: the reference.
 
-use super::{Kernel, LANES, Lanes};
+use super::{Floats, Kernel, LANES, Lanes};
 use half::f16;
 use std::array::from_fn;
 use std::ops::{Add, Div, Mul, Sub};
@@ -64,6 +64,29 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
+impl Floats for Scalar {
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self {
+        Scalar([value; LANES])
+    }
+    #[inline(always)]
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        Scalar(from_fn(|i| self.0[i].mul_add(by.0[i], plus.0[i])))
+    }
+    #[inline(always)]
+    fn sub_from(self, by: Self, from: Self) -> Self {
+        Scalar(from_fn(|i| (-self.0[i]).mul_add(by.0[i], from.0[i])))
+    }
+    #[inline(always)]
+    fn exp2_shifted(self) -> Self {
+        Scalar(self.0.map(|n| f32::from_bits(n.to_bits() << 23)))
+    }
+    #[inline(always)]
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
+        Scalar(from_fn(|i| if self.0[i] < limit.0[i] { then.0[i] } else { otherwise.0[i] }))
+    }
+}
+
 impl Lanes for Scalar {
     const ROWS: usize = 1;
 
@@ -74,10 +97,6 @@ impl Lanes for Scalar {
         kernel.run(self)
     }
 
-    #[inline(always)]
-    fn splat(self, value: f32) -> Self {
-        Scalar([value; LANES])
-    }
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self {
         Scalar(*from)
@@ -99,16 +118,8 @@ impl Lanes for Scalar {
         Scalar(from.map(|bits| f32::from_bits(u32::from(bits) << 16)))
     }
     #[inline(always)]
-    fn mul_add(self, by: Self, plus: Self) -> Self {
-        Scalar(from_fn(|i| self.0[i].mul_add(by.0[i], plus.0[i])))
-    }
-    #[inline(always)]
     fn mul_sub(self, by: Self, minus: Self) -> Self {
         Scalar(from_fn(|i| self.0[i].mul_add(by.0[i], -minus.0[i])))
-    }
-    #[inline(always)]
-    fn sub_from(self, by: Self, from: Self) -> Self {
-        Scalar(from_fn(|i| (-self.0[i]).mul_add(by.0[i], from.0[i])))
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -125,14 +136,6 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn round(self) -> Self {
         Scalar(self.0.map(f32::round_ties_even))
-    }
-    #[inline(always)]
-    fn exp2_shifted(self) -> Self {
-        Scalar(self.0.map(|n| f32::from_bits(n.to_bits() << 23)))
-    }
-    #[inline(always)]
-    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
-        Scalar(from_fn(|i| if self.0[i] < limit.0[i] { then.0[i] } else { otherwise.0[i] }))
     }
     #[inline(always)]
     fn sum(self) -> f32 {

@@ -3,7 +3,7 @@
 //! AVX-512 serves with eight lanes as well: it has twice the registers, and a product takes its broadcast from memory. Where a product has
 //! vectors enough it takes them two at a time ([`Zmm`]). CPUs that split 64-byte vectors (Zen 4) compute no more by that, others twice as much.
 
-use super::{Kernel, LANES, Lanes, Wide};
+use super::{Floats, Kernel, LANES, Lanes, Wide};
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -30,11 +30,6 @@ impl<const REGISTERS: usize> Wide<Ymm<REGISTERS>> for Zmm<REGISTERS> {
         // SAFETY: a `Zmm` exists.
         Ymm(unsafe { if index == 0 { _mm512_castps512_ps256(self.0) } else { _mm512_extractf32x8_ps::<1>(self.0) } })
     }
-    #[inline(always)]
-    fn mul_add(self, by: Self, plus: Self) -> Self {
-        // SAFETY: a `Zmm` exists.
-        Zmm(unsafe { _mm512_fmadd_ps(self.0, by.0, plus.0) })
-    }
 }
 
 /// Runs `kernel`, compiled with these instructions.
@@ -57,39 +52,81 @@ pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Ymm::<32>(_mm256_setzero_ps()))
 }
 
-impl<const REGISTERS: usize> Add for Ymm<REGISTERS> {
-    type Output = Self;
+/// An operator of a vector.
+macro_rules! operator {
+    ($name:ident, $method:ident, $vector:ident, $instruction:ident) => {
+        impl<const REGISTERS: usize> $name for $vector<REGISTERS> {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                // SAFETY: a vector of this kind exists.
+                $vector(unsafe { $instruction(self.0, other.0) })
+            }
+        }
+    };
+}
+operator!(Add, add, Ymm, _mm256_add_ps);
+operator!(Sub, sub, Ymm, _mm256_sub_ps);
+operator!(Mul, mul, Ymm, _mm256_mul_ps);
+operator!(Div, div, Ymm, _mm256_div_ps);
+operator!(Add, add, Zmm, _mm512_add_ps);
+operator!(Sub, sub, Zmm, _mm512_sub_ps);
+operator!(Mul, mul, Zmm, _mm512_mul_ps);
+operator!(Div, div, Zmm, _mm512_div_ps);
+
+impl<const REGISTERS: usize> Floats for Ymm<REGISTERS> {
     #[inline(always)]
-    fn add(self, other: Self) -> Self {
+    fn splat(self, value: f32) -> Self {
         // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_add_ps(self.0, other.0) })
+        Ymm(unsafe { _mm256_set1_ps(value) })
+    }
+    #[inline(always)]
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_fmadd_ps(self.0, by.0, plus.0) })
+    }
+    #[inline(always)]
+    fn sub_from(self, by: Self, from: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_fnmadd_ps(self.0, by.0, from.0) })
+    }
+    #[inline(always)]
+    fn exp2_shifted(self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
+    }
+    #[inline(always)]
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_blendv_ps(otherwise.0, then.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, limit.0)) })
     }
 }
 
-impl<const REGISTERS: usize> Sub for Ymm<REGISTERS> {
-    type Output = Self;
+impl<const REGISTERS: usize> Floats for Zmm<REGISTERS> {
     #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_sub_ps(self.0, other.0) })
+    fn splat(self, value: f32) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_set1_ps(value) })
     }
-}
-
-impl<const REGISTERS: usize> Mul for Ymm<REGISTERS> {
-    type Output = Self;
     #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_mul_ps(self.0, other.0) })
+    fn mul_add(self, by: Self, plus: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_fmadd_ps(self.0, by.0, plus.0) })
     }
-}
-
-impl<const REGISTERS: usize> Div for Ymm<REGISTERS> {
-    type Output = Self;
     #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_div_ps(self.0, other.0) })
+    fn sub_from(self, by: Self, from: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_fnmadd_ps(self.0, by.0, from.0) })
+    }
+    #[inline(always)]
+    fn exp2_shifted(self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
+    }
+    #[inline(always)]
+    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_mask_mov_ps(otherwise.0, _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, limit.0), then.0) })
     }
 }
 
@@ -105,11 +142,6 @@ impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
         unsafe { if const { REGISTERS == 32 } { run_avx512(kernel) } else { run_avx2(kernel) } }
     }
 
-    #[inline(always)]
-    fn splat(self, value: f32) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_set1_ps(value) })
-    }
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Self {
         // SAFETY: a `Ymm` exists; the reference covers 32 bytes.
@@ -156,19 +188,9 @@ impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
         })
     }
     #[inline(always)]
-    fn mul_add(self, by: Self, plus: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_fmadd_ps(self.0, by.0, plus.0) })
-    }
-    #[inline(always)]
     fn mul_sub(self, by: Self, minus: Self) -> Self {
         // SAFETY: a `Ymm` exists.
         Ymm(unsafe { _mm256_fmsub_ps(self.0, by.0, minus.0) })
-    }
-    #[inline(always)]
-    fn sub_from(self, by: Self, from: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_fnmadd_ps(self.0, by.0, from.0) })
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -189,16 +211,6 @@ impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
     fn round(self) -> Self {
         // SAFETY: a `Ymm` exists.
         Ymm(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
-    }
-    #[inline(always)]
-    fn exp2_shifted(self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
-    }
-    #[inline(always)]
-    fn if_less(self, limit: Self, then: Self, otherwise: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_blendv_ps(otherwise.0, then.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, limit.0)) })
     }
     #[inline(always)]
     fn sum(self) -> f32 {
