@@ -1,6 +1,6 @@
 //! The exponential and what is made of it: sigmoid and the normal distribution.
 
-use super::lanes::{Floats, Lanes, SHIFT};
+use super::lanes::{Floats, SHIFT};
 
 /// `e^x` for `x <= 0`, within 1e-7 of the value; exactly 0 below -87 and at -∞, NaN for NaN.
 #[inline(always)]
@@ -21,7 +21,7 @@ pub(crate) fn exp<F: Floats>(x: F) -> F {
 
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
-pub(crate) fn sigmoid<L: Lanes>(x: L) -> L {
+pub(crate) fn sigmoid<F: Floats>(x: F) -> F {
     let one = x.splat(1.0);
     // From e^-|x|, which cannot overflow.
     let e = exp(x.splat(0.0) - x.abs());
@@ -30,7 +30,7 @@ pub(crate) fn sigmoid<L: Lanes>(x: L) -> L {
 
 /// The hyperbolic tangent, within 3e-7 of the value.
 #[inline(always)]
-pub(crate) fn tanh<L: Lanes>(x: L) -> L {
+pub(crate) fn tanh<F: Floats>(x: F) -> F {
     let (one, zero, a) = (x.splat(1.0), x.splat(0.0), x.abs());
     let e = exp(x.splat(-2.0) * a);
     let far = (one - e) / (one + e);
@@ -60,7 +60,7 @@ const TAIL: [f32; 10] = [
 
 /// `Φ(x)`, the share of the normal distribution below `x`: `(1 + erf(x / √2)) / 2`. NaN becomes a number.
 #[inline(always)]
-pub(crate) fn normal_cdf<L: Lanes>(x: L) -> L {
+pub(crate) fn normal_cdf<F: Floats>(x: F) -> F {
     let (zero, one) = (x.splat(0.0), x.splat(1.0));
     // Beyond 14 the tail is 0 in f32, and infinities would give 0 · ∞.
     let a = x.abs().min(x.splat(14.0));

@@ -2,7 +2,7 @@
 
 use super::cut::cut;
 use super::exp::{normal_cdf, sigmoid};
-use super::lanes::{Kernel, LANES, Lanes, dispatch};
+use super::lanes::{Floats, Kernel, LANES, Lanes, Wide, dispatch};
 use crate::isa::Isa;
 use crate::team::{Disjoint, Team};
 use nxd_ops::Gated;
@@ -39,13 +39,34 @@ impl Kernel for Gate<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, zero: L) {
-        let ((gate, last_gate), (up, last_up)) = (self.gate.as_chunks_mut::<LANES>(), self.up.as_chunks::<LANES>());
-        for (gate, up) in gate.iter_mut().zip(up) {
-            (act(self.activation, zero.load(gate)) * met(self.activation, zero.load(up))).store(gate);
+        // One vector at a time where others would be of no use; what a condition excludes is not compiled.
+        if const { L::ROWS < 12 } {
+            self.of::<L, L>(zero);
+        } else {
+            self.of::<L, L::Wide>(zero);
+        }
+    }
+}
+
+impl Gate<'_> {
+    /// With as many vectors at once as `C` has.
+    #[inline(always)]
+    fn of<L: Lanes, C: Wide<L>>(self, zero: L) {
+        let Gate { activation, gate, up } = self;
+        let ((gate, last_gate), (up, last_up)) = (gate.as_chunks_mut::<LANES>(), up.as_chunks::<LANES>());
+        for (gate, up) in gate.chunks_mut(C::VECTORS).zip(up.chunks(C::VECTORS)) {
+            // A single one is taken twice.
+            let last = gate.len() - 1;
+            let of = C::of(zero.load(&gate[0]), zero.load(&gate[last]));
+            let met = met(activation, C::of(zero.load(&up[0]), zero.load(&up[last])));
+            let product = act(activation, of) * met;
+            for (i, gate) in gate.iter_mut().enumerate() {
+                product.vector(i).store(gate);
+            }
         }
         if !last_gate.is_empty() {
-            let up = met(self.activation, zero.load_part(last_up));
-            (act(self.activation, zero.load_part(last_gate)) * up).store_part(last_gate);
+            let up = met(activation, zero.load_part(last_up));
+            (act(activation, zero.load_part(last_gate)) * up).store_part(last_gate);
         }
     }
 }
@@ -53,7 +74,7 @@ impl Kernel for Gate<'_> {
 /// A `match` in the loop: handed over as an `impl Fn`, the functions are called through a shim that is compiled without AVX2, at ten
 /// times the cost.
 #[inline(always)]
-pub(super) fn act<L: Lanes>(activation: Gated, x: L) -> L {
+pub(super) fn act<F: Floats>(activation: Gated, x: F) -> F {
     match activation {
         Gated::Silu => silu(x),
         Gated::Gelu => gelu(x),
@@ -68,7 +89,7 @@ pub(super) fn act<L: Lanes>(activation: Gated, x: L) -> L {
 
 /// What multiplies the gate.
 #[inline(always)]
-fn met<L: Lanes>(activation: Gated, up: L) -> L {
+fn met<F: Floats>(activation: Gated, up: F) -> F {
     match activation {
         Gated::Clamped { limit } => {
             let (up, least) = (at_most(up, limit), up.splat(-limit));
@@ -80,23 +101,23 @@ fn met<L: Lanes>(activation: Gated, up: L) -> L {
 
 /// The smaller of value and limit. A NaN stays one.
 #[inline(always)]
-fn at_most<L: Lanes>(x: L, limit: f32) -> L {
+fn at_most<F: Floats>(x: F, limit: f32) -> F {
     let most = x.splat(limit);
     most.if_less(x, most, x)
 }
 
 #[inline(always)]
-fn silu<L: Lanes>(x: L) -> L {
+fn silu<F: Floats>(x: F) -> F {
     x * sigmoid(x)
 }
 
 #[inline(always)]
-fn gelu<L: Lanes>(x: L) -> L {
+fn gelu<F: Floats>(x: F) -> F {
     x * normal_cdf(x)
 }
 
 #[inline(always)]
-fn relu2<L: Lanes>(x: L) -> L {
+fn relu2<F: Floats>(x: F) -> F {
     // Zero comes first: a NaN stays one.
     let positive = x.splat(0.0).max(x);
     positive * positive
@@ -104,7 +125,7 @@ fn relu2<L: Lanes>(x: L) -> L {
 
 /// `x (1 + tanh u) / 2` with `u = √(2/π) (x + 0.044715 x³)`; half of one plus tanh is the sigmoid of `2u`, without cancellation.
 #[inline(always)]
-fn gelu_tanh<L: Lanes>(x: L) -> L {
+fn gelu_tanh<F: Floats>(x: F) -> F {
     let factor = x.splat(2.0 * 0.797_884_6);
     let cubic = (x * x).mul_add(x.splat(0.044_715), x.splat(1.0));
     x * sigmoid(factor * x * cubic)

@@ -30,6 +30,13 @@ pub(crate) trait Floats:
     fn splat(self, value: f32) -> Self;
     /// `self * by + plus`, rounded once.
     fn mul_add(self, by: Self, plus: Self) -> Self;
+    /// `self * by - minus`, rounded once.
+    fn mul_sub(self, by: Self, minus: Self) -> Self;
+    /// The larger value; `other` where they are equal or one is NaN.
+    fn max(self, other: Self) -> Self;
+    /// The smaller value; `other` where they are equal or one is NaN.
+    fn min(self, other: Self) -> Self;
+    fn abs(self) -> Self;
     /// `from - self * by`, rounded once.
     fn sub_from(self, by: Self, from: Self) -> Self;
     /// `2^n` of `n + SHIFT`, where `n` is an integer within `-126..=127`; arbitrary elsewhere.
@@ -74,13 +81,6 @@ pub(crate) trait Lanes: Floats {
     fn load_e4m3(self, from: &[u8; LANES]) -> Self {
         self.load_f16(&from.map(|byte| u16::from(byte & 0x80) << 8 | u16::from(byte & 0x7f) << 7))
     }
-    /// `self * by - minus`, rounded once.
-    fn mul_sub(self, by: Self, minus: Self) -> Self;
-    /// The larger value; `other` where they are equal or one is NaN.
-    fn max(self, other: Self) -> Self;
-    /// The smaller value; `other` where they are equal or one is NaN.
-    fn min(self, other: Self) -> Self;
-    fn abs(self) -> Self;
     /// To the nearest integer, ties to even.
     fn round(self) -> Self;
     /// The sum, by a fixed tree: lanes four apart, then two, then one.

@@ -73,6 +73,26 @@ impl Div for Neon {
 
 impl Floats for Neon {
     #[inline(always)]
+    fn mul_sub(self, by: Self, minus: Self) -> Self {
+        // SAFETY: NEON is there.
+        self.fused(by, minus, |minus, a, by| unsafe { vfmaq_f32(vnegq_f32(minus), a, by) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: NEON is there.
+        self.map2(other, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: NEON is there.
+        self.map2(other, |a, b| unsafe { vbslq_f32(vcltq_f32(a, b), a, b) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: NEON is there.
+        self.map(|a| unsafe { vabsq_f32(a) })
+    }
+    #[inline(always)]
     fn splat(self, value: f32) -> Self {
         // SAFETY: NEON is there.
         Neon([unsafe { vdupq_n_f32(value) }; 2])
@@ -178,27 +198,7 @@ impl Lanes for Neon {
             Neon([vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)])
         }
     }
-    #[inline(always)]
-    fn mul_sub(self, by: Self, minus: Self) -> Self {
-        // SAFETY: NEON is there.
-        self.fused(by, minus, |minus, a, by| unsafe { vfmaq_f32(vnegq_f32(minus), a, by) })
-    }
     /// Not `fmax`, which keeps a NaN of either side and tells +0 from -0.
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        // SAFETY: NEON is there.
-        self.map2(other, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        // SAFETY: NEON is there.
-        self.map2(other, |a, b| unsafe { vbslq_f32(vcltq_f32(a, b), a, b) })
-    }
-    #[inline(always)]
-    fn abs(self) -> Self {
-        // SAFETY: NEON is there.
-        self.map(|a| unsafe { vabsq_f32(a) })
-    }
     #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: NEON is there.

@@ -66,6 +66,22 @@ fn larger(a: f32, b: f32) -> f32 {
 
 impl Floats for Scalar {
     #[inline(always)]
+    fn mul_sub(self, by: Self, minus: Self) -> Self {
+        Scalar(from_fn(|i| self.0[i].mul_add(by.0[i], -minus.0[i])))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.map2(other, larger)
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.map2(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Scalar(self.0.map(f32::abs))
+    }
+    #[inline(always)]
     fn splat(self, value: f32) -> Self {
         Scalar([value; LANES])
     }
@@ -116,22 +132,6 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn load_bf16(self, from: &[u16; LANES]) -> Self {
         Scalar(from.map(|bits| f32::from_bits(u32::from(bits) << 16)))
-    }
-    #[inline(always)]
-    fn mul_sub(self, by: Self, minus: Self) -> Self {
-        Scalar(from_fn(|i| self.0[i].mul_add(by.0[i], -minus.0[i])))
-    }
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        self.map2(other, larger)
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        self.map2(other, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn abs(self) -> Self {
-        Scalar(self.0.map(f32::abs))
     }
     #[inline(always)]
     fn round(self) -> Self {

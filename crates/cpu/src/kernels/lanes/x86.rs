@@ -76,6 +76,26 @@ operator!(Div, div, Zmm, _mm512_div_ps);
 
 impl<const REGISTERS: usize> Floats for Ymm<REGISTERS> {
     #[inline(always)]
+    fn mul_sub(self, by: Self, minus: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_fmsub_ps(self.0, by.0, minus.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: a `Ymm` exists.
+        Ymm(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+    #[inline(always)]
     fn splat(self, value: f32) -> Self {
         // SAFETY: a `Ymm` exists.
         Ymm(unsafe { _mm256_set1_ps(value) })
@@ -103,6 +123,26 @@ impl<const REGISTERS: usize> Floats for Ymm<REGISTERS> {
 }
 
 impl<const REGISTERS: usize> Floats for Zmm<REGISTERS> {
+    #[inline(always)]
+    fn mul_sub(self, by: Self, minus: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_fmsub_ps(self.0, by.0, minus.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: a `Zmm` exists.
+        Zmm(unsafe { _mm512_abs_ps(self.0) })
+    }
     #[inline(always)]
     fn splat(self, value: f32) -> Self {
         // SAFETY: a `Zmm` exists.
@@ -186,26 +226,6 @@ impl<const REGISTERS: usize> Lanes for Ymm<REGISTERS> {
             // The sign came along twice.
             _mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16(!0x4000)))
         })
-    }
-    #[inline(always)]
-    fn mul_sub(self, by: Self, minus: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_fmsub_ps(self.0, by.0, minus.0) })
-    }
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_max_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_min_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn abs(self) -> Self {
-        // SAFETY: a `Ymm` exists.
-        Ymm(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
     }
     #[inline(always)]
     fn round(self) -> Self {

@@ -84,16 +84,23 @@ impl Ahead {
     #[inline(always)]
     pub(super) fn ask_for(&self, step: usize, whole: usize) {
         let at = self.at.wrapping_add(step * self.each);
-        let ask_all = |to: Cache| {
-            if self.is_shared() {
-                (0..self.each).step_by(LINE).for_each(|line| ask(at.wrapping_add(line), to));
-            } else if self.each > 0 {
-                (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE), to));
-            }
-        };
+        let ask_all = |to: Cache| (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE), to));
         match self.to {
+            _ if self.is_shared() => self.ask_share(step, 1),
+            _ if self.each == 0 => (),
             Cache::First => ask_all(Cache::First),
             Cache::Second => ask_all(Cache::Second),
+        }
+    }
+
+    /// Asks for `steps` steps from step `first` on, where tiles share them: for each line where it begins, as others ask for its rest.
+    #[inline(always)]
+    pub(super) fn ask_share(&self, first: usize, steps: usize) {
+        let at = self.at.wrapping_add(first * self.each);
+        let (mut line, end) = (at.addr().next_multiple_of(LINE), at.addr().wrapping_add(steps * self.each));
+        while line < end {
+            ask(at.with_addr(line), self.to);
+            line += LINE;
         }
     }
 

@@ -211,7 +211,7 @@ impl Product<'_> {
             (Layout::Cells(cell), _) => {
                 each(cells, int8::chunk(self.isa, cell) / CELL).next_multiple_of(cell.block) * CELL
             }
-            (Layout::Words(_), _) => each(cells, int16::CHUNK / CELL) * CELL,
+            (Layout::Words(_), _) => each(cells, int16::chunk(self.isa) / CELL) * CELL,
         }
     }
 
@@ -232,7 +232,7 @@ impl Product<'_> {
             (Layout::Float(_), _) => or_one(float::panels_at_once(self.isa, self.input.rows())),
             (Layout::Words(_), _) => match self.input.tiles().count() {
                 1 => left.max(1),
-                tiles => left.min(int16::panels_of_tiles(tiles)).max(1),
+                tiles => left.min(int16::panels_of_tiles(self.isa, tiles)).max(1),
             },
             (Layout::Cells(_), Numbers::Int8) if self.opened_for().is_none() => {
                 let most = if self.input.tiles().count() == 1 { left } else { int8::panels_at_once(self.isa) };

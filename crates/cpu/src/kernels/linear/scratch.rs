@@ -163,7 +163,7 @@ impl Prepared {
         let most_rows = match self.numbers {
             Numbers::F32 => float::most_rows(isa),
             Numbers::Int8 => int8::tile_rows(isa, rows),
-            Numbers::Int16 => int16::most_rows(isa),
+            Numbers::Int16 => int16::tile_rows(isa, rows),
         };
         self.tiles = Tiles::new(rows, most_rows);
         let values = copies * self.copy_values();

@@ -31,8 +31,14 @@ pub(super) const MOST: f32 = 8191.0;
 /// Bytes of a pair of values of K of 16 outputs.
 pub(super) const PAIR: usize = 4 * PANEL;
 
-/// Steps of K whose weights stay in the first-level cache while all tiles of a pass meet them: 24 KB.
-pub(super) const CHUNK: usize = 768;
+/// Steps of K whose weights stay near while all tiles of a pass meet them: 24 KB of the first-level cache, or with AVX-512, where fewer
+/// results that are written and read again are worth more, 48 KB.
+pub(super) const fn chunk(isa: Isa) -> usize {
+    match isa.vectors() {
+        Isa::Avx512 => 1536,
+        _ => 768,
+    }
+}
 
 /// Rows of a full tile: as many sums in 32 bits, and as many in f32, beside a vector of weights. Where 16 outputs take two vectors, sums in
 /// f32 are put away while integers are added.
@@ -43,10 +49,19 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
     }
 }
 
-/// Neighbouring panels that a single tile of `rows` rows meets at once: with few rows, four streams read memory better than one, unless lines
-/// are asked to the first cache (1 row x1.15, 3 rows x1.3 the other way).
-pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
+/// Rows at most of the tiles that `rows` rows are cut into: with AVX-512 and many rows, so many that [two panels](panels_at_once) find room.
+pub(super) const fn tile_rows(isa: Isa, rows: usize) -> usize {
+    match isa.vectors() {
+        Isa::Avx512 if rows >= 24 => 6,
+        _ => most_rows(isa),
+    }
+}
+
+/// Neighbouring panels that a tile of `rows` rows meets at once, one of several tiles or a single one. With few rows, four streams read memory
+/// better than one, unless lines are asked to the first cache (1 row x1.15, 3 rows x1.3 the other way).
+pub(super) fn panels_at_once(isa: Isa, rows: usize, several: bool) -> usize {
     match (isa.vectors(), rows) {
+        (Isa::Avx512, 4..=6) if several => 2,
         _ if Cache::preferred() == Cache::First => 1,
         (Isa::Avx512, 1..=3) | (_, 1) => 4,
         _ => 1,
@@ -54,9 +69,13 @@ pub(super) fn panels_at_once(isa: Isa, rows: usize) -> usize {
 }
 
 /// Neighbouring panels that each of `tiles` tiles meets in one call: 3 % for many tiles. Few ones would wait for the first panels, for which
-/// nobody asked memory: 24 rows -10 %.
-pub(super) const fn panels_of_tiles(tiles: usize) -> usize {
-    if tiles < 6 { 1 } else { 4 }
+/// nobody asked memory: 24 rows in two tiles -10 %.
+pub(super) const fn panels_of_tiles(isa: Isa, tiles: usize) -> usize {
+    match (isa.vectors(), tiles) {
+        (Isa::Avx512, 4..=5) => 2,
+        (_, ..6) => 1,
+        _ => 4,
+    }
 }
 
 /// The integer nearest to `x`, which is below 2^15: ties to even. The sum has steps of 1, so its last bits are the integer's, and the
@@ -127,7 +146,7 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Ta
     let before = (weights.panels - 1) * weights.panel_bytes;
     assert!(before + blocks * CELL / 2 * PAIR <= weights.bytes.len(), "{blocks} blocks of {} panels", weights.panels);
     assert!(weights.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", weights.panels);
-    let (mut panel, some) = (0, panels_at_once(isa, x.rows));
+    let (mut panel, some) = (0, panels_at_once(isa, x.rows, weights.ahead.is_shared()));
     while panel < weights.panels {
         let count = if panel + some <= weights.panels { some } else { 1 };
         // SAFETY: the lengths were checked; the rest are the caller's duties.
