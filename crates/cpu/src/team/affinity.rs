@@ -1,8 +1,9 @@
 //! Which processors a thread may run on: asked and set through the system, on Linux. Elsewhere nothing is known and nothing is bound.
-#![allow(unsafe_code, reason = "two system calls that take a mask's address")]
+#![allow(unsafe_code, reason = "system calls that take an address")]
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::topology::MAX_PROCESSORS;
@@ -76,9 +77,45 @@ pub(super) fn taken_and_run() -> (u64, Duration) {
     (number(usage.ru_nivcsw), time(usage.ru_utime) + time(usage.ru_stime))
 }
 
+/// What says for how long a thread has run; nothing once it has ended.
+#[cfg(target_os = "linux")]
+pub(super) fn run_clock<T>(thread: &JoinHandle<T>) -> Option<impl Fn() -> Option<Duration> + Send + use<T>> {
+    use std::os::unix::thread::JoinHandleExt;
+    let mut clock = 0;
+    // SAFETY: the thread was not joined, so its handle is valid; the system writes one clock's number.
+    let found = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) } == 0;
+    found.then_some(move || {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the system writes one `timespec`, or refuses a clock whose thread has ended.
+        let read = unsafe { libc::clock_gettime(clock, &raw mut time) } == 0;
+        read.then(|| Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0)))
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn run_clock<T>(_: &JoinHandle<T>) -> Option<impl Fn() -> Option<Duration> + Send + use<T>> {
+    None::<fn() -> Option<Duration>>
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_clock_of_a_thread_counts_while_it_runs() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::spawn(move || while !seen.load(Ordering::Relaxed) {});
+        let ran = run_clock(&thread).unwrap();
+        let before = ran().unwrap();
+        while ran().unwrap() < before + Duration::from_millis(2) {}
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+        assert_eq!(ran(), None);
+    }
 
     #[test]
     fn a_mask_holds_the_ids_it_was_made_of() {

@@ -45,7 +45,7 @@ pub use self::background::run_behind;
 use self::barrier::{Barrier, Missed, Patience};
 pub use self::chunks::Chunks;
 pub(crate) use self::disjoint::Disjoint;
-use self::shedding::Shedding;
+use self::shedding::{Ran, Shedding};
 
 /// Threads that run one job at a time, together with the thread that gives it: the leader, member 0.
 ///
@@ -169,7 +169,9 @@ impl Team {
 
     /// The same team, whose jobs have fewer members while other processes want its cores.
     pub fn shedding(mut self) -> Self {
-        self.shedding = (self.threads() > 1).then(|| Shedding::new(self.threads()));
+        let clocks =
+            || self.workers.iter().map_while(|worker| Some(Box::new(affinity::run_clock(worker)?) as Ran)).collect();
+        self.shedding = (self.threads() > 1).then(|| Shedding::new(self.threads(), clocks()));
         self
     }
 

@@ -17,14 +17,17 @@ const STALL: Duration = Duration::from_millis(2);
 const MANY: u64 = 4;
 /// Without a job for so long a team is idle: what its leader did meanwhile says nothing of a job's cores.
 const IDLE: Duration = Duration::from_millis(10);
-/// The share of a window for which a leader runs whose core is its own. One that slept gave its core away by itself.
+/// The share of a window for which a member runs whose core is its own. A leader that slept gave its core away by itself; a worker that ran
+/// so long kept others waiting by its work: where the system first gives it memory, a page may take milliseconds.
 const OWN_CORE: f64 = 0.8;
 /// How long to go on with a member less, at first and at most; it doubles while the neighbour stays.
 const SHORTEST: Duration = Duration::from_millis(400);
 const LONGEST: Duration = Duration::from_secs(3);
 
+/// Says for how long a worker has run, where the system does.
+pub(super) type Ran = Box<dyn Fn() -> Option<Duration> + Send>;
+
 /// What a leader knows of its neighbours.
-#[derive(Debug)]
 pub(super) struct Shedding {
     /// Members of the team.
     all: usize,
@@ -34,6 +37,8 @@ pub(super) struct Shedding {
     stalls: Cell<u64>,
     /// How often the leader had lost its core when the window began, and how long it had run.
     leader: Cell<(u64, Duration)>,
+    /// The clocks of the workers, if they are known, and how long each had run by then.
+    workers: Vec<(Ran, Cell<Option<Duration>>)>,
     /// When the last job ended.
     ended: Cell<Instant>,
     /// When to try again with one more.
@@ -42,9 +47,16 @@ pub(super) struct Shedding {
 }
 
 impl Shedding {
-    pub(super) fn new(all: usize) -> Self {
+    pub(super) fn new(all: usize, workers: Vec<Ran>) -> Self {
         Shedding {
             all,
+            workers: workers
+                .into_iter()
+                .map(|ran| {
+                    let before = Cell::new(ran());
+                    (ran, before)
+                })
+                .collect(),
             members: Cell::new(all),
             window: Cell::new(Instant::now()),
             stalls: Cell::new(0),
@@ -92,7 +104,8 @@ impl Shedding {
         let ((taken_before, run_before), (taken, run)) = (self.leader.get(), taken_and_run());
         let alone = run.saturating_sub(run_before).as_secs_f64() >= OWN_CORE * length.as_secs_f64();
         let shares = !alone && taken.saturating_sub(taken_before) >= MANY;
-        if (shares || self.stalls.get() >= MANY) && self.members.get() > 1 {
+        let stalls = self.stalls.get() >= MANY && !self.workers_ran(length);
+        if (shares || stalls) && self.members.get() > 1 {
             self.members.set(self.members.get() - 1);
             self.again.set(Some(now + self.rest.get()));
             self.rest.set((2 * self.rest.get()).min(LONGEST));
@@ -104,10 +117,21 @@ impl Shedding {
         self.begin(now);
     }
 
+    /// Whether all workers of the window's jobs are known to have had cores of their own.
+    fn workers_ran(&self, length: Duration) -> bool {
+        let workers = self.members.get() - 1;
+        self.workers.len() >= workers
+            && self.workers.iter().take(workers).all(|(ran, before)| {
+                let ran = ran().zip(before.get()).map(|(now, before)| now.saturating_sub(before));
+                ran.is_some_and(|ran| ran.as_secs_f64() >= OWN_CORE * length.as_secs_f64())
+            })
+    }
+
     fn begin(&self, now: Instant) {
         self.window.set(now);
         self.stalls.set(0);
         self.leader.set(taken_and_run());
+        self.workers.iter().for_each(|(ran, before)| before.set(ran()));
     }
 }
 
@@ -120,6 +144,7 @@ fn taken_and_run() -> (u64, Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
 
     const STEP: Duration = Duration::from_millis(10);
 
@@ -137,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_team_that_keeps_waiting_goes_on_with_a_member_less_and_tries_again() {
-        let (shedding, mut now) = (Shedding::new(2), Instant::now());
+        let (shedding, mut now) = (Shedding::new(2, Vec::new()), Instant::now());
         let busy = jobs(&shedding, &mut now, 400, 3 * STALL);
         let together = busy.iter().filter(|&&members| members == 2).count();
         assert!(busy.contains(&1) && (8..120).contains(&together), "{together} of 400 jobs with both");
@@ -146,8 +171,25 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_runs_all_along_is_late_by_its_work() {
+        for (share, shed) in [(1.0, false), (0.9, false), (0.5, true)] {
+            let mut now = Instant::now();
+            let (start, time) = (now, Arc::new(Mutex::new(now)));
+            let clock = time.clone();
+            let ran: Ran = Box::new(move || Some((*clock.lock().unwrap() - start).mul_f64(share)));
+            let shedding = Shedding::new(2, vec![ran]);
+            let mut members = Vec::new();
+            for _ in 0..100 {
+                *time.lock().unwrap() = now;
+                members.extend(jobs(&shedding, &mut now, 1, 3 * STALL));
+            }
+            assert_eq!(members.contains(&1), shed, "a worker that ran {share} of the time");
+        }
+    }
+
+    #[test]
     fn enough_stalls_end_a_window() {
-        let (shedding, mut now) = (Shedding::new(2), Instant::now());
+        let (shedding, mut now) = (Shedding::new(2, Vec::new()), Instant::now());
         let many = usize::try_from(MANY).unwrap();
         let members = jobs(&shedding, &mut now, many + 1, 3 * STALL);
         assert!(STEP * (many as u32) < WINDOW && members[..many].iter().all(|&members| members == 2));
@@ -156,7 +198,7 @@ mod tests {
 
     #[test]
     fn short_waits_and_single_stalls_are_no_reason() {
-        let (shedding, mut now) = (Shedding::new(4), Instant::now());
+        let (shedding, mut now) = (Shedding::new(4, Vec::new()), Instant::now());
         assert!(jobs(&shedding, &mut now, 100, STALL / 2).iter().all(|&members| members == 4));
         for _ in 0..20 {
             shedding.waited(5 * STALL, now);
@@ -166,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_leader_stays() {
-        let (shedding, mut now) = (Shedding::new(3), Instant::now());
+        let (shedding, mut now) = (Shedding::new(3, Vec::new()), Instant::now());
         for _ in 0..300 {
             assert!((1..=3).contains(&shedding.members(now)));
             now += STEP;
@@ -176,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_the_leader_does_between_jobs_is_no_reason() {
-        let (shedding, mut now) = (Shedding::new(2), Instant::now());
+        let (shedding, mut now) = (Shedding::new(2, Vec::new()), Instant::now());
         for _ in 0..100 {
             // Stalls that are many only if those of both sides of a pause are taken together.
             assert!(jobs(&shedding, &mut now, 3, 2 * STALL).iter().all(|&members| members == 2));
