@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "system calls that take an address")]
 
 use std::io;
+#[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
 use std::thread::JoinHandle;
 use std::time::Duration;
