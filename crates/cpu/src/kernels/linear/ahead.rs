@@ -83,29 +83,29 @@ impl Ahead {
     /// Asks for step `step`, of `whole` bytes unless tiles share them. With a constant, it is an instruction a line.
     #[inline(always)]
     pub(super) fn ask_for(&self, step: usize, whole: usize) {
+        if self.is_shared() {
+            return self.ask_share(step, 1);
+        }
+        if self.each == 0 {
+            return;
+        }
         let at = self.at.wrapping_add(step * self.each);
         let ask_all = |to: Cache| (0..whole.div_ceil(LINE)).for_each(|line| ask(at.wrapping_add(line * LINE), to));
+        // Asked outside the loop.
         match self.to {
-            _ if self.is_shared() => self.ask_share(step, 1),
-            _ if self.each == 0 => (),
             Cache::First => ask_all(Cache::First),
             Cache::Second => ask_all(Cache::Second),
         }
     }
 
-    /// Asks for `steps` steps from step `first` on, where tiles share them: for each line where it begins, as others ask for its rest.
+    /// Asks for `steps` steps from step `first` on, of which tiles share lines: each one is asked for where it begins.
     #[inline(always)]
     pub(super) fn ask_share(&self, first: usize, steps: usize) {
-        let at = self.at.wrapping_add(first * self.each);
-        let (mut line, end) = (at.addr().next_multiple_of(LINE), at.addr().wrapping_add(steps * self.each));
-        while line < end {
-            ask(at.with_addr(line), self.to);
-            line += LINE;
-        }
+        self.from(first).by_lines().ask(steps);
     }
 
     /// The same by lines: where shares are less than a line a step, each one is asked for once.
-    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
     pub(super) fn by_lines(self) -> Lines {
         let next = self.at.map_addr(|at| at.next_multiple_of(LINE));
         Lines { next, until: self.at.addr(), each: self.each, to: self.to }
@@ -113,7 +113,6 @@ impl Ahead {
 }
 
 /// The lines that [`Ahead`] asks for, step by step.
-#[cfg(target_arch = "x86_64")]
 pub(super) struct Lines {
     next: *const u8,
     until: usize,
@@ -122,7 +121,6 @@ pub(super) struct Lines {
     to: Cache,
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Lines {
     /// Asks for those that begin within the next `steps` steps.
     #[inline(always)]
@@ -213,7 +211,6 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn every_line_begins_within_one_step() {
         let bytes = [0; 4];

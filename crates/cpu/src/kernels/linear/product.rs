@@ -274,6 +274,7 @@ impl Product<'_> {
                     panel_bytes,
                     panels: piece.count,
                     left,
+                    several: piece.tiles > 1,
                     ahead: ahead(bytes, WORDS_AHEAD, int16::PAIR, piece.len / 2),
                     scales: last.then_some(scales),
                 })

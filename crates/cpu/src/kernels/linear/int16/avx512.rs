@@ -54,17 +54,16 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
             }
         }
         let (mut pair, mut ahead) = (weights.bytes.as_ptr(), weights.ahead);
-        let shared = ahead.is_shared();
         let blocks = x.words.chunks_exact(ROWS * CELL).zip(x.scales.as_chunks::<ROWS>().0);
         for (block, (words, scales)) in blocks.enumerate() {
-            if shared {
+            if weights.several {
                 for panel in 0..PANELS {
                     ahead.behind(panel * weights.panel_bytes).ask_share(block * CELL / 2, CELL / 2);
                 }
             }
             let mut dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
             for words in words.as_chunks::<2>().0.as_chunks::<ROWS>().0 {
-                if PANELS == 1 && !shared {
+                if PANELS == 1 && !weights.several {
                     ahead.ask_line();
                 }
                 let mut w = [_mm512_setzero_si512(); PANELS];
@@ -76,7 +75,8 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
                     ($($row:literal)*) => {
                         $(if $row < ROWS {
                             let dots = &mut dots[$row % ROWS];
-                            if PANELS == 2 {
+                            // One panel takes the pair from memory, several from a register.
+                            if PANELS > 1 {
                                 let x = _mm512_set1_epi32(words.cast::<i32>().add($row).read_unaligned());
                                 for (w, dot) in w.iter().zip(dots) {
                                     asm!(

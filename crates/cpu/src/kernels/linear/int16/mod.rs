@@ -96,7 +96,9 @@ pub(super) struct Words<'a> {
     pub(super) panels: usize,
     /// Bytes behind these panels that belong to the same share.
     pub(super) left: usize,
-    /// What to ask memory for beside a single panel, with each pair.
+    /// Whether several tiles meet them.
+    pub(super) several: bool,
+    /// What to ask memory for: beside a single panel of a single tile with each pair.
     pub(super) ahead: Ahead,
     /// The scales of the first panel's outputs and what follows, where sums are complete after these pairs.
     pub(super) scales: Option<&'a [u8]>,
@@ -146,7 +148,7 @@ pub(super) unsafe fn multiply(isa: Isa, weights: Words<'_>, x: Rows<'_>, out: Ta
     let before = (weights.panels - 1) * weights.panel_bytes;
     assert!(before + blocks * CELL / 2 * PAIR <= weights.bytes.len(), "{blocks} blocks of {} panels", weights.panels);
     assert!(weights.scales.is_none_or(|scales| before + SCALES <= scales.len()), "scales of {} panels", weights.panels);
-    let (mut panel, some) = (0, panels_at_once(isa, x.rows, weights.ahead.is_shared()));
+    let (mut panel, some) = (0, panels_at_once(isa, x.rows, weights.several));
     while panel < weights.panels {
         let count = if panel + some <= weights.panels { some } else { 1 };
         // SAFETY: the lengths were checked; the rest are the caller's duties.
