@@ -94,26 +94,23 @@ mod x86 {
             let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(dot, y));
             _mm256_castps_si256(_mm256_fmadd_ps(scale, dot, _mm256_castsi256_ps(acc)))
         }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
-    round!(opened_avx2, "avx2,fma", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
-            let dot = _mm256_cvtepi32_ps(pairs_avx2(x, y));
+    round!(signed_avx2, "avx2,fma", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
+            let (dot, _) = (0..8).fold((_mm256_setzero_si256(), x), |(dot, mut x), _| {
+                opaque!(ymm_reg, x);
+                let products = _mm256_maddubs_epi16(y, _mm256_sign_epi8(x, y));
+                (_mm256_add_epi32(dot, _mm256_madd_epi16(products, y)), x)
+            });
             let scale = _mm256_mul_ps(_mm256_castsi256_ps(x), _mm256_set1_ps(2.0));
-            _mm256_castps_si256(_mm256_fmadd_ps(scale, dot, _mm256_castsi256_ps(acc)))
+            _mm256_castps_si256(_mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), _mm256_castsi256_ps(acc)))
         }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
     round!(words_avx2, "avx2,fma", ymm_reg, |v| _mm256_set1_epi8(v), (acc, x, y) => {
-            let dot = _mm256_cvtepi32_ps(pairs_avx2(x, y));
-            _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(x), dot, _mm256_castsi256_ps(acc)))
+            let (dot, _) = (0..16).fold((_mm256_setzero_si256(), x), |(dot, mut x), _| {
+                opaque!(ymm_reg, x);
+                (_mm256_add_epi32(dot, _mm256_madd_epi16(x, y)), x)
+            });
+            let (scale, dot) = (_mm256_castsi256_ps(x), _mm256_cvtepi32_ps(dot));
+            _mm256_castps_si256(_mm256_fmadd_ps(scale, dot, _mm256_castsi256_ps(acc)))
         }, |acc| _mm256_extract_epi64::<0>(acc).cast_unsigned());
-
-    /// The sum of 16 products of pairs.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn pairs_avx2(x: __m256i, y: __m256i) -> __m256i {
-        let (dot, _) = (0..16).fold((_mm256_setzero_si256(), x), |(dot, mut x), _| {
-            opaque!(ymm_reg, x);
-            (_mm256_add_epi32(dot, _mm256_madd_epi16(x, y)), x)
-        });
-        dot
-    }
 
     round!(fma_avx512, "avx512f", zmm_reg, |v: i8| _mm512_set1_ps(f32::from(v)), (acc, x, y) => _mm512_fmadd_ps(x, y, acc),
         |acc| u64::from(_mm512_cvtss_f32(acc).to_bits()));
@@ -219,10 +216,10 @@ static PEAKS: [Peak; 11] = [
     Peak {
         key: "int8_signed_exact_avx2",
         numbers: "int8",
-        instructions: "AVX2 madd, 8 bits, scaled and added each 32",
+        instructions: "AVX2 sign, maddubs, madd, 8 bits, scaled and added each 32",
         isa: Isa::Avx2,
-        per_step: 16 * 2 * 16,
-        round: x86::opened_avx2,
+        per_step: 8 * 2 * 32,
+        round: x86::signed_avx2,
     },
     Peak {
         key: "int16_exact_avx2",

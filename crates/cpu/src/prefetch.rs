@@ -26,8 +26,9 @@ impl Cache {
     pub(crate) fn preferred() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            static PREFERRED: LazyLock<Cache> = LazyLock::new(|| {
-                if amd_family().is_some_and(|family| family >= 26) { Cache::First } else { Cache::Second }
+            static PREFERRED: LazyLock<Cache> = LazyLock::new(|| match amd() {
+                Some((26.., _)) => Cache::First,
+                _ => Cache::Second,
             });
             *PREFERRED
         }
@@ -36,13 +37,26 @@ impl Cache {
     }
 }
 
-/// The family of a processor of AMD's: the base family and, where it is 15, the extended one (AMD64 manual 3, CPUID function 1).
+/// Whether a single row of integers waits the least where its lines are asked to the first cache alone, [shortly before](ask_once) they are
+/// used, and not [to the second](Cache::preferred) long before: on Zen 3 (family 25 without the models of Zen 4) it reads x1.04 to x1.14 as
+/// much. Zen 4 gains 1.03 to 1.1 by both over either.
 #[cfg(target_arch = "x86_64")]
-fn amd_family() -> Option<u32> {
+#[inline]
+pub(crate) fn once_is_enough() -> bool {
+    static ENOUGH: LazyLock<bool> = LazyLock::new(|| matches!(amd(), Some((25, ..0x10 | 0x20..0x60))));
+    *ENOUGH
+}
+
+/// Family and model of a processor of AMD's, where the base family is 15 with the extended ones (AMD64 manual 3, CPUID function 1).
+#[cfg(target_arch = "x86_64")]
+fn amd() -> Option<(u32, u32)> {
     let (vendor, signature) = (__cpuid(0), __cpuid(1).eax);
     let is_amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
-    let (base, extended) = (signature >> 8 & 0xf, signature >> 20 & 0xff);
-    is_amd.then_some(if base == 15 { base + extended } else { base })
+    let bits = |from: u32, count: u32| signature >> from & ((1 << count) - 1);
+    is_amd.then(|| match bits(8, 4) {
+        15 => (15 + bits(20, 8), bits(4, 4) | bits(16, 4) << 4),
+        family => (family, bits(4, 4)),
+    })
 }
 
 /// Asks memory for a line.

@@ -144,9 +144,7 @@ pub(super) struct Prepared {
     half_weighted: Buffer<f32>,
     /// Which sums of integers of 8 bits are kept.
     sums: Sums,
-    /// Whether integers of 8 bits are kept in 16 too.
-    has_words: bool,
-    /// They, or the tiles of integers of 16 bits, `[k/2][rows][2]` each, whose scales are among those above.
+    /// Tiles of integers of 16 bits, `[k/2][rows][2]` each, whose scales are among those above.
     words: Buffer<i16>,
 }
 
@@ -159,11 +157,12 @@ impl Prepared {
     /// Makes room for `rows` rows of `weight`'s input, which so far [serves](Self::serve) no weight.
     pub(super) fn reserve(&mut self, isa: Isa, weight: &PackedMatrix, rows: usize, copies: usize) {
         (self.numbers, self.cols, self.rows, self.copies) = (weight.numbers(), weight.cols(), rows, copies);
-        (self.sums, self.has_words) = (Sums::None, false);
-        let most_rows = match self.numbers {
-            Numbers::F32 => float::most_rows(isa),
-            Numbers::Int8 => int8::tile_rows(isa, rows),
-            Numbers::Int16 => int16::tile_rows(isa, rows),
+        self.sums = Sums::None;
+        let most_rows = match (self.numbers, weight.layout()) {
+            (Numbers::F32, _) => float::most_rows(isa),
+            (Numbers::Int8, Layout::Cells(cell)) => int8::tile_rows(isa, cell, rows),
+            (Numbers::Int8, _) => unreachable!("integers of 8 bits are in cells"),
+            (Numbers::Int16, _) => int16::tile_rows(isa, rows),
         };
         self.tiles = Tiles::new(rows, most_rows);
         let values = copies * self.copy_values();
@@ -186,18 +185,15 @@ impl Prepared {
 
     /// Keeps what kernels read beside `weight`.
     pub(super) fn serve(&mut self, isa: Isa, weight: &PackedMatrix) {
-        let Layout::Cells(cell) = weight.layout() else { return };
-        self.sums = self.sums.max(int8::sums(isa, cell));
-        if self.opened_for(isa, weight) == Some(Opened::Words) {
-            self.has_words = true;
-            self.words.reserve(self.copies * self.copy_values());
+        if let Layout::Cells(cell) = weight.layout() {
+            self.sums = self.sums.max(int8::sums(isa, cell));
         }
     }
 
     /// How the cells of `weight` are opened for these rows.
     pub(super) fn opened_for(&self, isa: Isa, weight: &PackedMatrix) -> Option<Opened> {
         match weight.layout() {
-            Layout::Cells(cell) if self.numbers == Numbers::Int8 => int8::opened_for(isa, cell, self.rows),
+            Layout::Cells(cell) if self.numbers == Numbers::Int8 => int8::opened_for(isa, cell, self.tiles.most()),
             _ => None,
         }
     }
@@ -261,12 +257,6 @@ impl Prepared {
             }
             // SAFETY: the member's own part; the instructions by the caller's duties.
             unsafe { self.lay(isa, copy, &rows, &cols, input) };
-            if self.has_words {
-                let values = self.part(copy, &rows, &cols);
-                // SAFETY: the member's own part.
-                let (words, quants) = unsafe { (self.words.write(values.clone()), self.quants.read(values)) };
-                words.iter_mut().zip(quants).for_each(|(word, &quant)| *word = i16::from(quant));
-            }
         }
     }
 
@@ -354,7 +344,6 @@ impl Prepared {
                 half_weighted: self.half_weighted.read(blocks.start * 2..blocks.end * 2),
                 minus_sums: self.minus_sums.read(blocks.clone()),
                 scales: self.scales.read(blocks),
-                words: self.has_words.then(|| self.words.read(values.clone())),
                 quants: self.quants.read(values),
             }
         };

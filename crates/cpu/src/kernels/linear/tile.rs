@@ -20,6 +20,11 @@ impl Tiles {
         Self { most, count, each: rows / count.max(1), wider: rows % count.max(1) }
     }
 
+    /// Rows of a tile at most.
+    pub(super) fn most(self) -> usize {
+        self.most
+    }
+
     /// The number of tiles.
     pub(super) fn count(self) -> usize {
         self.count

@@ -5,15 +5,15 @@
 //! cells are for more rows still.
 
 use super::{Cells, Tiled};
+use crate::kernels::linear::ahead::Ahead;
 use crate::kernels::linear::cell::avx2::{factor, pair};
 use crate::kernels::linear::cell::forms::{Form, by_form};
 use crate::kernels::linear::cell::{CELL, Cell, Integers, UNIT};
 use crate::kernels::linear::quantise::Quantised;
 use crate::kernels::linear::tile::Target;
-use crate::prefetch::{LINE, ask_once};
+use crate::prefetch::{LINE, ask_once, once_is_enough};
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
-use std::ptr;
 
 /// # Safety
 /// AVX2, FMA and F16C are present; the lengths were checked by `int8::multiply`, and its duties hold.
@@ -39,26 +39,16 @@ unsafe fn as_taken<F: Form>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
                 7 => multiply_rows::<Packed<F>, 7, 1>(cells, tiles, first),
                 _ => multiply_rows::<Packed<F>, 8, 1>(cells, tiles, first),
             },
-            Some(_) if const { F::CELL.is_signed() } => opened::<Words<F>>(cells, tiles, first),
-            Some(_) => opened::<Spread<F>>(cells, tiles, first),
+            Some(_) => match tiles.quantised.first().rows {
+                3 => multiply_rows::<Spread<F>, 3, 2>(cells, tiles, first),
+                _ => multiply_rows::<Spread<F>, 4, 2>(cells, tiles, first),
+            },
         }
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn opened<T: Taken>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
-    // SAFETY: by the caller's duties.
-    unsafe {
-        match tiles.quantised.first().rows {
-            3 => multiply_rows::<T, 3, 2>(cells, tiles, first),
-            _ => multiply_rows::<T, 4, 2>(cells, tiles, first),
-        }
-    }
-}
-
-/// How far ahead a single row has weights come from the second-level cache to the first, in bytes: each takes so little arithmetic that it
-/// would wait for them. Together with what comes from memory to the second cache: 1.03 to 1.1 over either alone (two threads of a Zen 4).
+/// How far ahead a single row has weights come to the first-level cache, in bytes, from the second one or from
+/// [memory](once_is_enough): each takes so little arithmetic that it would wait for them.
 const NEAR: usize = 1024;
 
 /// Where a kernel is.
@@ -67,7 +57,6 @@ struct At {
     /// The integers of a cell.
     lines: *const u8,
     quants: *const i8,
-    words: *const i16,
     minus_sums: *const i32,
 }
 
@@ -118,9 +107,10 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
         }
         let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
+        let ahead = if ROWS == 1 && once_is_enough() { Ahead::nothing(cells.bytes) } else { cells.ahead };
         for cell in 0..cells.bytes.len() / block_bytes * form.block {
             let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * block_bytes), cell % form.block);
-            cells.ahead.ask_for(cell, form.bytes());
+            ahead.ask_for(cell, form.bytes());
             if ROWS == 1 {
                 let near = cells.bytes.as_ptr().wrapping_add(cell * form.bytes() + NEAR);
                 (0..form.bytes().div_ceil(LINE)).for_each(|line| ask_once(near.wrapping_add(line * LINE)));
@@ -128,12 +118,11 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
             let lines = block.add(place * T::QUANT_BYTES);
             let factors = block.add(form.block * T::QUANT_BYTES);
             let quants = tile.quants.add(cell * ROWS * CELL);
-            let words = tile.words.unwrap_or(ptr::null()).wrapping_add(cell * ROWS * CELL);
             let scales = tile.scales.add(cell * ROWS);
             for group in 0..form.groups {
                 let minus_sums = minus_sums.add((cell * form.groups + group) * ROWS);
                 let weighted = weighted.add((cell * form.groups + group) * ROWS);
-                let at = At { lines, quants, words, minus_sums };
+                let at = At { lines, quants, minus_sums };
                 for half in (0..2).step_by(HALVES) {
                     let sums = T::sums::<ROWS, HALVES>(at, group, half);
                     for h in half..half + HALVES {
@@ -298,44 +287,6 @@ impl<F: Form> Taken for Spread<F> {
     }
 }
 
-/// Cells whose signed integers were opened to 16 units of 2 values by 16 outputs in 16 bits. Without sign and magnitude, two of four
-/// instructions are multiplications instead of two and one that shares their ports: 134 against 116 GOP/s.
-struct Words<F>(PhantomData<F>);
-
-impl<F: Form> Taken for Words<F> {
-    type Form = F;
-    const QUANT_BYTES: usize = 16 * UNIT;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn sums<const ROWS: usize, const HALVES: usize>(
-        at: At,
-        group: usize,
-        half: usize,
-    ) -> [[__m256i; HALVES]; ROWS] {
-        let units = 8 / const { F::CELL.groups };
-        let mut t = [[_mm256_setzero_si256(); HALVES]; ROWS];
-        // SAFETY: the group's units of weights and activations, by the duties of `sums`.
-        unsafe {
-            for unit in group * units..(group + 1) * units {
-                let (w, v) = (at.unit::<HALVES>(unit * 2, half), at.unit::<HALVES>(unit * 2 + 1, half));
-                for (row, t) in t.iter_mut().enumerate() {
-                    let words = at.words.add((unit * ROWS + row) * 4).cast::<i8>();
-                    let (x, y) = (four(words), four(words.add(4)));
-                    for h in 0..HALVES {
-                        t[h] = _mm256_add_epi32(t[h], _mm256_madd_epi16(w[h], x));
-                    }
-                    for h in 0..HALVES {
-                        t[h] = _mm256_add_epi32(t[h], _mm256_madd_epi16(v[h], y));
-                    }
-                }
-                t.as_flattened_mut().iter_mut().for_each(|sum| in_order!(ymm_reg, sum));
-            }
-        }
-        t
-    }
-}
-
 /// Adds narrow sums to wide ones.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -372,7 +323,7 @@ unsafe fn starts<F: Form, const ROWS: usize, const HALVES: usize>(minus_sums: *c
     starts
 }
 
-/// Opens cells into the front of `opened`: integers as bytes or in 16 bits, then the factors as they are.
+/// Opens cells of unsigned integers into the front of `opened`: integers as bytes, then the factors as they are.
 ///
 /// # Safety
 /// AVX2 is present.
@@ -387,7 +338,7 @@ pub(super) unsafe fn open<'a>(cell: Cell, cells: &[u8], opened: &'a mut [u8]) ->
 unsafe fn open_as<'a, F: Form>(cells: &[u8], opened: &'a mut [u8]) -> &'a [u8] {
     let form = const { F::CELL };
     let packed = form.block * form.quant_bytes();
-    let quants = if form.is_signed() { Words::<F>::QUANT_BYTES } else { Spread::<F>::QUANT_BYTES };
+    let quants = Spread::<F>::QUANT_BYTES;
     let block_bytes = form.block * quants + form.factor_bytes();
     let blocks = cells.len() / form.block_bytes();
     let opened = &mut opened[..blocks * block_bytes];
@@ -403,35 +354,14 @@ unsafe fn open_as<'a, F: Form>(cells: &[u8], opened: &'a mut [u8]) -> &'a [u8] {
                     let unit = form.first_of(i);
                     for h in 0..2 {
                         let [first, second] = pair::<F>(lines, i, h);
-                        open_unit::<F>(first, wide.add(unit * quants / 8 + h * 32));
-                        open_unit::<F>(second, wide.add((unit + 4 / form.groups) * quants / 8 + h * 32));
+                        _mm256_storeu_si256(wide.add(unit * UNIT + h * 32).cast(), first);
+                        _mm256_storeu_si256(wide.add((unit + 4 / form.groups) * UNIT + h * 32).cast(), second);
                     }
                 }
             }
         }
     }
     opened
-}
-
-/// Four bytes of each of 8 outputs: as they are, or signed ones as two pairs in 16 bits, a unit apart.
-///
-/// # Safety
-/// `to` has room for them; AVX2 is present.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn open_unit<F: Form>(bytes: __m256i, to: *mut u8) {
-    if !const { F::CELL.is_signed() } {
-        // SAFETY: by the caller's duties.
-        return unsafe { _mm256_storeu_si256(to.cast(), bytes) };
-    }
-    // Each byte goes to the upper half of its 16 bits and is shifted down with its sign.
-    let first = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13));
-    let second = _mm256_add_epi8(first, _mm256_set1_epi16(0x0200));
-    for (pair, order) in [first, second].into_iter().enumerate() {
-        let words = _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, order), 8);
-        // SAFETY: by the caller's duties.
-        unsafe { _mm256_storeu_si256(to.add(pair * UNIT).cast(), words) };
-    }
 }
 
 /// Four integers of a row for every output.

@@ -78,17 +78,17 @@ pub(super) const fn most_rows(isa: Isa) -> usize {
     }
 }
 
-/// Rows from which on cells are opened once a panel, where kernels gain by it: 8 % for 32 rows of Q8_0, 2 % of nibbles, 16 rows nothing.
+/// Rows from which on cells are opened once a panel, where kernels gain by it: 512 rows of nibbles 13 %, 32 rows 2 %, 16 rows nothing.
 const MANY_ROWS: usize = 32;
 
 /// Rows of [opened](open) cells' tiles at most: both vectors of a unit meet each row while it is at hand, 61 against 55 GOP/s for 8 rows by 8
 /// outputs. Tiles of so many rows are full but for one row.
 const OPENED_ROWS: usize = 4;
 
-/// Rows at most of the tiles that `rows` rows are cut into.
-pub(super) const fn tile_rows(isa: Isa, rows: usize) -> usize {
+/// Rows at most of the tiles that `rows` rows are cut into, where weights of `cell` are the first that they meet.
+pub(super) const fn tile_rows(isa: Isa, cell: Cell, rows: usize) -> usize {
     match isa {
-        Isa::Avx2 if rows >= MANY_ROWS => OPENED_ROWS,
+        Isa::Avx2 if rows >= MANY_ROWS && !cell.is_signed() => OPENED_ROWS,
         _ => most_rows(isa),
     }
 }
@@ -127,14 +127,13 @@ const OPENED_BYTES: usize = float::CHUNK * size_of::<PanelRow>();
 
 /// Values of K that are done for all tiles before the next ones.
 ///
-/// With AVX2 so many of an opened panel stay in the first-level cache. With AVX-512 the second is fast enough, and results are written and
+/// With AVX2 so many of a panel, opened or not, stay in the first-level cache. With AVX-512 the second is fast enough, and results are written and
 /// read again the less often: 341 against 291 GOP/s (Q8_0), 349 against 328 (Q4_0).
 pub(super) const fn chunk(isa: Isa, cell: Cell) -> usize {
     match isa {
         Isa::Avx512 => 4096,
         // Whole blocks of any format, as many as there is room for.
         Isa::Amx => OPENED_BYTES / (Opened::Tiles.block_bytes(cell) / cell.block * 8) * 8 * CELL,
-        _ if cell.is_signed() => 512,
         _ => 1024,
     }
 }
@@ -193,8 +192,6 @@ pub(super) struct Tiled<'a> {
 pub(super) enum Opened {
     /// Unsigned integers of fewer bits as bytes.
     Bytes,
-    /// Signed bytes as 16 bits, for activations in 16 bits.
-    Words,
     /// All integers as signed bytes, each cell with its factors in f32.
     Tiles,
 }
@@ -204,7 +201,6 @@ impl Opened {
     const fn block_bytes(self, cell: Cell) -> usize {
         match self {
             Opened::Bytes => cell.block * 8 * UNIT + cell.factor_bytes(),
-            Opened::Words => cell.block * 16 * UNIT + cell.factor_bytes(),
             Opened::Tiles => {
                 let kinds = cell.has_factors() as usize + cell.min as usize;
                 cell.block * (8 * UNIT + kinds * cell.groups * SCALES)
@@ -216,21 +212,16 @@ impl Opened {
 /// Tiles from which on it pays to do more with a panel than to read it.
 pub(super) const MANY_TILES: usize = 8;
 
-/// How cells are opened for `rows` rows, if they are.
-pub(super) const fn opened_for(isa: Isa, cell: Cell, rows: usize) -> Option<Opened> {
+/// How cells are opened, if they are, for rows cut into [tiles](tile_rows) of at most `tile_rows`.
+///
+/// With AVX2 signed ones are not: as integers of 16 bits, which need neither magnitudes nor signs, they take as many instructions and more
+/// loads (0.83 to 0.96 of the rate on Zen 3, though 1.08 on Zen 4).
+pub(super) const fn opened_for(isa: Isa, cell: Cell, tile_rows: usize) -> Option<Opened> {
     match isa {
         Isa::Amx if are_tiles(cell) => None,
-        Isa::Amx => Some(opened_as(isa, cell)),
-        Isa::Avx2 if rows >= MANY_ROWS => Some(opened_as(isa, cell)),
+        Isa::Amx => Some(Opened::Tiles),
+        Isa::Avx2 if tile_rows == OPENED_ROWS && !cell.is_signed() => Some(Opened::Bytes),
         _ => None,
-    }
-}
-
-const fn opened_as(isa: Isa, cell: Cell) -> Opened {
-    match isa {
-        Isa::Amx => Opened::Tiles,
-        _ if cell.is_signed() => Opened::Words,
-        _ => Opened::Bytes,
     }
 }
 
@@ -258,7 +249,10 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
 /// # Safety
 /// The CPU has the instructions of `isa`; the results of each tile have its rows and as many panels as the cells (see [`Target`]).
 pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
-    assert!(cells.opened.is_none_or(|opened| opened == opened_as(isa, cells.cell)), "opened as kernels take them");
+    assert!(
+        cells.opened.is_none_or(|opened| (opened == Opened::Tiles) == (isa == Isa::Amx)),
+        "opened as kernels take them"
+    );
     let len = cells.blocks * cells.opened.map_or(cells.cell.block_bytes(), |opened| opened.block_bytes(cells.cell));
     let before = (cells.panels - 1) * cells.panel_bytes;
     assert!(before + len <= cells.bytes.len(), "{} blocks of {} panels", cells.blocks, cells.panels);
@@ -271,12 +265,11 @@ pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, firs
             TILED_AS_THEY_ARE..=most_rows(isa)
         }
         None => 1..=most_rows(isa),
-        Some(Opened::Bytes | Opened::Words) => OPENED_ROWS - 1..=OPENED_ROWS,
+        Some(Opened::Bytes) => OPENED_ROWS - 1..=OPENED_ROWS,
         Some(Opened::Tiles) => most_rows(isa) / 2..=most_rows(isa),
     };
     assert!(all.contains(&tile.rows), "a tile's rows: {} of {all:?}", tile.rows);
     assert_eq!(tile.row_blocks, cells.blocks * cells.cell.block, "the tile is as wide as the cells");
-    assert!(cells.opened != Some(Opened::Words) || tile.words.is_some(), "integers of 16 bits of a tile");
     // SAFETY: the lengths were checked; the rest are the caller's duties.
     unsafe {
         match isa {

@@ -43,8 +43,6 @@ pub(super) struct Quantised<'a> {
     pub(super) weighted: *const f32,
     /// Scales times sums of 16 integers, `[k/16][rows]`.
     pub(super) half_weighted: *const f32,
-    /// The integers once more in 16 bits, for kernels that take opened cells.
-    pub(super) words: Option<*const i16>,
     from: PhantomData<&'a QuantisedSlices<'a>>,
 }
 
@@ -56,7 +54,6 @@ pub(super) struct QuantisedSlices<'a> {
     pub(super) minus_half_sums: &'a [i32],
     pub(super) weighted: &'a [f32],
     pub(super) half_weighted: &'a [f32],
-    pub(super) words: Option<&'a [i16]>,
 }
 
 /// A tile while it is written.
@@ -117,7 +114,6 @@ impl<'a> Quantised<'a> {
         assert_eq!((slices.scales.len(), slices.minus_sums.len()), (blocks, blocks), "scales and sums of rows");
         assert_eq!(slices.minus_half_sums.len(), blocks * 2, "half sums of rows");
         assert_eq!((slices.weighted.len(), slices.half_weighted.len()), (blocks, blocks * 2), "weighted sums of rows");
-        assert!(slices.words.is_none_or(|words| words.len() == blocks * CELL), "integers of 16 bits of rows");
         Quantised {
             rows,
             row_blocks,
@@ -127,7 +123,6 @@ impl<'a> Quantised<'a> {
             minus_half_sums: slices.minus_half_sums.as_ptr(),
             weighted: slices.weighted.as_ptr(),
             half_weighted: slices.half_weighted.as_ptr(),
-            words: slices.words.map(<[i16]>::as_ptr),
             from: PhantomData,
         }
     }
@@ -161,7 +156,6 @@ impl<'a> Quantised<'a> {
                 minus_half_sums: self.minus_half_sums.add(blocks * 2),
                 weighted: self.weighted.add(blocks),
                 half_weighted: self.half_weighted.add(blocks * 2),
-                words: self.words.map(|words| words.add(blocks * CELL)),
                 ..self
             }
         }
