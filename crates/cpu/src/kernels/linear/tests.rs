@@ -325,15 +325,27 @@ fn products_of_one_input_share_it_and_keep_their_own_bits() {
     let mut scratch = Scratch::new();
     for (rows, threads) in [(1, 1), (1, 3), (9, 2), (33, 4)] {
         let (team, x) = (Team::new(threads), random.rows(rows, cols));
-        let weights: Vec<_> = kinds.map(|(format, _, n)| random.weight(format, n, cols)).into();
-        let matrices: Vec<_> =
-            weights.iter().zip(kinds).map(|(w, (_, a, _))| PackedMatrix::pack(w, a, Isa::detect(), &team)).collect();
-        let mut outs: Vec<_> = kinds.iter().map(|(_, _, n)| vec![f32::NAN; rows * n]).collect();
-        let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
-        let matrices: Vec<_> = matrices.iter().collect();
-        linears(&team, Isa::detect(), &x, rows, &matrices, &mut slices, &mut scratch);
-        for ((weight, (format, activations, _)), out) in weights.iter().zip(kinds).zip(&outs) {
-            assert_bits(out, &defined(weight, activations, &x), &format!("{format}, {rows} rows"));
+        let mut products: Vec<_> = kinds
+            .map(|(format, activations, n)| {
+                let weight = random.weight(format, n, cols);
+                let right = defined(&weight, activations, &x);
+                (format!("{format}, {rows} rows"), weight, activations, right)
+            })
+            .into();
+        // The first one says how rows are cut for all.
+        for _ in 0..2 {
+            products.reverse();
+            for isa in Isa::available() {
+                let pack = |(_, weight, activations, _): &_| PackedMatrix::pack(weight, *activations, isa, &team);
+                let matrices: Vec<_> = products.iter().map(pack).collect();
+                let mut outs: Vec<_> = matrices.iter().map(|matrix| vec![f32::NAN; rows * matrix.rows()]).collect();
+                let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+                let matrices: Vec<_> = matrices.iter().collect();
+                linears(&team, isa, &x, rows, &matrices, &mut slices, &mut scratch);
+                for ((name, _, _, right), out) in products.iter().zip(&outs) {
+                    assert_bits(out, right, &format!("{name}, {isa}"));
+                }
+            }
         }
     }
 }
