@@ -127,8 +127,8 @@ const OPENED_BYTES: usize = float::CHUNK * size_of::<PanelRow>();
 
 /// Values of K that are done for all tiles before the next ones.
 ///
-/// With AVX2 so many of a panel, opened or not, stay in the first-level cache. With AVX-512 the second is fast enough, and results are written and
-/// read again the less often: 341 against 291 GOP/s (Q8_0), 349 against 328 (Q4_0).
+/// With AVX2 so many of a panel, opened or not, stay in the first-level cache. With AVX-512 the second is fast enough, and results are
+/// written and read again the less often: 341 against 291 GOP/s (Q8_0), 349 against 328 (Q4_0).
 pub(super) const fn chunk(isa: Isa, cell: Cell) -> usize {
     match isa {
         Isa::Avx512 => 4096,
@@ -249,10 +249,8 @@ pub(super) unsafe fn open<'a>(isa: Isa, cell: Cell, cells: &[u8], opened: &'a mu
 /// # Safety
 /// The CPU has the instructions of `isa`; the results of each tile have its rows and as many panels as the cells (see [`Target`]).
 pub(super) unsafe fn multiply(isa: Isa, cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
-    assert!(
-        cells.opened.is_none_or(|opened| (opened == Opened::Tiles) == (isa == Isa::Amx)),
-        "opened as kernels take them"
-    );
+    let as_taken = opened_for(isa, cells.cell, OPENED_ROWS);
+    assert!(cells.opened.is_none() || cells.opened == as_taken, "opened as kernels take them: {as_taken:?}");
     let len = cells.blocks * cells.opened.map_or(cells.cell.block_bytes(), |opened| opened.block_bytes(cells.cell));
     let before = (cells.panels - 1) * cells.panel_bytes;
     assert!(before + len <= cells.bytes.len(), "{} blocks of {} panels", cells.blocks, cells.panels);
