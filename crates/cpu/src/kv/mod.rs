@@ -1,11 +1,13 @@
 //! The paged KV cache of one KV group on one rank.
 //!
-//! A block holds `block_size` tokens of every layer of the group. Within a layer a block is, for each KV head, first K in tiles of eight
-//! tokens, `[block_size / 8][D][8]` (lanes are tokens), then V, `[block_size][D]` with `D` rounded up to eight (lanes are dimensions).
-//! Behind them eight-bit caches have the f32 scales of K's and of V's tokens, `[2][block_size]`: a value is its integer times the scale, or
-//! a 256th of its float.
+//! A block holds `block_size` tokens of every layer of the group. Within a layer it has, for each KV head, K in tiles of eight tokens,
+//! `[block_size / 8][D][8]` (lanes are tokens), and V, `[block_size][D]` with `D` rounded up to eight (lanes are dimensions). Eight-bit
+//! caches have the f32 scales of K's and of V's tokens too, `[2][block_size]`: a value is its integer times the scale, or a 256th of its
+//! float. Where values are the first columns of the keys, K lies as V otherwise does, `[block_size][D]`, and there is nothing else but its
+//! scales.
 //!
-//! Where values are the first columns of the keys, K lies as V otherwise does, `[block_size][D]`, and there is nothing else but its scales.
+//! Blocks of neighbouring numbers are a run, 256 tokens: `[run][layer][head]`, and there K of each block, then V of each, then the scales of
+//! each. So a request whose blocks follow each other is read in long pieces, while the blocks of a few requests lie in few huge pages.
 
 mod error;
 
@@ -20,6 +22,9 @@ use std::ops::Range;
 
 /// Tokens of a tile of K; block sizes are multiples of it.
 pub const TILE: usize = 8;
+
+/// Tokens of a run of blocks, as many as attention reads at a time.
+const RUN: usize = 256;
 
 /// How K and V are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -165,58 +170,55 @@ impl Shape {
         if self.shared { 1 } else { 2 }
     }
 
-    /// Where V of one head starts in the head's part of a block: behind K.
-    pub(crate) fn values(&self) -> usize {
-        self.block_size * self.key()
-    }
-
-    /// Where the scales of one head start in the head's part of a block: those of K, then those of V if they are others.
-    pub(crate) fn scales(&self) -> usize {
-        self.values() + self.block_size * self.value()
-    }
-
     /// From the scale of a token's K to that of its V.
     pub(crate) fn to_value_scale(self) -> usize {
         (self.sides() - 1) * self.block_size * size_of::<f32>()
     }
 
-    /// Length of one head's part of a block.
-    pub(crate) fn head(&self) -> usize {
-        self.scales() + self.sides() * self.block_size * self.dtype.scale_bytes()
+    /// Lengths of a block's K, V and scales in one layer and head; scales of K stand before those of V if they are others.
+    pub(crate) fn parts(&self) -> [usize; 3] {
+        [self.key(), self.value(), self.sides() * self.dtype.scale_bytes()].map(|token| self.block_size * token)
     }
 
-    /// Length of a block.
-    pub(crate) fn block(&self) -> usize {
-        self.heads * self.head()
-    }
-
-    /// Where a block starts. A block's layers lie beside each other, so that the blocks of a few requests lie in few huge pages.
+    /// Where those of each block start.
     ///
     /// # Panics
-    /// If there is no such layer or block.
-    pub(crate) fn block_at(&self, layer: usize, block: usize) -> usize {
-        self.starts_of(layer)(block)
-    }
-
-    /// The same for many blocks of a layer.
-    ///
-    /// # Panics
-    /// If there is no such layer; what is returned, if there is no such block.
+    /// If there is no such layer or head; what is returned, if there is no such block.
     #[inline(always)]
-    pub(crate) fn starts_of(&self, layer: usize) -> impl Fn(usize) -> usize {
-        assert!(layer < self.layers, "layer {layer} is outside {self:?}");
-        let (first, apart) = (layer * self.block(), self.layers * self.block());
+    pub(crate) fn starts_of(&self, layer: usize, head: usize) -> impl Fn(usize) -> [usize; 3] + use<> {
+        assert!(layer < self.layers && head < self.heads, "head {head} of layer {layer} is outside {self:?}");
+        let (run, num_blocks, [keys, values, scales]) = ((RUN / self.block_size).max(1), self.num_blocks, self.parts());
+        let (before, all) = (layer * self.heads + head, self.layers * self.heads);
         move |block| {
-            assert!(block < self.num_blocks, "block {block} is outside {self:?}");
-            first + block * apart
+            assert!(block < num_blocks, "block {block} is outside a cache of {num_blocks}");
+            // The last run may be shorter.
+            let first = block / run * run;
+            let (index, beside) = (block - first, run.min(num_blocks - first));
+            let start = (first * all + before * beside) * (keys + values + scales);
+            [
+                start + index * keys,
+                start + beside * keys + index * values,
+                start + beside * (keys + values) + index * scales,
+            ]
         }
     }
 
-    /// Where a block's part of every layer lies.
-    fn all_layers_of(&self, block: usize) -> Range<usize> {
-        assert!(block < self.num_blocks, "block {block} is outside {self:?}");
-        let len = self.layers * self.block();
-        block * len..(block + 1) * len
+    /// Where all that a block has in a layer lies, head by head.
+    ///
+    /// # Panics
+    /// If there is no such layer or block.
+    pub(crate) fn places_of(&self, layer: usize, block: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let shape = *self;
+        (0..shape.heads).flat_map(move |head| {
+            let starts = shape.starts_of(layer, head)(block).into_iter();
+            starts.zip(shape.parts()).map(|(start, len)| start..start + len)
+        })
+    }
+
+    /// The same in every layer.
+    fn all_places_of(&self, block: u32) -> impl Iterator<Item = Range<usize>> + use<> {
+        let shape = *self;
+        (0..shape.layers).flat_map(move |layer| shape.places_of(layer, block as usize))
     }
 
     /// Length of the cache, or `None` when it is too large to count.
@@ -306,8 +308,9 @@ impl KvCache {
     /// If there is no such block.
     pub fn zero(&mut self, blocks: &[u32]) {
         for &block in blocks {
-            let layers = self.shape.all_layers_of(block as usize);
-            self.memory.bytes_mut()[layers].fill(0);
+            for place in self.shape.all_places_of(block) {
+                self.memory.bytes_mut()[place].fill(0);
+            }
         }
     }
 
@@ -317,8 +320,9 @@ impl KvCache {
     /// If there is no such block.
     pub fn copy(&mut self, blocks: &[(u32, u32)]) {
         for &(from, to) in blocks {
-            let [from, to] = [from, to].map(|block| self.shape.all_layers_of(block as usize));
-            self.memory.bytes_mut().copy_within(from, to.start);
+            for (from, to) in self.shape.all_places_of(from).zip(self.shape.all_places_of(to)) {
+                self.memory.bytes_mut().copy_within(from, to.start);
+            }
         }
     }
 
@@ -369,15 +373,48 @@ mod tests {
             let all = || (0..2).flat_map(|layer| (0..4).map(move |block| (layer, block)));
             // Each block is filled with a number of its own.
             for (i, (layer, block)) in all().enumerate() {
-                cache.memory.bytes_mut()[shape.block_at(layer, block)..][..shape.block()].fill(10 + i as u8);
+                for place in shape.places_of(layer, block) {
+                    cache.memory.bytes_mut()[place].fill(10 + i as u8);
+                }
             }
             cache.copy(&[(3, 0), (0, 1), (2, 2), (1, 3)]);
             let expected = [13, 13, 12, 13, 17, 17, 16, 17];
             for ((layer, block), expected) in all().zip(expected) {
-                let bytes = &cache.memory()[shape.block_at(layer, block)..][..shape.block()];
-                assert!(bytes.iter().all(|&byte| byte == expected), "block {block} of layer {layer}, {dtype}");
+                let mut bytes = shape.places_of(layer, block).flat_map(|place| &cache.memory()[place]);
+                assert!(bytes.all(|&byte| byte == expected), "block {block} of layer {layer}, {dtype}");
             }
         }
+    }
+
+    #[test]
+    fn what_blocks_have_fills_the_cache_and_lies_apart() {
+        let shared = KvSpec { values: Values::OfKeys(5), ..SPEC };
+        let all = [SPEC, shared].into_iter().flat_map(|spec| KvDtype::ALL.map(|dtype| (spec, dtype)));
+        // Fewer blocks than a run, whole runs, a shorter last one, and blocks that are longer than a run.
+        for ((spec, dtype), (num_blocks, block_size)) in
+            all.flat_map(|kind| [(3, 8), (64, 8), (39, 16), (23, 24), (2, 512)].map(|blocks| (kind, blocks)))
+        {
+            let shape = Shape::of(&spec, 3, num_blocks, block_size, dtype).unwrap();
+            let blocks = (0..num_blocks).flat_map(|block| (0..3).flat_map(move |layer| shape.places_of(layer, block)));
+            let mut places: Vec<_> = blocks.filter(|place| !place.is_empty()).collect();
+            places.sort_unstable_by_key(|place| place.start);
+            let end = places.iter().fold(0, |end, place| {
+                assert_eq!(place.start, end, "{spec:?} {dtype} {num_blocks} blocks of {block_size}");
+                place.end
+            });
+            assert_eq!(Some(end), shape.checked_len());
+        }
+    }
+
+    #[test]
+    fn a_run_of_a_requests_keys_lies_in_one_piece() {
+        let shape = Shape::of(&SPEC, 3, 40, 16, KvDtype::F16).unwrap();
+        let starts = shape.starts_of(1, 1);
+        let [keys, values, _] = shape.parts();
+        for block in 1..16 {
+            assert_eq!(starts(16 + block)[..2], [starts(16)[0] + block * keys, starts(16)[1] + block * values]);
+        }
+        assert_eq!(starts(16)[1], starts(16)[0] + 16 * keys);
     }
 
     #[test]

@@ -42,19 +42,15 @@ impl<'a, T: Stored> Blocks<'a, T> {
         let first = part * PART + tiles.start * TILE;
         let (mut index, mut slot) = (first / shape.block_size, first % shape.block_size);
         let mut next = tiles.start;
-        let (table, starts) = (place.table(tile.request), shape.starts_of(place.layer));
         // Looked up once: for each block they would take as long as a quarter of the attention of three rows.
-        let (len, key, value, to_values, to_scales) =
-            (shape.head(), shape.key(), shape.value(), shape.values(), shape.scales());
-        assert!(tile.head < shape.heads);
+        let (table, starts) = (place.table(tile.request), shape.starts_of(place.layer, tile.head));
+        let (key, value) = (shape.key(), shape.value());
         while next < tiles.end {
-            let head = starts(table.block(index)) + tile.head * len;
-            // Both ends lie within the block, which is what the reads below rely on.
-            assert!(head + len <= memory.len());
+            let [keys, values, scales] = starts(table.block(index));
             while slot < shape.block_size && next < tiles.end {
-                blocks.keys[next] = head + slot * key;
-                blocks.values[next] = head + to_values + slot * value;
-                blocks.scales[next] = head + to_scales + slot * size_of::<f32>();
+                blocks.keys[next] = keys + slot * key;
+                blocks.values[next] = values + slot * value;
+                blocks.scales[next] = scales + slot * size_of::<f32>();
                 (next, slot) = (next + 1, slot + TILE);
             }
             (index, slot) = (index + 1, 0);

@@ -62,17 +62,23 @@ impl<T: Stored> Kernel for Store<'_, T> {
     #[inline(always)]
     fn run<L: Lanes>(self, zero: L) {
         let Rows { shape, place, k, v } = *self.rows;
-        let width = shape.heads * shape.dim;
+        let (width, lens) = (shape.heads * shape.dim, shape.parts());
         for r in 0..place.batch.num_requests() {
             let table = place.table(r);
             for row in place.batch.rows(r) {
                 let position = place.batch.positions[row] as usize;
                 let block = table.block(position / shape.block_size);
-                let (start, slot) = (shape.block_at(place.layer, block), position % shape.block_size);
+                let slot = position % shape.block_size;
                 for h in (0..shape.heads).filter(|h| (block + h) % self.members == self.member) {
-                    let start = start + h * shape.head();
-                    // SAFETY: only this member writes heads of blocks with this remainder, and its last slice is out of use.
-                    let head = unsafe { self.memory.slice(start..start + shape.head()) };
+                    let [keys, values, scales] = shape.starts_of(place.layer, h)(block);
+                    // SAFETY: only this member writes heads of blocks with this remainder, and its last slices are out of use.
+                    let head = unsafe {
+                        [
+                            self.memory.slice(keys..keys + lens[0]),
+                            self.memory.slice(values..values + lens[1]),
+                            self.memory.slice(scales..scales + lens[2]),
+                        ]
+                    };
                     let own = row * width + h * shape.dim..row * width + (h + 1) * shape.dim;
                     put::<L, T>(zero, shape, &k[own.clone()], v.map(|v| &v[own]), head, slot);
                 }
@@ -81,11 +87,16 @@ impl<T: Stored> Kernel for Store<'_, T> {
     }
 }
 
-/// Writes one token's K and V into `slot` of its head's part of a block.
+/// Writes one token's K and V into `slot` of what its block has in a head: K, V and scales.
 #[inline(always)]
-fn put<L: Lanes, T: Stored>(zero: L, shape: &Shape, k: &[f32], v: Option<&[f32]>, head: &mut [u8], slot: usize) {
-    let (values, scales) = head.split_at_mut(shape.scales());
-    let (keys, values) = values.split_at_mut(shape.values());
+fn put<L: Lanes, T: Stored>(
+    zero: L,
+    shape: &Shape,
+    k: &[f32],
+    v: Option<&[f32]>,
+    [keys, values, scales]: [&mut [u8]; 3],
+    slot: usize,
+) {
     let (row, scales) = (&mut values[slot * shape.value()..][..shape.value()], cast_slice_mut(scales));
     let Some(v) = v else {
         let (scale, factor) = T::scale(zero, k);

@@ -104,10 +104,8 @@ impl Model {
                 while state.first_block < oldest / block_size && !state.blocks.is_empty() {
                     let block = state.blocks.remove(0);
                     state.first_block += 1;
-                    let bytes = cache.shape.block();
-                    for layer in 0..2 {
-                        let start = cache.shape.block_at(layer, block as usize);
-                        cache.memory.bytes_mut()[start..start + bytes].fill(0xff);
+                    for place in (0..2).flat_map(|layer| cache.shape.places_of(layer, block as usize)) {
+                        cache.memory.bytes_mut()[place].fill(0xff);
                     }
                     free.push(block);
                 }
@@ -448,9 +446,9 @@ fn zeroed_blocks_hold_zeros_in_every_layer_and_others_stay() {
         cache.memory.bytes_mut().fill(1);
         cache.zero(&[3, 1]);
         for (layer, block) in (0..3).flat_map(|layer| (0..5).map(move |block| (layer, block))) {
-            let bytes = &cache.memory()[cache.shape.block_at(layer, block)..][..cache.shape.block()];
+            let mut bytes = cache.shape.places_of(layer, block).flat_map(|place| &cache.memory()[place]);
             let expected = u8::from(![1, 3].contains(&block));
-            assert!(bytes.iter().all(|&b| b == expected), "block {block} of layer {layer}, {dtype}");
+            assert!(bytes.all(|&b| b == expected), "block {block} of layer {layer}, {dtype}");
         }
     }
 }

@@ -17,7 +17,9 @@ pub(super) unsafe fn multiply(weights: Words<'_>, x: Rows<'_>, out: Target, firs
             (1, _) => tile::<1, 1>(weights, x, out, first),
             (2, _) => tile::<2, 1>(weights, x, out, first),
             (3, _) => tile::<3, 1>(weights, x, out, first),
-            _ => tile::<4, 1>(weights, x, out, first),
+            (4, _) => tile::<4, 1>(weights, x, out, first),
+            (5, _) => tile::<5, 1>(weights, x, out, first),
+            _ => tile::<6, 1>(weights, x, out, first),
         }
     }
 }
@@ -39,22 +41,24 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(weights: Words<'_>, x: Ro
         let mut words = x.words.as_ptr();
         for scales in x.scales.as_chunks::<ROWS>().0 {
             let mut dots = [[[_mm256_setzero_si256(); 2]; PANELS]; ROWS];
-            for _ in 0..pairs() {
-                for panel in 0..PANELS {
-                    if PANELS == 1 {
-                        ahead.ask_line();
-                    }
-                    let w = pair.add(panel * weights.panel_bytes).cast::<__m256i>();
-                    let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
-                    for (row, dots) in dots.iter_mut().enumerate() {
-                        let x = _mm256_set1_epi32(words.add(row * 2).cast::<i32>().read_unaligned());
-                        for (w, dot) in w.iter().zip(&mut dots[panel]) {
-                            *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(*w, x));
+            for _ in 0..twos() {
+                for _ in 0..2 {
+                    for panel in 0..PANELS {
+                        if PANELS == 1 {
+                            ahead.ask_line();
+                        }
+                        let w = pair.add(panel * weights.panel_bytes).cast::<__m256i>();
+                        let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
+                        for (row, dots) in dots.iter_mut().enumerate() {
+                            let x = _mm256_set1_epi32(words.add(row * 2).cast::<i32>().read_unaligned());
+                            for (w, dot) in w.iter().zip(&mut dots[panel]) {
+                                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(*w, x));
+                            }
                         }
                     }
+                    pair = pair.wrapping_add(PAIR);
+                    words = words.wrapping_add(ROWS * 2);
                 }
-                pair = pair.wrapping_add(PAIR);
-                words = words.wrapping_add(ROWS * 2);
             }
             for ((acc, dots), scale) in acc.iter_mut().zip(dots).zip(scales) {
                 let scale = _mm256_set1_ps(*scale);
@@ -89,8 +93,8 @@ unsafe fn two(at: *const f32) -> [__m256; 2] {
     unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
 }
 
-/// Pairs of a block, a number that the compiler cannot see: as in `int8/avx2.rs`, it would unroll them all and spill.
+/// Twos of a block's pairs, a number that the compiler cannot see: it would unroll them all and spill.
 #[inline(always)]
-fn pairs() -> usize {
-    black_box(CELL / 2)
+fn twos() -> usize {
+    black_box(CELL / 4)
 }
