@@ -94,8 +94,11 @@ impl<'a> FloatValues<'a> {
         let len = columns.len();
         let values = &mut memory.as_chunks_mut().0[..tiles.len() * TILE * len];
         for (tile, values) in tiles.clone().zip(values.chunks_exact_mut(TILE * len)) {
-            for (from, to) in blocks.values(tile).chunks_exact(blocks.row()).zip(values.chunks_exact_mut(len)) {
-                make(zero, &from[columns.clone()], to, ahead);
+            let (from, row) = (blocks.values(tile), blocks.row());
+            assert!(from.len() == TILE * row && columns.end <= row);
+            match len {
+                COLUMNS => make_columns::<L, T, COLUMNS>(zero, from, row, column, values, ahead),
+                _ => make_columns::<L, T, 1>(zero, from, row, column, values, ahead),
             }
         }
         FloatValues { first_tile: tiles.start, columns, values }
@@ -127,9 +130,33 @@ impl Values for FloatValues<'_> {
 /// Makes vectors floats; for each line that is read, another one is asked for.
 #[inline(always)]
 fn make<L: Lanes, T: Stored>(zero: L, from: &[[T; LANES]], to: &mut [[f32; LANES]], ahead: &mut impl Next) {
-    let line = LINE / size_of::<[T; LANES]>().min(LINE);
-    for (from, to) in from.chunks(line).zip(to.chunks_mut(line)) {
+    let line = const { LINE / size_of::<[T; LANES]>() };
+    let (mut from, mut to) = (from.chunks_exact(line), to.chunks_exact_mut(line));
+    for (from, to) in from.by_ref().zip(to.by_ref()) {
         ahead.fetch();
+        for (from, to) in from.iter().zip(to) {
+            T::load(zero, from).store(to);
+        }
+    }
+    for (from, to) in from.remainder().iter().zip(to.into_remainder()) {
+        T::load(zero, from).store(to);
+    }
+}
+
+/// Makes `N` vectors of each row of a tile floats, from vector `column` on, of rows of `row` vectors.
+#[inline(always)]
+fn make_columns<L: Lanes, T: Stored, const N: usize>(
+    zero: L,
+    from: &[[T; LANES]],
+    row: usize,
+    column: usize,
+    to: &mut [[f32; LANES]],
+    ahead: &mut impl Next,
+) {
+    for (token, to) in to.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        ahead.fetch();
+        let from: &[[T; LANES]; N] =
+            from[token * row + column..].first_chunk().expect("the column is one of the row's");
         for (from, to) in from.iter().zip(to) {
             T::load(zero, from).store(to);
         }

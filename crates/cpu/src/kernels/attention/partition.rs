@@ -174,29 +174,29 @@ fn weigh<L: Lanes>(
     for group in rows.groups::<L>() {
         let n = group.len();
         let (s, o) = (&s[group.start * PART..][..n * PART], &mut o[group.start * padded..][..n * padded]);
-        // What all of these rows see; what only some see, before and behind it, is done row by row.
+        // What all of these rows see; what only some see lies before and behind it.
         let common = tile.span(group.end - 1, part).start..tile.span(group.start, part).end;
         let common = common.start..common.end.max(common.start);
-        for (row, own) in group.clone().map(|row| tile.span(row, part)).enumerate() {
-            let tokens = own.start..own.end.min(common.start);
-            let (s, o) = (&s[row * PART..][..PART], &mut o[row * padded..][..padded]);
-            one_row(zero, Weigh { values, tokens, columns: columns.clone(), s, o, ahead: &mut *ahead });
+        let either_side =
+            |own: Range<usize>| [own.start..own.end.min(common.start), own.start.max(common.end)..own.end];
+        for side in 0..2 {
+            if side == 1 {
+                let (tokens, columns, o) = (common.clone(), columns.clone(), &mut *o);
+                Weigh { values, tokens, columns, s, o, ahead: &mut *ahead }.of_rows(zero, n);
+            }
+            let mut rows = group.start..group.start;
+            while rows.end < group.end {
+                // Rows of one query see the same.
+                let start = rows.end;
+                rows = start..start + rows_at_once::<L>(tile.end_of_query(start).min(group.end) - start);
+                let tokens = either_side(tile.span(start, part))[side].clone();
+                if !tokens.is_empty() {
+                    let (first, n) = (start - group.start, rows.len());
+                    let (s, o) = (&s[first * PART..][..n * PART], &mut o[first * padded..][..n * padded]);
+                    Weigh { values, tokens, columns: columns.clone(), s, o, ahead: &mut *ahead }.of_rows(zero, n);
+                }
+            }
         }
-        Weigh { values, tokens: common.clone(), columns: columns.clone(), s, o: &mut *o, ahead: &mut *ahead }
-            .of_rows(zero, n);
-        for (row, own) in group.map(|row| tile.span(row, part)).enumerate() {
-            let tokens = own.start.max(common.end)..own.end;
-            let (s, o) = (&s[row * PART..][..PART], &mut o[row * padded..][..padded]);
-            one_row(zero, Weigh { values, tokens, columns: columns.clone(), s, o, ahead: &mut *ahead });
-        }
-    }
-}
-
-/// A sum for one row, often over nothing.
-#[inline(always)]
-fn one_row<L: Lanes>(zero: L, task: Weigh<'_, impl Values, impl Next>) {
-    if !task.tokens.is_empty() {
-        task.of_rows(zero, 1);
     }
 }
 

@@ -99,12 +99,12 @@ impl Turns {
         *self.0.get_mut() = 0;
     }
 
-    /// Takes the first half of what is left of a share of `len`: large parts cost little, and the last ones are small.
-    pub(super) fn take(&self, len: usize) -> Option<Range<usize>> {
+    /// Takes the first part of what is left of a share of `len`, so many quarters of it: large parts cost little, and the last ones are small.
+    pub(super) fn take(&self, len: usize, quarters: usize) -> Option<Range<usize>> {
         let mut start = self.0.load(Ordering::Relaxed);
         while start < len {
             let left = len - start;
-            let end = start + (left / 2).next_multiple_of(TOGETHER).clamp(TOGETHER.min(left), left);
+            let end = start + (left * quarters / 4).next_multiple_of(TOGETHER).clamp(TOGETHER.min(left), left);
             // Relaxed: the number alone is shared; the job's start and end publish the data.
             match self.0.compare_exchange_weak(start, end, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(start..end),
@@ -438,11 +438,12 @@ mod tests {
     fn a_share_is_handed_out_once_in_order_and_ever_smaller() {
         for len in [0, 1, 3, 4, 5, 30, 1000] {
             let mut turns = Turns::default();
-            for _ in 0..2 {
-                let parts: Vec<_> = std::iter::from_fn(|| turns.take(len)).collect();
+            for quarters in [2, 3] {
+                let parts: Vec<_> = std::iter::from_fn(|| turns.take(len, quarters)).collect();
                 assert_eq!(parts.iter().cloned().flatten().collect::<Vec<_>>(), (0..len).collect::<Vec<_>>());
                 assert!(parts.is_sorted_by(|a, b| a.len() >= b.len()), "{parts:?}");
-                assert!(parts.last().is_none_or(|last| last.len() <= TOGETHER), "{parts:?}");
+                let small = if quarters == 2 { TOGETHER } else { 3 * TOGETHER };
+                assert!(parts.last().is_none_or(|last| last.len() <= small), "{parts:?}");
                 turns.restart();
             }
         }
@@ -466,7 +467,7 @@ mod tests {
     fn members_that_take_at_once_never_take_the_same() {
         let turns = Turns::default();
         let taken: Vec<usize> = std::thread::scope(|scope| {
-            let take = || std::iter::from_fn(|| turns.take(10_000)).flatten().collect::<Vec<_>>();
+            let take = || std::iter::from_fn(|| turns.take(10_000, 2)).flatten().collect::<Vec<_>>();
             let members: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             members.into_iter().flat_map(|member| member.join().unwrap()).collect()
         });

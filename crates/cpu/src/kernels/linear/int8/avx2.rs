@@ -5,7 +5,6 @@
 //! cells are for more rows still.
 
 use super::{Cells, Tiled};
-use crate::kernels::linear::ahead::Ahead;
 use crate::kernels::linear::cell::avx2::{factor, pair};
 use crate::kernels::linear::cell::forms::{Form, by_form};
 use crate::kernels::linear::cell::{CELL, Cell, Integers, UNIT};
@@ -30,7 +29,7 @@ unsafe fn as_taken<F: Form>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
     unsafe {
         match cells.opened {
             None => match tiles.quantised.first().rows {
-                1 => multiply_rows::<Packed<F>, 1, 2>(cells, tiles, first),
+                1 => multiply_row::<Packed<F>>(cells, tiles, first),
                 2 => multiply_rows::<Packed<F>, 2, 2>(cells, tiles, first),
                 3 => multiply_rows::<Packed<F>, 3, 2>(cells, tiles, first),
                 4 => multiply_rows::<Packed<F>, 4, 2>(cells, tiles, first),
@@ -52,6 +51,10 @@ unsafe fn as_taken<F: Form>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
 /// How far ahead a single row has weights come to the first-level cache, in bytes, from the second one or from
 /// [memory](once_is_enough): each takes so little arithmetic that it would wait for them.
 const NEAR: usize = 1024;
+
+/// Panels from which on a single row reads [two streams](multiply_row), on the processors that [ask once](once_is_enough): memory gives x1.15
+/// to x1.3 as much to one thread, x1.1 to x1.2 to two, as long as each stream goes on for some panels.
+const STREAMED: usize = 8;
 
 /// Where a kernel is.
 #[derive(Clone, Copy)]
@@ -96,61 +99,178 @@ unsafe fn multiply_panel<T: Taken, const ROWS: usize, const HALVES: usize>(
     out: Target,
     first: bool,
 ) {
-    let form = const { T::Form::CELL };
-    let block_bytes = form.block * T::QUANT_BYTES + form.factor_bytes();
-    let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+    let block = Block::of::<T>(cells.bytes.as_ptr());
     // SAFETY: the rows of `out`, each used here alone; blocks, integers, scales and sums are as many as was checked above.
     unsafe {
-        if !first {
-            for (row, acc) in acc.iter_mut().enumerate() {
+        let mut acc = started(out, first);
+        for cell in 0..cells.bytes.len() / block.bytes * T::Form::CELL.block {
+            cells.ahead.ask_for(cell, T::Form::CELL.bytes());
+            add_cell::<T, ROWS, HALVES>(block, cell, &tile, &mut acc);
+        }
+        put(acc, scales_behind::<T>(cells), out);
+    }
+}
+
+/// The panels of a single row: two far apart at a time where that reads memory [better](STREAMED), from halves of them.
+///
+/// # Safety
+/// As [`multiply`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply_row<T: Taken>(cells: Cells<'_>, tiles: Tiled<'_>, first: bool) {
+    assert_eq!(tiles.quantised.count(), 1, "a tile of a single row is alone");
+    let (tile, out) = (tiles.quantised.tile(0), tiles.out);
+    let apart = if once_is_enough() && cells.panels >= STREAMED { cells.panels / 2 } else { 0 };
+    // SAFETY: by the caller's duties; each panel once.
+    unsafe {
+        for panel in 0..apart {
+            let panels = [panel, panel + apart];
+            multiply_streams::<T, 2>(
+                panels.map(|panel| cells.panel(panel)),
+                tile,
+                panels.map(|panel| out.panel(panel)),
+                first,
+            );
+        }
+        for panel in 2 * apart..cells.panels {
+            multiply_streams::<T, 1>([cells.panel(panel)], tile, [out.panel(panel)], first);
+        }
+    }
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn multiply_streams<T: Taken, const STREAMS: usize>(
+    cells: [Cells<'_>; STREAMS],
+    tile: Quantised<'_>,
+    out: [Target; STREAMS],
+    first: bool,
+) {
+    let form = const { T::Form::CELL };
+    // SAFETY: as in `multiply_panel`.
+    unsafe {
+        let mut acc = [[[_mm256_setzero_ps(); 2]; 1]; STREAMS];
+        for (acc, out) in acc.iter_mut().zip(out) {
+            *acc = started(out, first);
+        }
+        let once = once_is_enough();
+        for cell in 0..cells[0].bytes.len() / Block::of::<T>(cells[0].bytes.as_ptr()).bytes * form.block {
+            for (cells, acc) in cells.iter().zip(&mut acc) {
+                if !once {
+                    cells.ahead.ask_for(cell, form.bytes());
+                }
+                let near = cells.bytes.as_ptr().wrapping_add(cell * form.bytes() + NEAR);
+                (0..form.bytes().div_ceil(LINE)).for_each(|line| ask_once(near.wrapping_add(line * LINE)));
+                add_cell::<T, 1, 2>(Block::of::<T>(cells.bytes.as_ptr()), cell, &tile, acc);
+            }
+        }
+        for (acc, (cells, out)) in acc.into_iter().zip(cells.into_iter().zip(out)) {
+            put(acc, scales_behind::<T>(cells), out);
+        }
+    }
+}
+
+/// The first of a panel's blocks.
+#[derive(Clone, Copy)]
+struct Block {
+    first: *const u8,
+    bytes: usize,
+}
+
+impl Block {
+    #[inline(always)]
+    fn of<T: Taken>(first: *const u8) -> Self {
+        let form = const { T::Form::CELL };
+        Block { first, bytes: form.block * T::QUANT_BYTES + form.factor_bytes() }
+    }
+}
+
+/// What sums start from: the results so far.
+///
+/// # Safety
+/// `out` has so many rows, each used here alone; AVX2 is present.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn started<const ROWS: usize>(out: Target, first: bool) -> [[__m256; 2]; ROWS] {
+    let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+    if !first {
+        for (row, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: by the caller's duties.
+            unsafe {
                 let sums = out.row(row, 0).as_ptr();
                 *acc = [_mm256_loadu_ps(sums), _mm256_loadu_ps(sums.add(8))];
             }
         }
+    }
+    acc
+}
+
+/// Adds a cell of a panel times the rows of a tile.
+///
+/// # Safety
+/// The panel has the cell, and the tile its blocks of `ROWS` rows; AVX2, FMA and F16C are present.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_cell<T: Taken, const ROWS: usize, const HALVES: usize>(
+    block: Block,
+    cell: usize,
+    tile: &Quantised<'_>,
+    acc: &mut [[__m256; 2]; ROWS],
+) {
+    let form = const { T::Form::CELL };
+    // SAFETY: by the caller's duties.
+    unsafe {
         let minus_sums = if form.groups == 1 { tile.minus_sums } else { tile.minus_half_sums };
         let weighted = if form.groups == 1 { tile.weighted } else { tile.half_weighted };
-        let ahead = if ROWS == 1 && once_is_enough() { Ahead::nothing(cells.bytes) } else { cells.ahead };
-        for cell in 0..cells.bytes.len() / block_bytes * form.block {
-            let (block, place) = (cells.bytes.as_ptr().add(cell / form.block * block_bytes), cell % form.block);
-            ahead.ask_for(cell, form.bytes());
-            if ROWS == 1 {
-                let near = cells.bytes.as_ptr().wrapping_add(cell * form.bytes() + NEAR);
-                (0..form.bytes().div_ceil(LINE)).for_each(|line| ask_once(near.wrapping_add(line * LINE)));
-            }
-            let lines = block.add(place * T::QUANT_BYTES);
-            let factors = block.add(form.block * T::QUANT_BYTES);
-            let quants = tile.quants.add(cell * ROWS * CELL);
-            let scales = tile.scales.add(cell * ROWS);
-            for group in 0..form.groups {
-                let minus_sums = minus_sums.add((cell * form.groups + group) * ROWS);
-                let weighted = weighted.add((cell * form.groups + group) * ROWS);
-                let at = At { lines, quants, minus_sums };
-                for half in (0..2).step_by(HALVES) {
-                    let sums = T::sums::<ROWS, HALVES>(at, group, half);
-                    for h in half..half + HALVES {
-                        let own = if form.has_factors() {
-                            factor::<T::Form>(factors, place * form.groups + group, h, false)
-                        } else {
-                            _mm256_setzero_ps()
-                        };
+        let (block, place) = (block.first.add(cell / form.block * block.bytes), cell % form.block);
+        let lines = block.add(place * T::QUANT_BYTES);
+        let factors = block.add(form.block * T::QUANT_BYTES);
+        let quants = tile.quants.add(cell * ROWS * CELL);
+        let scales = tile.scales.add(cell * ROWS);
+        for group in 0..form.groups {
+            let minus_sums = minus_sums.add((cell * form.groups + group) * ROWS);
+            let weighted = weighted.add((cell * form.groups + group) * ROWS);
+            let at = At { lines, quants, minus_sums };
+            for half in (0..2).step_by(HALVES) {
+                let sums = T::sums::<ROWS, HALVES>(at, group, half);
+                for h in half..half + HALVES {
+                    let own = if form.has_factors() {
+                        factor::<T::Form>(factors, place * form.groups + group, h, false)
+                    } else {
+                        _mm256_setzero_ps()
+                    };
+                    for (row, acc) in acc.iter_mut().enumerate() {
+                        let scale = _mm256_broadcast_ss(&*scales.add(row));
+                        let scale = if form.has_factors() { _mm256_mul_ps(own, scale) } else { scale };
+                        acc[h] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums[row][h - half]), acc[h]);
+                    }
+                    if form.min {
+                        let min = factor::<T::Form>(factors, place * form.groups + group, h, true);
                         for (row, acc) in acc.iter_mut().enumerate() {
-                            let scale = _mm256_broadcast_ss(&*scales.add(row));
-                            let scale = if form.has_factors() { _mm256_mul_ps(own, scale) } else { scale };
-                            acc[h] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sums[row][h - half]), acc[h]);
-                        }
-                        if form.min {
-                            let min = factor::<T::Form>(factors, place * form.groups + group, h, true);
-                            for (row, acc) in acc.iter_mut().enumerate() {
-                                acc[h] = _mm256_fmadd_ps(min, _mm256_broadcast_ss(&*weighted.add(row)), acc[h]);
-                            }
+                            acc[h] = _mm256_fmadd_ps(min, _mm256_broadcast_ss(&*weighted.add(row)), acc[h]);
                         }
                     }
                 }
             }
         }
-        if !form.has_factors()
-            && let Some(scales) = cells.scales
-        {
+    }
+}
+
+/// The scales of a panel's outputs, where sums have none yet.
+#[inline(always)]
+fn scales_behind<'a, T: Taken>(cells: Cells<'a>) -> Option<&'a [u8]> {
+    cells.scales.filter(|_| const { !T::Form::CELL.has_factors() })
+}
+
+/// Puts sums away, times `scales` if there are any.
+///
+/// # Safety
+/// `out` has so many rows, each used here alone, and `scales` 16 numbers; AVX2 is present.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn put<const ROWS: usize>(mut acc: [[__m256; 2]; ROWS], scales: Option<&[u8]>, out: Target) {
+    // SAFETY: by the caller's duties.
+    unsafe {
+        if let Some(scales) = scales {
             let scales = scales.as_ptr().cast::<f32>();
             let scales = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
             for acc in &mut acc {
