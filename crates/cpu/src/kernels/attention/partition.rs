@@ -177,8 +177,6 @@ fn weigh<L: Lanes>(
         // What all of these rows see; what only some see lies before and behind it.
         let common = tile.span(group.end - 1, part).start..tile.span(group.start, part).end;
         let common = common.start..common.end.max(common.start);
-        let either_side =
-            |own: Range<usize>| [own.start..own.end.min(common.start), own.start.max(common.end)..own.end];
         for side in 0..2 {
             if side == 1 {
                 let (tokens, columns, o) = (common.clone(), columns.clone(), &mut *o);
@@ -189,7 +187,11 @@ fn weigh<L: Lanes>(
                 // Rows of one query see the same.
                 let start = rows.end;
                 rows = start..start + rows_at_once::<L>(tile.end_of_query(start).min(group.end) - start);
-                let tokens = either_side(tile.span(start, part))[side].clone();
+                let own = tile.span(start, part);
+                let tokens = match side {
+                    0 => own.start..own.end.min(common.start),
+                    _ => own.start.max(common.end)..own.end,
+                };
                 if !tokens.is_empty() {
                     let (first, n) = (start - group.start, rows.len());
                     let (s, o) = (&s[first * PART..][..n * PART], &mut o[first * padded..][..n * padded]);

@@ -27,7 +27,7 @@ pub(super) struct Tile {
     pub(super) position: usize,
     /// Query heads of a KV head.
     pub(super) group: usize,
-    /// 2^40 divided by that, rounded up: see [`Tile::query_of`].
+    /// [`inverse_of`] that.
     pub(super) inverse: u64,
     pub(super) window: Option<usize>,
     pub(super) chunk: Option<usize>,
@@ -41,7 +41,7 @@ impl Tile {
     }
 
     /// The query of row `row`: the quotient by the group. No division, of which there would be hundreds a partition, 3 % of a prompt's
-    /// attention; exact, as a row times a group is below 2^40.
+    /// attention.
     #[inline(always)]
     fn query_of(&self, row: usize) -> usize {
         ((row as u64 * self.inverse) >> 40) as usize
@@ -163,6 +163,11 @@ pub(super) fn most_queries(group: usize) -> usize {
     (ROWS / group).clamp(1, QUERIES)
 }
 
+/// What a row of a tile, times 2^-40, is multiplied with to find its query: exact while a row times the group is below 2^40.
+fn inverse_of(group: usize) -> u64 {
+    (1 << 40) / group as u64 + 1
+}
+
 /// A tile is split among `members` where this many of its size would be more than all of the work: so fewer than this many are.
 pub(super) fn most_split(members: usize) -> usize {
     members.saturating_mul(4)
@@ -180,7 +185,7 @@ impl Plan {
         self.tiles.clear();
         self.units.clear();
         (self.most_rows, self.partials, self.cost) = (0, 0, 0);
-        let (most, inverse) = (most_queries(group), (1 << 40) / group as u64 + 1);
+        let (most, inverse) = (most_queries(group), inverse_of(group));
         for request in 0..batch.num_requests() {
             let rows = batch.rows(request);
             for row in rows.clone().step_by(most) {
@@ -207,5 +212,22 @@ impl Plan {
         }
         // Where the cost is the same, in the order of addresses.
         self.units.sort_unstable_by_key(|unit| (Reverse(unit.cost), unit.tile, unit.part));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rows_query_is_its_quotient_by_the_group() {
+        for group in (1..=300).chain([1000, 65_535, 65_536, (1 << 20) - 1]) {
+            let (queries, position, window, chunk, partials) = (most_queries(group), 0, None, None, None);
+            let inverse = inverse_of(group);
+            let tile = Tile { request: 0, head: 0, row: 0, queries, position, group, inverse, window, chunk, partials };
+            for row in 0..tile.rows() {
+                assert_eq!((tile.query_of(row), tile.end_of_query(row)), (row / group, (row / group + 1) * group));
+            }
+        }
     }
 }
